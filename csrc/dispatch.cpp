@@ -1,0 +1,51 @@
+// Picks the instruction set once: the best one that this machine has.
+#include "kernels.hpp"
+
+namespace gatewise {
+
+#if defined(__x86_64__)
+namespace avx512 {
+extern const Kernels table;
+}
+namespace avx2 {
+extern const Kernels table;
+}
+#endif
+namespace baseline {
+extern const Kernels table;
+}
+
+const Kernels* const* all_kernels(int* count) {
+  static const Kernels* const all[] = {
+#if defined(__x86_64__)
+      &avx512::table,
+      &avx2::table,
+#endif
+      &baseline::table,
+  };
+  *count = sizeof all / sizeof *all;
+  return all;
+}
+
+namespace {
+
+const Kernels* best() {
+  int count;
+  const Kernels* const* all = all_kernels(&count);
+  int j = 0;
+  while (!all[j]->supported()) ++j;  // the last one, baseline, always is
+  return all[j];
+}
+
+const Kernels* chosen = nullptr;
+
+}  // namespace
+
+const Kernels& kernels() {
+  if (!chosen) chosen = best();
+  return *chosen;
+}
+
+void use_kernels(const Kernels* other) { chosen = other; }
+
+}  // namespace gatewise

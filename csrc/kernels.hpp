@@ -1,0 +1,101 @@
+// The contract between the core and its callers. The core takes pointers and sizes; it allocates nothing and checks
+// nothing: whoever calls it must have done both (src/gatewise/kernels.py for NumPy, src/gatewise/nn/function.py for
+// torch).
+//
+// T, B, I, H as everywhere: steps, batch rows, inputs, hidden units. Numbers are float or double, named `Number`
+// here. Step t of row b of a strided array stands at `array + t * array_step + b * array_row`; its last axis is
+// contiguous. A reversed direction is the same call with the pointers at the last step and negative steps. Arrays
+// without strides are contiguous. No output may overlap another array of the call.
+#pragma once
+
+#include <cstdint>
+
+namespace gatewise {
+
+struct Sizes {
+  int64_t T, B, I, H;
+  int64_t threads;  // at most this many are used
+};
+
+// How many numbers the caller allocates for each of these arrays; their layout is the core's own and depends on the
+// instruction set.
+struct Plan {
+  int64_t gates;             // training: the activated gates of all steps; inference: of a few steps
+  int64_t cells;             // training: c of all steps and before them; inference: the current one
+  int64_t forward_scratch;
+  int64_t backward_scratch;
+};
+
+template <class Number>
+struct ForwardCall {
+  Sizes sizes;
+  bool training;             // keep gates and cells for backward
+  const Number* x;           // (T, B, I), strided
+  int64_t x_step, x_row;
+  const Number* h_0;         // (B, H)
+  const Number* c_0;         // (B, H)
+  const Number* weight_ih;   // (4H, I), rows i, f, g, o
+  const Number* weight_hh;   // (4H, H)
+  const Number* bias_ih;     // (4H) or null, as bias_hh
+  const Number* bias_hh;
+  Number* h;                 // (T, B, H), strided; output
+  int64_t h_step, h_row;
+  Number* h_n;               // (B, H); output
+  Number* c_n;               // (B, H); output
+  Number* gates;             // Plan::gates; output if training
+  Number* cells;             // Plan::cells; output if training
+  Number* scratch;           // Plan::forward_scratch
+};
+
+template <class Number>
+struct BackwardCall {
+  Sizes sizes;
+  const Number* x;           // as they were in the forward call, from here …
+  int64_t x_step, x_row;
+  const Number* h_0;
+  const Number* weight_ih;
+  const Number* weight_hh;
+  const Number* h;
+  int64_t h_step, h_row;
+  const Number* cells;       // … to here
+  Number* gates;             // of the training forward call; overwritten with d_a
+  const Number* d_h;         // (T, B, H), strided; null: zero
+  int64_t d_h_step, d_h_row;
+  const Number* d_h_n;       // (B, H); null: zero
+  const Number* d_c_n;       // (B, H); null: zero
+  Number* d_x;               // (T, B, I), strided; null: not wanted
+  int64_t d_x_step, d_x_row;
+  bool add_to_d_x;           // add to what d_x holds (the second direction of a layer) instead of writing over it
+  Number* d_h_0;             // (B, H); null: not wanted
+  Number* d_c_0;             // (B, H); null: not wanted
+  Number* d_weight_ih;       // (4H, I); null: not wanted
+  Number* d_weight_hh;       // (4H, H); null: not wanted
+  Number* d_bias;            // (4H), of either bias; null: not wanted
+  Number* scratch;           // Plan::backward_scratch
+};
+
+// One instruction set's code.
+struct Kernels {
+  const char* name;
+  bool (*supported)();       // does this machine have it?
+  Plan (*plan_float)(const Sizes&, bool training);
+  Plan (*plan_double)(const Sizes&, bool training);
+  void (*forward_float)(const ForwardCall<float>&);
+  void (*forward_double)(const ForwardCall<double>&);
+  void (*backward_float)(const BackwardCall<float>&);
+  void (*backward_double)(const BackwardCall<double>&);
+  // sigmoid and tanh of n numbers, so that their error can be swept
+  void (*sigmoid_float)(const float* x, float* y, int64_t n);
+  void (*sigmoid_double)(const double* x, double* y, int64_t n);
+  void (*tanh_float)(const float* x, float* y, int64_t n);
+  void (*tanh_double)(const double* x, double* y, int64_t n);
+};
+
+// All instruction sets compiled in, the best first.
+const Kernels* const* all_kernels(int* count);
+
+// The one in use: the best that the machine supports, until another is chosen.
+const Kernels& kernels();
+void use_kernels(const Kernels* chosen);
+
+}  // namespace gatewise

@@ -1,0 +1,172 @@
+// Where everything stands: padded sizes, how threads share the work, and the scratch memory's parts.
+//
+// Hidden units are padded to whole vectors; the padding's weights are zero, so its gates, states and gradients stay
+// harmless and are never written to a caller's array. A row of gates is [vector of units][i, f, g, o][unit in it].
+#pragma once
+
+#include "kernels.hpp"
+#include "matmul.hpp"
+
+namespace gatewise::GATEWISE_ISA {
+
+constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
+constexpr int64_t kMostStepRows = 96;   // rows that go through time together
+constexpr int64_t kGradientRows = 256;  // rows of T * B in one block of the weight gradients' sums
+constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
+constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
+
+// Backward panels are narrower in 16-register machines: the same bytes hold a longer block of K.
+template <class Real>
+constexpr int64_t kBackwardBlock = 4 * kBlock<Real> / kPanelVectors;
+
+GATEWISE_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+GATEWISE_INLINE int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
+
+struct Range {
+  int64_t first, last;  // last is the first one outside
+};
+
+// The j-th of n nearly equal parts of 0 … count.
+GATEWISE_INLINE Range part(int64_t count, int64_t n, int64_t j) { return {count * j / n, count * (j + 1) / n}; }
+
+// for (Range rows : RowBlocks{all, most}): consecutive parts of at most `most`, as equal as can be.
+struct RowBlocks {
+  Range all;
+  int64_t most;
+
+  struct Iterator {
+    Range all;
+    int64_t blocks, at;
+    Range operator*() const {
+      const Range r = part(all.last - all.first, blocks, at);
+      return {all.first + r.first, all.first + r.last};
+    }
+    void operator++() { ++at; }
+    bool operator!=(const Iterator& other) const { return at != other.at; }
+  };
+  int64_t blocks() const { return (all.last - all.first + most - 1) / most; }
+  Iterator begin() const { return {all, blocks(), 0}; }
+  Iterator end() const { return {all, blocks(), blocks()}; }
+};
+
+struct Split {
+  int64_t row_parts, unit_parts;  // their product is the number of threads; a part may be empty
+};
+
+// Columns of a matrix in panels of kPanelVectors vectors, the last one narrower.
+struct Panels {
+  int64_t all_vectors, count;
+  Panels(int64_t columns, int64_t lanes)
+      : all_vectors((columns + lanes - 1) / lanes), count((all_vectors + kPanelVectors - 1) / kPanelVectors) {}
+  int vectors(int64_t panel) const {
+    return static_cast<int>(smaller(kPanelVectors, all_vectors - panel * kPanelVectors));
+  }
+};
+
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+
+// body(Constant<N>) for the N that is known only at run time.
+template <class Body>
+GATEWISE_INLINE void with_width(int vectors, const Body& body) {
+  if (vectors == 1) return body(Constant<1>{});
+  if (vectors == 2) return body(Constant<2>{});
+  if constexpr (kPanelVectors > 2) {
+    if (vectors == 3) return body(Constant<3>{});
+    if (vectors == 4) return body(Constant<4>{});
+  }
+}
+
+// What does not depend on the threads.
+template <class Real>
+struct Layout {
+  int64_t T, B, I, H;
+  int64_t units;        // vectors of hidden units
+  int64_t padded;       // hidden units, padded to whole vectors
+  int64_t gates;        // 4 * padded
+  int64_t gates_row;    // numbers from one row of gates to the next
+  int64_t chunk_steps;  // steps whose input products are taken at once
+
+  explicit Layout(const Sizes& s)
+      : T(s.T), B(s.B), I(s.I), H(s.H), units((s.H + kLanes<Real> - 1) / kLanes<Real>),
+        padded(units * kLanes<Real>), gates(4 * padded),
+        // One cache line more than the gates: rows a power of two apart would all fall into the same cache sets.
+        gates_row(gates + 64 / static_cast<int64_t>(sizeof(Real))) {
+    const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Real)));
+    chunk_steps = larger(1, smaller(larger(rows, 24), kMostRows) / larger(1, smaller(B, kMostStepRows)));
+  }
+
+  // Hidden units in a vector: fewer than its lanes in the last one.
+  int64_t units_in(int64_t unit_vector) const { return smaller(kLanes<Real>, H - unit_vector * kLanes<Real>); }
+
+  // The row of torch's weights that the m-th number of a row of gates belongs to; -1 for padding.
+  int64_t torch_row(int64_t m) const {
+    const int64_t vector = m / kLanes<Real>, unit = vector / 4 * kLanes<Real> + m % kLanes<Real>;
+    return unit < H ? vector % 4 * H + unit : -1;
+  }
+};
+
+// A call too small to share among threads is faster on one: waking the others costs about as much as 10^5 products.
+template <class Real>
+int useful_threads(const Layout<Real>& layout, int64_t most) {
+  const int64_t products = layout.T * layout.B * layout.gates * (layout.I + layout.H);
+  return products < 100000 ? 1 : static_cast<int>(most);
+}
+
+// How `team` threads share rows and units. Rows alone need no barrier and are the rule; units are shared where there
+// are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read faster.
+template <class Real>
+Split split_between(int64_t team, const Layout<Real>& layout) {
+  const int64_t recurrent_bytes = layout.gates * layout.H * static_cast<int64_t>(sizeof(Real));
+  const bool by_rows = layout.B >= 2 * team && recurrent_bytes <= kCacheBytes;
+  if (by_rows || layout.units < team) return {team, 1};
+  return {1, team};
+}
+
+// The parts of the scratch memory; with a null start only their size counts.
+template <class Real>
+struct Parts {
+  Real* at;
+  int64_t size = 0;
+  Real* take(int64_t n) {
+    Real* part = at ? at + size : nullptr;
+    size += (n + 15) / 16 * 16;
+    return part;
+  }
+};
+
+template <class Real>
+struct ForwardScratch {
+  Real *weight_ih, *weight_hh, *bias;
+  int64_t size;
+  ForwardScratch(const Layout<Real>& layout, Real* start) {
+    Parts<Real> parts{start};
+    weight_ih = parts.take(layout.gates * layout.I);
+    weight_hh = parts.take(layout.gates * layout.H);
+    bias = parts.take(layout.gates);
+    size = parts.size;
+  }
+};
+
+template <class Real>
+struct BackwardScratch {
+  Real *weight_ih, *weight_hh;  // packed for d_x and for d_h
+  Real *rows_ih, *rows_hh;      // packed rows of x and of h before each step
+  Real *d_h, *d_c;              // (B, padded): a product not yet summed to its end; what goes on to step t - 1
+  int64_t size;
+  BackwardScratch(const Layout<Real>& layout, Real* start) {
+    const int64_t input = (layout.I + kLanes<Real> - 1) / kLanes<Real> * kLanes<Real>;
+    Parts<Real> parts{start};
+    weight_ih = parts.take(layout.gates * input);
+    weight_hh = parts.take(layout.gates * layout.padded);
+    rows_ih = parts.take(smaller(kGradientRows, layout.T * layout.B) * input);
+    rows_hh = parts.take(smaller(kGradientRows, layout.T * layout.B) * layout.padded);
+    d_h = parts.take(layout.B * layout.padded);
+    d_c = parts.take(layout.B * layout.padded);
+    size = parts.size;
+  }
+};
+
+}  // namespace gatewise::GATEWISE_ISA

@@ -1,0 +1,1 @@
+"""Sequences and images from files, as NumPy arrays: nothing here imports torch."""

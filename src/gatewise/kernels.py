@@ -1,0 +1,341 @@
+"""The compiled core from NumPy: checks, allocates, calls. The only module that imports the core.
+
+torch's tensors go the same way in `gatewise.nn.function`, which checks and allocates in torch's own terms and calls
+`forward_function` and `backward_function` directly.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gatewise import _core
+from gatewise.errors import DtypeError, KernelError, ShapeError
+
+Array = npt.NDArray[Any]
+
+ISA_VARIABLE = "GATEWISE_ISA"
+
+forward_function: dict[int, Callable[..., None]] = {4: _core.forward_float32, 8: _core.forward_float64}
+backward_function: dict[int, Callable[..., None]] = {4: _core.backward_float32, 8: _core.backward_float64}
+
+
+def available() -> tuple[str, ...]:
+    """Name the instruction sets that this machine has code and registers for, the best first.
+
+    Examples
+    --------
+    >>> "baseline" in available()
+    True
+    """
+    return tuple(name for name, supported in _core.instruction_sets() if supported)
+
+
+def instruction_set() -> str:
+    """Name the instruction set in use.
+
+    Examples
+    --------
+    >>> instruction_set() in available()
+    True
+    """
+    return str(_core.instruction_set())
+
+
+def use(name: str) -> None:
+    """Choose the instruction set for every later call of this process.
+
+    Setting the environment variable ``GATEWISE_ISA`` before gatewise is imported does the same. What was saved for a
+    backward pass under one instruction set must not meet another: choose before the forward pass.
+
+    Parameters
+    ----------
+    name
+        One of `available`.
+
+    Raises
+    ------
+    KernelError
+        There is no such instruction set, or this machine lacks it.
+
+    Examples
+    --------
+    >>> use(available()[0])
+    """
+    known = [known for known, _ in _core.instruction_sets()]
+    if name not in known:
+        raise KernelError(f"instruction set {name!r} is unknown: this build has {', '.join(known)}")
+    if name not in available():
+        raise KernelError(f"this machine lacks {name!r}: it has {', '.join(available())}")
+    plan.cache_clear()
+    _core.use(name)
+
+
+@contextmanager
+def using(name: str) -> Iterator[None]:
+    """Use an instruction set within a `with` block.
+
+    Examples
+    --------
+    >>> with using("baseline"):
+    ...     instruction_set()
+    'baseline'
+    """
+    before = instruction_set()
+    use(name)
+    try:
+        yield
+    finally:
+        use(before)
+
+
+class Plan(NamedTuple):
+    """How many numbers a call needs for each array that the caller allocates and the core lays out."""
+
+    gates: int
+    cells: int
+    forward_scratch: int
+    backward_scratch: int
+
+
+@lru_cache(maxsize=1024)
+def plan(itemsize: int, T: int, B: int, I: int, H: int, training: bool) -> Plan:
+    """Tell how much to allocate for a call of these sizes.
+
+    Parameters
+    ----------
+    itemsize
+        Bytes of a number: 4 for float32, 8 for float64.
+    T, B, I, H
+        Steps, batch rows, inputs, hidden units.
+    training
+        Whether the forward call keeps what backward needs.
+
+    Examples
+    --------
+    >>> plan(4, T=10, B=8, I=3, H=5, training=True).cells >= 11 * 8 * 5
+    True
+    """
+    return Plan(*_core.plan(itemsize, T, B, I, H, training))
+
+
+@dataclass
+class Forward:
+    """What `forward` computed, and what `backward` needs of it (consumed by the first `backward`)."""
+
+    h: Array  # (T, B, H)
+    h_n: Array  # (B, H)
+    c_n: Array  # (B, H)
+    inputs: tuple[Array, ...]  # x, h_0, c_0, weight_ih, weight_hh
+    gates: Array | None
+    cells: Array | None
+
+
+class Gradients(NamedTuple):
+    """The gradients of `forward`'s inputs and parameters; both biases have the same one."""
+
+    d_x: Array  # (T, B, I)
+    d_h_0: Array  # (B, H)
+    d_c_0: Array  # (B, H)
+    d_weight_ih: Array  # (4H, I)
+    d_weight_hh: Array  # (4H, H)
+    d_bias: Array  # (4H,)
+
+
+def _checked(name: str, array: Array, dtype: npt.DTypeLike, **axes: int) -> Array:
+    if array.dtype != dtype:
+        raise DtypeError(f"{name} is {array.dtype} and x is {np.dtype(dtype)}: convert one of them")
+    if array.shape != tuple(axes.values()):
+        raise ShapeError(
+            f"{name} has shape {array.shape}, needed ({', '.join(axes)}) = {tuple(axes.values())}: pass an array of that shape"
+        )
+    return np.ascontiguousarray(array)
+
+
+def _address(array: Array | None) -> int:
+    return 0 if array is None else int(array.ctypes.data)
+
+
+def forward(
+    x: Array,
+    h_0: Array,
+    c_0: Array,
+    weight_ih: Array,
+    weight_hh: Array,
+    bias_ih: Array | None = None,
+    bias_hh: Array | None = None,
+    *,
+    threads: int = 1,
+    training: bool = True,
+) -> Forward:
+    """Run one layer in one direction over a whole sequence.
+
+    Parameters
+    ----------
+    x
+        The input, (T, B, I), float32 or float64; everything else has the same dtype.
+    h_0, c_0
+        The initial state, (B, H).
+    weight_ih, weight_hh
+        (4H, I) and (4H, H), rows in the order i, f, g, o.
+    bias_ih, bias_hh
+        (4H,) each; both or neither.
+    threads
+        At most this many threads; the result does not depend on it, bit for bit.
+    training
+        Keep what `backward` needs.
+
+    Raises
+    ------
+    ShapeError, DtypeError
+        An array does not fit the others.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> zeros = np.zeros
+    >>> forward(zeros((3, 1, 2)), zeros((1, 4)), zeros((1, 4)), zeros((16, 2)), zeros((16, 4))).h.shape
+    (3, 1, 4)
+    """
+    if x.ndim != 3 or 0 in x.shape[:2]:
+        raise ShapeError(f"x has shape {x.shape}, needed (T, B, I) with at least one step and one row")
+    if x.dtype not in (np.float32, np.float64):
+        raise DtypeError(f"x is {x.dtype}, needed float32 or float64: convert it")
+    if (bias_ih is None) != (bias_hh is None):
+        raise ShapeError("one bias is given and the other is None: pass both or neither")
+    T, B, I = x.shape
+    H = weight_hh.shape[-1]
+    dtype = x.dtype
+    x = np.ascontiguousarray(x)
+    h_0 = _checked("h_0", h_0, dtype, B=B, H=H)
+    c_0 = _checked("c_0", c_0, dtype, B=B, H=H)
+    weight_ih = _checked("weight_ih", weight_ih, dtype, **{"4H": 4 * H, "I": I})
+    weight_hh = _checked("weight_hh", weight_hh, dtype, **{"4H": 4 * H, "H": H})
+    if bias_ih is not None and bias_hh is not None:
+        bias_ih = _checked("bias_ih", bias_ih, dtype, **{"4H": 4 * H})
+        bias_hh = _checked("bias_hh", bias_hh, dtype, **{"4H": 4 * H})
+    sizes = plan(dtype.itemsize, T, B, I, H, training)
+    h, h_n, c_n = np.empty((T, B, H), dtype), np.empty((B, H), dtype), np.empty((B, H), dtype)
+    gates, cells = np.empty(sizes.gates, dtype), np.empty(sizes.cells, dtype)
+    scratch = np.empty(sizes.forward_scratch, dtype)
+    forward_function[dtype.itemsize](
+        *(T, B, I, H, threads, training),
+        *(_address(x), B * I, I, _address(h_0), _address(c_0)),
+        *(_address(weight_ih), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
+        *(_address(h), B * H, H, _address(h_n), _address(c_n)),
+        *(_address(gates), _address(cells), _address(scratch)),
+    )
+    inputs = (x, h_0, c_0, weight_ih, weight_hh)
+    return Forward(h, h_n, c_n, inputs, gates if training else None, cells if training else None)
+
+
+def backward(
+    result: Forward,
+    d_h: Array | None = None,
+    d_h_n: Array | None = None,
+    d_c_n: Array | None = None,
+    *,
+    threads: int = 1,
+) -> Gradients:
+    """Send gradients back through what `forward` computed.
+
+    Parameters
+    ----------
+    result
+        From `forward` with ``training=True``. Its gates are overwritten with their gradients: a second `backward` of
+        the same result is refused.
+    d_h
+        The gradient of ``h``, (T, B, H); None: zero.
+    d_h_n, d_c_n
+        The gradients of the final state, (B, H); None: zero.
+    threads
+        At most this many threads; the result does not depend on it, bit for bit.
+
+    Raises
+    ------
+    KernelError
+        `result` kept nothing for backward, or was used already.
+    ShapeError, DtypeError
+        A gradient does not fit the result.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> zeros = np.zeros
+    >>> result = forward(zeros((3, 1, 2)), zeros((1, 4)), zeros((1, 4)), zeros((16, 2)), zeros((16, 4)))
+    >>> backward(result, d_h=np.ones((3, 1, 4))).d_weight_ih.shape
+    (16, 2)
+    """
+    if result.gates is None or result.cells is None:
+        raise KernelError("this result kept no gates, or backward has used them: run forward with training=True again")
+    x, h_0, _, weight_ih, weight_hh = result.inputs
+    (T, B, I), H, dtype = x.shape, h_0.shape[1], x.dtype
+    if d_h is not None:
+        d_h = _checked("d_h", d_h, dtype, T=T, B=B, H=H)
+    if d_h_n is not None:
+        d_h_n = _checked("d_h_n", d_h_n, dtype, B=B, H=H)
+    if d_c_n is not None:
+        d_c_n = _checked("d_c_n", d_c_n, dtype, B=B, H=H)
+    grads = Gradients(
+        np.empty_like(x),
+        np.empty_like(h_0),
+        np.empty_like(h_0),
+        np.empty_like(weight_ih),
+        np.empty_like(weight_hh),
+        np.empty(4 * H, dtype),
+    )
+    scratch = np.empty(plan(dtype.itemsize, T, B, I, H, True).backward_scratch, dtype)
+    gates, result.gates = result.gates, None
+    backward_function[dtype.itemsize](
+        *(T, B, I, H, threads),
+        *(_address(x), B * I, I, _address(h_0), _address(weight_ih), _address(weight_hh)),
+        *(_address(result.h), B * H, H, _address(result.cells), _address(gates)),
+        *(_address(d_h), B * H, H, _address(d_h_n), _address(d_c_n)),
+        *(_address(grads.d_x), B * I, I, False, _address(grads.d_h_0), _address(grads.d_c_0)),
+        *(_address(grads.d_weight_ih), _address(grads.d_weight_hh), _address(grads.d_bias), _address(scratch)),
+    )
+    return grads
+
+
+def sigmoid(x: Array) -> Array:
+    """Apply the kernels' own sigmoid to a float32 or float64 array, at most 2.5 ulp off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(sigmoid(np.zeros(1))[0])
+    0.5
+    """
+    return _elementwise("sigmoid", x)
+
+
+def tanh(x: Array) -> Array:
+    """Apply the kernels' own tanh to a float32 or float64 array, at most 2.5 ulp off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(tanh(np.array([1e-300]))[0])
+    1e-300
+    """
+    return _elementwise("tanh", x)
+
+
+def _elementwise(name: str, x: Array) -> Array:
+    if x.dtype not in (np.float32, np.float64):
+        raise DtypeError(f"x is {x.dtype}, needed float32 or float64: convert it")
+    x = np.ascontiguousarray(x)
+    y = np.empty_like(x)
+    getattr(_core, f"{name}_{x.dtype}")(_address(x), _address(y), x.size)
+    return y
+
+
+if forced := os.environ.get(ISA_VARIABLE):
+    use(forced)

@@ -1,0 +1,101 @@
+"""`LSTMCell`: a drop-in for torch.nn.LSTMCell on gatewise's own kernels."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gatewise.errors import ShapeError
+from gatewise.nn.checks import check_numbers, check_shape
+from gatewise.nn.function import Stack, lstm_function
+
+_ONE_STEP = {bias: Stack(num_layers=1, directions=1, bias=bias, batch_first=False) for bias in (False, True)}
+
+
+class LSTMCell(nn.RNNCellBase):
+    """One step of one LSTM layer (equations 1.1 to 1.7 of docs/equations.md).
+
+    Arguments, shapes, parameter names, gate order and initial weights are those of `torch.nn.LSTMCell`. A loop over
+    cells gives the same values as `LSTM`, bit for bit, at the price of a Python call a step.
+
+    Parameters
+    ----------
+    input_size : int
+        Numbers of the input (I).
+    hidden_size : int
+        Hidden units (H).
+    bias : bool, default True
+        Whether there are ``bias_ih`` and ``bias_hh``.
+    device, dtype
+        As in torch; float32 and float64 on the CPU are what the kernels have code for.
+
+    Attributes
+    ----------
+    weight_ih, weight_hh : Parameter
+        (4H, I) and (4H, H): the rows of i, f, g and o, in this order.
+    bias_ih, bias_hh : Parameter
+        (4H,) each. All start uniform in ±1/√H.
+
+    Examples
+    --------
+    >>> cell = LSTMCell(10, 20)
+    >>> h, c = cell(torch.zeros(3, 10))
+    >>> h.shape
+    torch.Size([3, 20])
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype)
+
+    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """Advance the state by one step.
+
+        Parameters
+        ----------
+        input
+            (B, I), or (I,) without a batch axis.
+        hx
+            The state before the step (h, c), each (B, H), or (H,) without a batch axis. Default: zeros.
+
+        Returns
+        -------
+        h, c : Tensor
+            The state after the step, shaped as `hx`.
+
+        Raises
+        ------
+        ShapeError
+            An axis has a wrong size.
+        DtypeError
+            The input or the state is not of the weights' dtype.
+        KernelError
+            A tensor is not on the CPU.
+        """
+        check_numbers("input", input, self.weight_ih)
+        if input.dim() not in (1, 2) or input.size(-1) != self.input_size:
+            raise ShapeError(
+                f"input has shape {tuple(input.shape)}, needed (B, I), or (I,) without a batch axis, with "
+                f"I = {self.input_size} (input_size)"
+            )
+        batched = input.dim() == 2
+        x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
+        if hx is None:
+            h_0 = c_0 = x.new_zeros(1, x.size(1), self.hidden_size)
+        else:
+            sizes = {"B": x.size(1), "H": self.hidden_size} if batched else {"H": self.hidden_size}
+            for name, state in zip(("h", "c"), hx, strict=True):
+                check_numbers(name, state, self.weight_ih)
+                check_shape(name, state, **sizes)
+            h_0, c_0 = (state.reshape(1, x.size(1), self.hidden_size) for state in hx)
+        weights = [self.weight_ih, self.weight_hh]
+        if self.bias:
+            weights += [self.bias_ih, self.bias_hh]
+        _, h, c = lstm_function(x, h_0, c_0, _ONE_STEP[self.bias], weights)
+        return (h[0], c[0]) if batched else (h[0, 0], c[0, 0])

@@ -1,0 +1,62 @@
+"""What the modules check before the kernels are called: one line that names the axes, and what to do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gatewise.errors import DtypeError, KernelError, ShapeError
+
+_DTYPES = (torch.float32, torch.float64)
+
+
+def check_numbers(name: str, x: Tensor, weight: Tensor) -> None:
+    """Refuse a tensor whose dtype or device is not the weights', or that the kernels have no code for.
+
+    Raises
+    ------
+    DtypeError
+        The dtypes differ, or are neither float32 nor float64.
+    KernelError
+        A tensor is not on the CPU.
+
+    Examples
+    --------
+    >>> check_numbers("input", torch.zeros(2), torch.zeros(3))
+    """
+    if x.dtype != weight.dtype:
+        raise DtypeError(
+            f"{name} is {x.dtype} and the weights are {weight.dtype}: convert the one ({name}.to({weight.dtype})) "
+            f"or the other (module.to({x.dtype}))"
+        )
+    if x.dtype not in _DTYPES:
+        raise DtypeError(f"{name} and the weights are {x.dtype}, needed float32 or float64: convert both")
+    if x.device.type != "cpu" or weight.device.type != "cpu":
+        raise KernelError(
+            f"{name} is on {x.device} and the weights are on {weight.device}, needed both on the cpu: move them there"
+        )
+
+
+def check_shape(name: str, x: Tensor, **axes: int) -> None:
+    """Refuse a tensor whose shape is not the one given axis by axis.
+
+    Raises
+    ------
+    ShapeError
+        The shape differs; the message names each axis.
+
+    Examples
+    --------
+    >>> check_shape("h_0", torch.zeros(1, 2, 5), L=1, B=2, H=4)
+    Traceback (most recent call last):
+        ...
+    gatewise.errors.ShapeError: h_0 has shape (1, 2, 5), needed (L, B, H) = (1, 2, 4): H is 5 instead of 4
+    """
+    needed = tuple(axes.values())
+    if x.shape == needed:
+        return
+    message = f"{name} has shape {tuple(x.shape)}, needed ({', '.join(axes)}) = {needed}"
+    if x.dim() != len(needed):
+        raise ShapeError(f"{message}: it has {x.dim()} axes instead of {len(needed)}")
+    wrong = [f"{axis} is {has} instead of {needs}" for (axis, needs), has in zip(axes.items(), x.shape, strict=True) if has != needs]
+    raise ShapeError(f"{message}: {', '.join(wrong)}")

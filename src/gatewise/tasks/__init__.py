@@ -1,0 +1,1 @@
+"""What gatewise can be trained to do, one file a task."""

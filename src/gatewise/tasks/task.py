@@ -1,0 +1,157 @@
+"""What a task is, and the table of tasks. Nothing here imports torch until a task is run."""
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from gatewise.data.images import ImageSet
+from gatewise.errors import ArgumentError
+from gatewise.train.config import TrainConfig, read_config
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from gatewise.train.checkpoint import Run
+    from gatewise.train.loop import Epoch, Pass, Score
+
+
+class Report:
+    """Hears how a training goes. This one says nothing; the command line's prints."""
+
+    def start(self, lines: Mapping[str, str]) -> None:
+        """Before the first epoch: what is trained on what, a line each by its name."""
+
+    def batch(self, running: "Pass") -> None:
+        """After each batch: the sums of the epoch so far."""
+
+    def epoch(self, epoch: "Epoch", is_best: bool) -> None:
+        """After each whole epoch: its scores, and whether it is the best so far."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training ended.
+
+    Parameters
+    ----------
+    epochs : int
+        Whole epochs done.
+    best : Epoch or None
+        The one whose weights are kept as the best; None if no epoch was whole.
+    chosen_by : str
+        What chose it.
+    seconds : float
+        Time since the first epoch began.
+    interrupted : bool
+        Whether Ctrl-C ended it early.
+    """
+
+    epochs: int
+    best: "Epoch | None"
+    chosen_by: str
+    seconds: float
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model makes of one image.
+
+    Parameters
+    ----------
+    label : int
+        The class of the highest score.
+    scores : list of float
+        The probability of each class (softmax of the logits), which add up to 1.
+    pixels : float32 array, shape (rows, columns)
+        The image as it was read, from 0 to 1.
+    """
+
+    label: int
+    scores: list[float]
+    pixels: "NDArray[np.float32]"
+
+
+class Runner(Protocol):
+    """The functions of a module that can run tasks of one kind."""
+
+    def train(self, task: "Task", config: Any, run: "Run", report: Report) -> Outcome:
+        """Train in a new run folder."""
+
+    def evaluate(self, task: "Task", config: Any, run: "Run", weights: str) -> "Score":
+        """Evaluate a run's best or last weights on the task's test samples."""
+
+    def predict(self, config: Any, run: "Run", weights: str, path: Path) -> Prediction:
+        """Apply a run's best or last weights to a file."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Something that gatewise can be trained to do.
+
+    Parameters
+    ----------
+    name : str
+        As on the command line.
+    config : class
+        Its settings, with its recipe as defaults; the docstring is its help.
+    splits : callable
+        Maps a configuration to the image sets "train", "dev" (or none) and "test".
+    test_set : callable
+        Maps a configuration to the image set "test" alone.
+    runner : str, default "gatewise.tasks.rows"
+        The module whose `train`, `evaluate` and `predict` run it. It is imported when they are called: torch
+        takes a second, and --help should not.
+    """
+
+    name: str
+    config: type[TrainConfig]
+    splits: Callable[[Any], dict[str, ImageSet]]
+    test_set: Callable[[Any], ImageSet]
+    runner: str = "gatewise.tasks.rows"
+
+    def run(self) -> Runner:
+        """The module that runs it."""
+        return cast(Runner, importlib.import_module(self.runner))
+
+    def with_data(self, config: TrainConfig, data: Path) -> TrainConfig:
+        """The configuration with its data taken from another folder.
+
+        Raises
+        ------
+        ArgumentError
+            The task's data come with gatewise.
+        """
+        if not hasattr(config, "data"):
+            raise ArgumentError(f"--data is {data}, but the data of {self.name} come with gatewise: leave it out")
+        return dataclasses.replace(config, **{"data": data})
+
+
+def tasks() -> dict[str, Task]:
+    """The table of tasks, each by its name.
+
+    Examples
+    --------
+    >>> list(tasks())
+    ['digits', 'mnist']
+    """
+    from gatewise.tasks import digits, mnist
+
+    return {task.name: task for task in (digits.TASK, mnist.TASK)}
+
+
+def task_of(run: "Run") -> tuple[Task, TrainConfig]:
+    """The task of a run folder and its settings.
+
+    Raises
+    ------
+    RunError
+        The folder's config.toml is missing or not in order.
+    """
+    table = tasks()
+    name, config = read_config(run.config, {task.name: task.config for task in table.values()})
+    return table[name], config

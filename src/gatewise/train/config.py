@@ -1,0 +1,211 @@
+"""What a training is told: a frozen dataclass that is its command line, and its config.toml as well."""
+
+import dataclasses
+import difflib
+import math
+import os
+import tomllib
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+import cattrs
+import tomlkit
+from cattrs.preconf.tomlkit import make_converter
+
+from gatewise.errors import ArgumentError, RunError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The settings of a training that every task has; a task's own class gives its recipe as defaults.
+
+    Raises
+    ------
+    ArgumentError
+        A value is out of range.
+
+    Examples
+    --------
+    >>> TrainConfig(epochs=3).epochs
+    3
+    >>> TrainConfig(epochs=0)
+    Traceback (most recent call last):
+    gatewise.errors.ArgumentError: epochs is 0, needed is a number of at least 1: change it
+    """
+
+    hidden_size: int = 128
+    """Hidden units of each LSTM layer."""
+
+    num_layers: int = 2
+    """LSTM layers, one reading the other's output."""
+
+    dropout: float = 0.0
+    """Share of the units between two LSTM layers that are dropped while training, from 0 to below 1."""
+
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """The rule that changes the weights: Adam, or plain stochastic gradient descent."""
+
+    learning_rate: float = 1e-3
+    """Step size of the optimizer."""
+
+    batch_size: int = 100
+    """Samples in a training step."""
+
+    eval_batch_size: int = 500
+    """Samples that are evaluated at once; changes the speed, not the result."""
+
+    epochs: int = 30
+    """Times that the training goes through all its samples."""
+
+    dev_fraction: float = 0.0
+    """Share of the training samples that is set aside to choose the best epoch, from 0 to below 1. With 0 the best
+    epoch is the one of the lowest training loss. The test samples never choose."""
+
+    seed: int = 0
+    """Fixes the first weights, the order of the samples, the dropout and the splits: same seed, same result."""
+
+    log_every: int = 50
+    """Batches between two training lines in metrics.jsonl, each the mean over the epoch so far."""
+
+    threads: int = 0
+    """CPU threads; 0 takes as many as torch finds. Another number can change the last digits of a result."""
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_size", "num_layers", "batch_size", "eval_batch_size", "epochs", "log_every"):
+            self._need(name, getattr(self, name) >= 1, "a number of at least 1")
+        for name in ("dropout", "dev_fraction"):
+            self._need(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
+        self._need("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0")
+        self._need("seed", 0 <= self.seed < 2**63, "a number from 0 to below 2^63")
+        self._need("threads", 0 <= self.threads <= 1024, "a number from 0 to 1024")
+        self._need("dropout", self.dropout == 0 or self.num_layers > 1, "0 with a single layer, as it acts between two")
+
+    def _need(self, name: str, holds: bool, needed: str) -> None:
+        if not holds:
+            raise ArgumentError(f"{name} is {getattr(self, name)}, needed is {needed}: change it")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageConfig(TrainConfig):
+    """The settings of a training on images.
+
+    Examples
+    --------
+    >>> ImageConfig(normalize=(0.1307, 0.3081)).normalize
+    (0.1307, 0.3081)
+    """
+
+    normalize: tuple[float, float] = (0.0, 1.0)
+    """Mean and standard deviation: a pixel from 0 (background) to 1 (full ink) is read as (pixel - mean) / deviation."""
+
+    max_shift: int = 0
+    """Each training image is moved at random by up to so many pixels, along and across, each time it is seen."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        mean, deviation = self.normalize
+        self._need("normalize", math.isfinite(mean) and 0 < deviation < math.inf, "a mean and a deviation above 0")
+        self._need("max_shift", self.max_shift >= 0, "a number of at least 0")
+
+
+def write_config(path: Path, task: str, config: TrainConfig) -> None:
+    """Write a configuration as TOML, below the name of its task and the version of gatewise.
+
+    Parameters
+    ----------
+    path : path
+        The file; one that exists is replaced.
+    task : str
+        The task's name.
+    config : TrainConfig
+        The settings.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "config.toml"
+    >>> write_config(path, "digits", TrainConfig(epochs=3))
+    >>> read_config(path, {"digits": TrainConfig}) == ("digits", TrainConfig(epochs=3))
+    True
+    """
+    content = {"task": task, "gatewise": metadata.version("gatewise")} | _converter().unstructure(config)
+    path.write_text(tomlkit.dumps(content), encoding="utf-8")
+
+
+def read_config(path: Path, tasks: Mapping[str, type[TrainConfig]]) -> tuple[str, TrainConfig]:
+    """Read what `write_config` wrote.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    tasks : mapping of str to class
+        The class of each task's configuration.
+
+    Returns
+    -------
+    task : str
+        Its name, one of the keys of `tasks`.
+    config : TrainConfig
+        An object of that task's class; a setting that the file lacks has its default.
+
+    Raises
+    ------
+    RunError
+        The file is missing or no TOML, or names a task or a setting that does not exist, or a value of the
+        wrong type or range.
+    """
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RunError(f"{path} cannot be read ({error}): give a folder that gatewise train made") from error
+    task = table.pop("task", None)
+    if task not in tasks:
+        raise RunError(f"{path}: the task is {task!r}, needed is one of {', '.join(tasks)}: mend the file")
+    table.pop("gatewise", None)
+    cls = tasks[task]
+    types = typing.get_type_hints(cls)
+    settings = {}
+    for name, value in table.items():
+        if name not in types:
+            nearest = difflib.get_close_matches(name, types, n=1, cutoff=0)[0]
+            raise RunError(f"{path}: {name} is no setting of {task}, the nearest is {nearest}: mend the file")
+        settings[name] = _setting(path, name, value, types[name])
+    missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in settings]
+    if missing:
+        raise RunError(f"{path} lacks {', '.join(missing)}, which {task} needs: mend the file")
+    try:
+        return task, cls(**settings)
+    except ArgumentError as error:
+        raise RunError(f"{path}: {error}") from error
+
+
+def _setting(path: Path, name: str, value: Any, type_: Any) -> Any:
+    try:
+        return _converter().structure(value, type_)
+    except Exception as error:  # cattrs lets each kind of value raise as it likes
+        needed = getattr(type_, "__name__", "") if isinstance(type_, type) else str(type_).removeprefix("typing.")
+        raise RunError(f"{path}: {name} is {value!r}, needed is {needed}: mend the file") from error
+
+
+def _converter() -> cattrs.Converter:
+    """Between dataclasses and TOML's own types, taking no value for one of another type."""
+
+    def exactly(*types: type) -> Any:
+        def structure(value: Any, target: Any) -> Any:
+            if type(value) not in types:
+                raise TypeError(f"{value!r} is no {target.__name__}")
+            return target(value)
+
+        return structure
+
+    converter = make_converter()
+    converter.register_structure_hook(int, exactly(int))
+    converter.register_structure_hook(float, exactly(int, float))
+    converter.register_structure_hook(Path, exactly(str))
+    converter.register_unstructure_hook(Path, os.fspath)
+    return converter

@@ -1,0 +1,70 @@
+"""The figure of a training: loss and accuracy over epochs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gatewise.train.metrics import Metric
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's colours, apart for the colour-blind; line style and marker tell them apart in grey as well.
+STYLES = {
+    "train": {"color": "#000000", "linestyle": "-", "marker": "o"},
+    "dev": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
+    "test": {"color": "#0072B2", "linestyle": ":", "marker": "^"},
+}
+
+
+def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: int, title: str) -> None:
+    """Draw loss and accuracy of each split over epochs.
+
+    Parameters
+    ----------
+    path : path
+        The PNG file; one that exists is replaced.
+    metrics : sequence of Metric
+        Of at least one whole epoch; the last of each epoch and split counts.
+    best_epoch : int
+        Is marked.
+    title : str
+        Above the figure.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "curves.png"
+    >>> draw_curves(path, [Metric(9, 1, "train", 0.5, 0.75, 2.0)], best_epoch=1, title="digits")
+    >>> path.read_bytes()[1:4]
+    b'PNG'
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    left, right = figure.subplots(1, 2)
+    _draw(left, metrics, "loss", best_epoch)
+    left.set(ylabel="cross-entropy loss (nats per sample)", yscale="log")
+    _draw(right, metrics, "accuracy", best_epoch)
+    right.set(ylabel="accuracy (share of samples)")
+    right.legend(loc="lower right", frameon=False)
+    figure.savefig(path)
+
+
+def _draw(axes: "Axes", metrics: Sequence[Metric], quantity: str, best_epoch: int) -> None:
+    ends = {(metric.split, metric.epoch): getattr(metric, quantity) for metric in metrics}
+    last = max(metric.epoch for metric in metrics)
+    axes.axvline(best_epoch, color="0.75", linewidth=4, zorder=0, label=f"best epoch ({best_epoch})")
+    for split, style in STYLES.items():
+        epochs = sorted(epoch for name, epoch in ends if name == split)
+        if epochs:
+            values = [ends[split, epoch] for epoch in epochs]
+            every = max(1, last // 10)
+            axes.plot(epochs, values, label=split, markevery=every, markersize=4, linewidth=1.4, **style)
+    axes.set(xlabel="epoch")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
