@@ -32,8 +32,8 @@ struct ForwardCall {
   bool training;             // keep gates and cells for backward
   const Number* x;           // (T, B, I), strided
   int64_t x_step, x_row;
-  const Number* h_0;         // (B, H)
-  const Number* c_0;         // (B, H)
+  const Number* h_0;         // (B, H); null: zeros
+  const Number* c_0;         // (B, H); null: zeros
   const Number* weight_ih;   // (4H, I), rows i, f, g, o
   const Number* weight_hh;   // (4H, H)
   const Number* bias_ih;     // (4H) or null, as bias_hh

@@ -140,12 +140,14 @@ struct Parts {
 template <class Real>
 struct ForwardScratch {
   Real *weight_ih, *weight_hh, *bias;
+  Real* zeros;  // a row of the initial state where there is none
   int64_t size;
   ForwardScratch(const Layout<Real>& layout, Real* start) {
     Parts<Real> parts{start};
     weight_ih = parts.take(layout.gates * layout.I);
     weight_hh = parts.take(layout.gates * layout.H);
     bias = parts.take(layout.gates);
+    zeros = parts.take(layout.padded);
     size = parts.size;
   }
 };
@@ -154,6 +156,7 @@ template <class Real>
 struct BackwardScratch {
   Real *weight_ih, *weight_hh;  // packed for d_x and for d_h
   Real *rows_ih, *rows_hh;      // packed rows of x and of h before each step
+  Real* zeros;                  // a row of the initial state where there is none
   Real *d_h, *d_c;              // (B, padded): a product not yet summed to its end; what goes on to step t - 1
   int64_t size;
   BackwardScratch(const Layout<Real>& layout, Real* start) {
@@ -163,6 +166,7 @@ struct BackwardScratch {
     weight_hh = parts.take(layout.gates * layout.padded);
     rows_ih = parts.take(smaller(kGradientRows, layout.T * layout.B) * input);
     rows_hh = parts.take(smaller(kGradientRows, layout.T * layout.B) * layout.padded);
+    zeros = parts.take(layout.padded);
     d_h = parts.take(layout.B * layout.padded);
     d_c = parts.take(layout.B * layout.padded);
     size = parts.size;

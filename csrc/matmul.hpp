@@ -29,14 +29,27 @@ GATEWISE_INLINE void tile(Vec<Real> (&sum)[M][N], const Real* const* a, long a_o
   for (int m = 0; m < M; ++m) row[m] = a[m] + a_offset;
   long at = 0;
   for (long k = 0; k < K; ++k) {
-    Vec<Real> x[M];
+    // The shorter side is read first and held: with the sums it fills the registers, the longer side passes by.
+    if constexpr (M > N) {
+      Vec<Real> y[N];
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) x[m] = broadcast(row[m][at]);
+      for (int n = 0; n < N; ++n) y[n] = load(b + n * kLanes<Real>);
 #pragma GCC unroll 8
-    for (int n = 0; n < N; ++n) {
-      const Vec<Real> b_n = load(b + n * kLanes<Real>);
+      for (int m = 0; m < M; ++m) {
+        const Vec<Real> x = broadcast(row[m][at]);
 #pragma GCC unroll 8
-      for (int m = 0; m < M; ++m) sum[m][n] = fma(x[m], b_n, sum[m][n]);
+        for (int n = 0; n < N; ++n) sum[m][n] = fma(x, y[n], sum[m][n]);
+      }
+    } else {
+      Vec<Real> x[M];
+#pragma GCC unroll 8
+      for (int m = 0; m < M; ++m) x[m] = broadcast(row[m][at]);
+#pragma GCC unroll 8
+      for (int n = 0; n < N; ++n) {
+        const Vec<Real> y = load(b + n * kLanes<Real>);
+#pragma GCC unroll 8
+        for (int m = 0; m < M; ++m) sum[m][n] = fma(x[m], y, sum[m][n]);
+      }
     }
     at += a_step;
     b += N * kLanes<Real>;
@@ -44,7 +57,8 @@ GATEWISE_INLINE void tile(Vec<Real> (&sum)[M][N], const Real* const* a, long a_o
 }
 
 // One panel's product for any number of rows, in row tiles as equal in height as can be.
-//   first(m, sum)  sets the N sums of row m before the product    done(m, sum)  takes them after it
+//   first(row, sum)   sets the N sums of a row before the product
+//   done(row, sums)   takes the sums of a tile's rows, from `row` on, after it
 template <class Real, int N, class First, class Done>
 struct PanelProduct {
   const Real* const* a;
@@ -60,8 +74,7 @@ struct PanelProduct {
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) first(row + m, sum[m]);
     tile<Real, M, N>(sum, a + row, a_offset, a_step, b, K);
-#pragma GCC unroll 1
-    for (int m = 0; m < M; ++m) done(row + m, sum[m]);
+    done(row, sum);
   }
 
   GATEWISE_INLINE void operator()(long count) const {

@@ -46,4 +46,10 @@ void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t row
   }
 }
 
+// The row of zeros that stands for a missing initial state.
+template <class Real>
+void fill_zeros(Real* zeros, Range units) {
+  for (int64_t u = units.first; u < units.last; ++u) store(zeros + u * kLanes<Real>, Vec<Real>{});
+}
+
 }  // namespace gatewise::GATEWISE_ISA

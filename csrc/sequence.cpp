@@ -32,7 +32,10 @@ struct Forward {
 
   const Real* x(int64_t t, int64_t b) const { return call.x + t * call.x_step + b * call.x_row; }
   Real* h(int64_t t, int64_t b) const { return call.h + t * call.h_step + b * call.h_row; }
-  const Real* h_before(int64_t t, int64_t b) const { return t == 0 ? call.h_0 + b * layout.H : h(t - 1, b); }
+  const Real* h_before(int64_t t, int64_t b) const {
+    if (t > 0) return h(t - 1, b);
+    return call.h_0 ? call.h_0 + b * layout.H : scratch.zeros;
+  }
   // The cells of a row before step t; inference keeps one slot for all of time.
   Real* c_before(int64_t t, int64_t b) const {
     return call.cells + ((call.training ? t * layout.B : 0) + b) * layout.padded;
@@ -46,6 +49,7 @@ struct Forward {
     const Range units = part(layout.units, threads, thread);
     pack_gates(call.weight_ih, layout.I, layout, units, scratch.weight_ih);
     pack_gates(call.weight_hh, layout.H, layout, units, scratch.weight_hh);
+    fill_zeros(scratch.zeros, units);
     for (int64_t u = units.first; u < units.last; ++u)
       for (int gate = 0; gate < 4; ++gate) {
         const int64_t at = gate * layout.H + u * kLanes<Real>;
@@ -79,8 +83,9 @@ struct Forward {
               const Real* start = k == 0 ? scratch.bias + at : to[row] + at;
               for (int n = 0; n < 4; ++n) sum[n] = load(start + n * kLanes<Real>);
             },
-            [&](int64_t row, const Vec<Real>(&sum)[4]) {
-              for (int n = 0; n < 4; ++n) store(to[row] + at + n * kLanes<Real>, sum[n]);
+            [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][4]) {
+              for (int m = 0; m < M; ++m)
+                for (int n = 0; n < 4; ++n) store(to[row + m] + at + n * kLanes<Real>, sum[m][n]);
             });
         k += depth;
       } while (k < layout.I);
@@ -105,18 +110,26 @@ struct Forward {
       int64_t k = 0;
       for (; layout.H - k > kBlock<Real>; k += kBlock<Real>)
         panel_product<Real, 4>(count, from, k, 1, weights + k * 4 * kLanes<Real>, kBlock<Real>, first,
-                            [&](int64_t row, const Vec<Real>(&sum)[4]) {
-                              for (int n = 0; n < 4; ++n) store(a[row] + at + n * kLanes<Real>, sum[n]);
-                            });
+                               [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][4]) {
+                                 for (int m = 0; m < M; ++m)
+                                   for (int n = 0; n < 4; ++n) store(a[row + m] + at + n * kLanes<Real>, sum[m][n]);
+                               });
       panel_product<Real, 4>(count, from, k, 1, weights + k * 4 * kLanes<Real>, layout.H - k, first,
-                          [&](int64_t row, const Vec<Real>(&sum)[4]) {
-                            const int64_t b = rows.first + row;
-                            Gates<Real> gate = {sum[0], sum[1], sum[2], sum[3]};
-                            const State<Real> next = step<Real>(gate, load(c_before(t, b) + unit));
-                            if (call.training) store_gates<Real>(a[row] + at, gate);
-                            store(c_before(t + 1, b) + unit, next.c);
-                            store_first(h(t, b) + unit, next.h, layout.units_in(u));
-                          });
+                             [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][4]) {
+                               const int64_t b = rows.first + row;
+                               Gates<Real> gate[M];
+                               Vec<Real> c_prev[M], c[M], next_h[M];
+                               for (int m = 0; m < M; ++m) {
+                                 gate[m] = {sum[m][0], sum[m][1], sum[m][2], sum[m][3]};
+                                 c_prev[m] = load(c_before(t, b + m) + unit);
+                               }
+                               step<Real, M>(gate, c_prev, c, next_h);
+                               for (int m = 0; m < M; ++m) {
+                                 if (call.training) store_gates<Real>(a[row + m] + at, gate[m]);
+                                 store(c_before(t + 1, b + m) + unit, c[m]);
+                                 store_first(h(t, b + m) + unit, next_h[m], layout.units_in(u));
+                               }
+                             });
     }
   }
 
@@ -124,7 +137,8 @@ struct Forward {
     for (const Range rows : RowBlocks{region.rows, kMostStepRows}) {
       for (int64_t b = rows.first; b < rows.last; ++b)
         for (int64_t u = region.units.first; u < region.units.last; ++u)
-          store(c_before(0, b) + u * kLanes<Real>, load_first(call.c_0 + b * layout.H + u * kLanes<Real>, layout.units_in(u)));
+          store(c_before(0, b) + u * kLanes<Real>,
+                call.c_0 ? load_first(call.c_0 + b * layout.H + u * kLanes<Real>, layout.units_in(u)) : Vec<Real>{});
       for (int64_t chunk = 0; chunk < layout.T; chunk += layout.chunk_steps) {
         const Range steps = {chunk, smaller(chunk + layout.chunk_steps, layout.T)};
         project_input(steps, rows, region.units);
@@ -165,7 +179,8 @@ struct Backward {
 
   const Real* x(int64_t t, int64_t b) const { return call.x + t * call.x_step + b * call.x_row; }
   const Real* h_before(int64_t t, int64_t b) const {
-    return t == 0 ? call.h_0 + b * layout.H : call.h + (t - 1) * call.h_step + b * call.h_row;
+    if (t > 0) return call.h + (t - 1) * call.h_step + b * call.h_row;
+    return call.h_0 ? call.h_0 + b * layout.H : scratch.zeros;
   }
   const Real* c_before(int64_t t, int64_t b) const { return call.cells + (t * layout.B + b) * layout.padded; }
   // The gates of a row on the way in, d_a once the step is done.
@@ -180,6 +195,7 @@ struct Backward {
       };
     };
     const Panels hidden(layout.H, kLanes<Real>), input(layout.I, kLanes<Real>);
+    fill_zeros(scratch.zeros, part(layout.units, threads, thread));
     pack_panels<Real>(hidden, layout.H, part(hidden.count, threads, thread), layout.gates, gate_rows(call.weight_hh, layout.H),
                    scratch.weight_hh);
     if (call.d_x)
@@ -188,7 +204,7 @@ struct Backward {
   }
 
   // d_h of (2.1) for the units of a panel: what the output and, by way of d_a of step t + 1, the next step send back.
-  // `done(row, vector of units, d_h)` takes it; `next` is the step whose d_a is multiplied, T for none.
+  // `take(b, u, d_h)` gets it for rows b, b + 1, … and the vectors of units u, u + 1, …; `next` is the step whose d_a is multiplied, T for none.
   template <int N, class First, class Done>
   GATEWISE_INLINE void hidden_gradient(int64_t next, Range rows, int64_t panel, const First& first_d_h,
                                        const Done& take) const {
@@ -204,13 +220,12 @@ struct Backward {
     };
     for (; depth - k > kBackwardBlock<Real>; k += kBackwardBlock<Real>)
       panel_product<Real, N>(count, from, k, 1, weights + k * N * kLanes<Real>, kBackwardBlock<Real>, first,
-                          [&](int64_t row, const Vec<Real>(&sum)[N]) {
-                            for (int n = 0; n < N; ++n) store(partial(row) + n * kLanes<Real>, sum[n]);
+                          [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
+                            for (int m = 0; m < M; ++m)
+                              for (int n = 0; n < N; ++n) store(partial(row + m) + n * kLanes<Real>, sum[m][n]);
                           });
     panel_product<Real, N>(count, from, k, 1, weights + k * N * kLanes<Real>, depth - k, first,
-                        [&](int64_t row, const Vec<Real>(&sum)[N]) {
-                          for (int n = 0; n < N; ++n) take(rows.first + row, u + n, sum[n]);
-                        });
+                        [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) { take(rows.first + row, u, sum); });
   }
 
   // Step t for the units of a panel.
@@ -225,13 +240,23 @@ struct Backward {
             d_h += load_first(call.d_h_n + b * layout.H + u * kLanes<Real>, layout.units_in(u));
           return d_h;
         },
-        [&](int64_t b, int64_t u, Vec<Real> d_h) {
-          const int64_t unit = u * kLanes<Real>;
-          Real* a = gates(t, b) + 4 * unit;
-          Real* d_c = scratch.d_c + b * layout.padded + unit;
-          Gates<Real> gate = load_gates(a);
-          store(d_c, step_backward<Real>(gate, load(c_before(t, b) + unit), load(c_before(t + 1, b) + unit), d_h, load(d_c)));
-          store_gates<Real>(a, gate);
+        [&]<int M>(int64_t first_b, int64_t first_u, const Vec<Real>(&d_h)[M][N]) {
+          Vec<Real> tanh_c[M][N];
+#pragma GCC unroll 2
+          for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n)
+              tanh_c[m][n] = tanh<Real>(load(c_before(t + 1, first_b + m) + (first_u + n) * kLanes<Real>));
+#pragma GCC unroll 1
+          for (int m = 0; m < M; ++m)
+#pragma GCC unroll 1
+            for (int n = 0; n < N; ++n) {
+              const int64_t b = first_b + m, unit = (first_u + n) * kLanes<Real>;
+              Real* a = gates(t, b) + 4 * unit;
+              Real* d_c = scratch.d_c + b * layout.padded + unit;
+              Gates<Real> gate = load_gates(a);
+              store(d_c, step_backward<Real>(gate, load(c_before(t, b) + unit), tanh_c[m][n], d_h[m][n], load(d_c)));
+              store_gates<Real>(a, gate);
+            }
         });
   }
 
@@ -240,8 +265,10 @@ struct Backward {
   void initial_hidden_gradient(Range rows, int64_t panel) const {
     hidden_gradient<N>(
         0, rows, panel, [](int64_t, int64_t) { return Vec<Real>{}; },
-        [&](int64_t b, int64_t u, Vec<Real> d_h) {
-          store_first(call.d_h_0 + b * layout.H + u * kLanes<Real>, d_h, layout.units_in(u));
+        [&]<int M>(int64_t b, int64_t u, const Vec<Real>(&d_h)[M][N]) {
+          for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n)
+              store_first(call.d_h_0 + (b + m) * layout.H + (u + n) * kLanes<Real>, d_h[m][n], layout.units_in(u + n));
         });
   }
 
@@ -296,9 +323,11 @@ struct Backward {
                                  ? load_first(to[row] + column + n * kLanes<Real>, layout.I - column - n * kLanes<Real>)
                                  : Vec<Real>{};
                 },
-                [&](int64_t row, const Vec<Real>(&sum)[N]) {
-                  for (int n = 0; n < N; ++n)
-                    store_first(to[row] + column + n * kLanes<Real>, sum[n], layout.I - column - n * kLanes<Real>);
+                [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
+                  for (int m = 0; m < M; ++m)
+                    for (int n = 0; n < N; ++n)
+                      store_first(to[row + m] + column + n * kLanes<Real>, sum[m][n],
+                                  layout.I - column - n * kLanes<Real>);
                 });
           });
     }
@@ -328,10 +357,11 @@ struct Backward {
                                ? load_first(to[row] + column + n * kLanes<Real>, width - column - n * kLanes<Real>)
                                : Vec<Real>{};
               },
-              [&](int64_t row, const Vec<Real>(&sum)[N]) {
-                if (!to[row]) return;
-                for (int n = 0; n < N; ++n)
-                  store_first(to[row] + column + n * kLanes<Real>, sum[n], width - column - n * kLanes<Real>);
+              [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
+                for (int m = 0; m < M; ++m)
+                  for (int n = 0; n < N && to[row + m]; ++n)
+                    store_first(to[row + m] + column + n * kLanes<Real>, sum[m][n],
+                                width - column - n * kLanes<Real>);
               });
         });
     }

@@ -27,38 +27,38 @@ GATEWISE_INLINE void store_gates(Real* to, const Gates<Real>& a) {
   store(to + 3 * n, a.o);
 }
 
-template <class Real>
-struct State {
-  Vec<Real> c, h;
-};
-
-// Activates the gates in place; returns c_t and h_t.
-template <class Real>
-GATEWISE_INLINE State<Real> step(Gates<Real>& a, Vec<Real> c_prev) {
-  a.i = sigmoid<Real>(a.i);                               // (1.2)
-  a.f = sigmoid<Real>(a.f);                               // (1.3)
-  a.g = tanh<Real>(a.g);                                  // (1.4)
-  a.o = sigmoid<Real>(a.o);                               // (1.5)
-  const Vec<Real> c = fma(a.f, c_prev, a.i * a.g);        // (1.6)
-  return {c, a.o * tanh<Real>(c)};                        // (1.7)
+// M rows at once, so that their chains of dependent operations overlap. Activates the gates in place; returns c_t and
+// h_t.
+template <class Real, int M>
+GATEWISE_INLINE void step(Gates<Real> (&a)[M], const Vec<Real> (&c_prev)[M], Vec<Real> (&c)[M], Vec<Real> (&h)[M]) {
+#pragma GCC unroll 1
+  for (int m = 0; m < M; ++m) {
+    a[m].i = sigmoid<Real>(a[m].i);                          // (1.2)
+    a[m].f = sigmoid<Real>(a[m].f);                          // (1.3)
+    a[m].g = tanh<Real>(a[m].g);                             // (1.4)
+    a[m].o = sigmoid<Real>(a[m].o);                          // (1.5)
+    c[m] = fma(a[m].f, c_prev[m], a[m].i * a[m].g);          // (1.6)
+  }
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) h[m] = a[m].o * tanh<Real>(c[m]);  // (1.7)
 }
 
 // Turns the activated gates into d_a in place; d_c comes in as what step t + 1 sent back and is returned as what
 // goes on to step t - 1.
 template <class Real>
-GATEWISE_INLINE Vec<Real> step_backward(Gates<Real>& a, Vec<Real> c_prev, Vec<Real> c, Vec<Real> d_h, Vec<Real> d_c) {
+GATEWISE_INLINE Vec<Real> step_backward(Gates<Real>& a, Vec<Real> c_prev, Vec<Real> tanh_c, Vec<Real> d_h,
+                                        Vec<Real> d_c) {
   const Vec<Real> one = broadcast(Real(1));
-  const Vec<Real> tanh_c = tanh<Real>(c);
-  const Vec<Real> d_o = d_h * tanh_c;                             // (2.2)
-  d_c = fma(d_h * a.o, fma(-tanh_c, tanh_c, one), d_c);        // (2.3)
-  const Vec<Real> d_i = d_c * a.g;                                // (2.4)
-  const Vec<Real> d_f = d_c * c_prev;                             // (2.5)
-  const Vec<Real> d_g = d_c * a.i;                                // (2.6)
-  const Vec<Real> d_c_prev = d_c * a.f;                           // (2.7)
-  a.i = d_i * (a.i * (one - a.i));                             // (2.8)
-  a.f = d_f * (a.f * (one - a.f));                             // (2.9)
-  a.g = d_g * fma(-a.g, a.g, one);                             // (2.10)
-  a.o = d_o * (a.o * (one - a.o));                             // (2.11)
+  const Vec<Real> d_o = d_h * tanh_c;                       // (2.2)
+  d_c = fma(d_h * a.o, fma(-tanh_c, tanh_c, one), d_c);     // (2.3)
+  const Vec<Real> d_i = d_c * a.g;                          // (2.4)
+  const Vec<Real> d_f = d_c * c_prev;                       // (2.5)
+  const Vec<Real> d_g = d_c * a.i;                          // (2.6)
+  const Vec<Real> d_c_prev = d_c * a.f;                     // (2.7)
+  a.i = d_i * (a.i * (one - a.i));                          // (2.8)
+  a.f = d_f * (a.f * (one - a.f));                          // (2.9)
+  a.g = d_g * fma(-a.g, a.g, one);                          // (2.10)
+  a.o = d_o * (a.o * (one - a.o));                          // (2.11)
   return d_c_prev;
 }
 

@@ -299,7 +299,12 @@ def backward(
         *(_address(result.h), B * H, H, _address(result.cells), _address(gates)),
         *(_address(d_h), B * H, H, _address(d_h_n), _address(d_c_n)),
         *(_address(grads.d_x), B * I, I, False, _address(grads.d_h_0), _address(grads.d_c_0)),
-        *(_address(grads.d_weight_ih), _address(grads.d_weight_hh), _address(grads.d_bias), _address(scratch)),
+        *(
+            _address(grads.d_weight_ih),
+            _address(grads.d_weight_hh),
+            _address(grads.d_bias),
+            _address(scratch),
+        ),
     )
     return grads
 

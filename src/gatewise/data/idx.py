@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gatewise.errors import ArgumentError, DataError
 
-DTYPES = {
+DTYPES: dict[int, np.dtype[Any]] = {
     0x08: np.dtype(">u1"),
     0x09: np.dtype(">i1"),
     0x0B: np.dtype(">i2"),
@@ -71,7 +71,7 @@ def read_idx(path: str | os.PathLike[str]) -> NDArray[Any]:
             f"{path} holds {len(content) - start:,} bytes of numbers where its header, of shape {shape}, "
             f"needs {needed:,}: fetch the file again"
         )
-    array = np.frombuffer(content, dtype, offset=start).reshape(shape)
+    array: NDArray[Any] = np.frombuffer(content, dtype, offset=start).reshape(shape)
     return array.astype(dtype.newbyteorder("="))
 
 
@@ -94,12 +94,12 @@ def write_idx(path: str | os.PathLike[str], array: NDArray[Any]) -> None:
     --------
     >>> write_idx("/tmp/never-written", np.zeros(3, dtype=np.int64))
     Traceback (most recent call last):
-    gatewise.errors.ArgumentError: IDX holds uint8, int8, int16, int32, float32, float64 and not int64
+    gatewise.errors.ArgumentError: IDX holds uint8, int8, int16, int32, float32, float64 and not int64: convert it
     """
     codes = {dtype.newbyteorder("="): code for code, dtype in DTYPES.items()}
     dtype = array.dtype.newbyteorder("=")
     if dtype not in codes:
-        raise ArgumentError(f"IDX holds {', '.join(map(str, codes))} and not {array.dtype}: convert the array")
+        raise ArgumentError(f"IDX holds {', '.join(map(str, codes))} and not {array.dtype}: convert it")
     if not 1 <= array.ndim <= 255:
         raise ArgumentError(f"IDX holds 1 to 255 axes and not {array.ndim}: reshape the array")
     header = bytes([0, 0, codes[dtype], array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)

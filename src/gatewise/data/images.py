@@ -66,8 +66,8 @@ class ImageSet:
             )
         if len(self.images) != len(self.labels):
             raise DataError(
-                f"{self.source}: {len(self.images):,} images but {len(self.labels):,} labels, needed are as many "
-                f"of one as of the other: take both files from the same set"
+                f"{self.source}: {len(self.images):,} images but {len(self.labels):,} labels, needed are "
+                f"as many of one as of the other: take both files from the same set"
             )
         if self.images.size == 0:
             raise DataError(f"{self.source}: no images (shape {self.images.shape}): give files that hold some")
@@ -177,9 +177,7 @@ def _find(folder: Path, stem: str, kind: str) -> Path:
     raise DataError(f"{folder} holds no {names[0]}, gzipped or not: put MNIST's four IDX files there")
 
 
-def stratified_split(
-    labels: NDArray[Any], fractions: Sequence[float], seed: int
-) -> tuple[NDArray[np.intp], ...]:
+def stratified_split(labels: NDArray[Any], fractions: Sequence[float], seed: int) -> tuple[NDArray[np.intp], ...]:
     """Divide examples at random, each class in the same proportions.
 
     The draw rests on raw numbers of PCG64, whose stream NumPy keeps from release to release: a run can be
@@ -211,10 +209,10 @@ def stratified_split(
     >>> labels[quarter].tolist(), len(rest)
     ([0, 1], 6)
     """
-    if min(fractions, default=0.0) < 0 or sum(fractions) >= 1:
+    if not (all(fraction >= 0 for fraction in fractions) and sum(fractions) < 1):
         raise ArgumentError(
-            f"the fractions set aside are {list(fractions)}, needed are at least 0 each and less than 1 together: "
-            f"change them"
+            f"the fractions set aside are {list(fractions)}, needed are at least 0 each and less than 1 "
+            f"together: change them"
         )
     keys = np.random.PCG64(seed).random_raw(len(labels))
     parts: list[list[NDArray[np.intp]]] = [[] for _ in range(len(fractions) + 1)]
@@ -225,11 +223,11 @@ def stratified_split(
         for part, chosen in zip(parts, np.split(shuffled, cuts), strict=True):
             part.append(chosen)
     split = tuple(np.sort(np.concatenate(part)) for part in parts)
-    for part, fraction in zip(split, [*fractions, 1.0], strict=True):
-        if fraction > 0 and len(part) == 0:
+    for places, fraction in zip(split, [*fractions, 1.0], strict=True):
+        if fraction > 0 and len(places) == 0:
             raise ArgumentError(
-                f"the fractions set aside are {list(fractions)}, which leaves a part of the {len(labels)} samples "
-                f"empty: change them"
+                f"the fractions set aside are {list(fractions)}, which leaves a part of the {len(labels)} "
+                f"samples empty: change them"
             )
     return split
 
@@ -289,8 +287,8 @@ def _size(size: tuple[int, int]) -> str:
 def _check_size(path: Path, image: Image.Image, size: tuple[int, int]) -> None:
     if (image.height, image.width) != size:
         raise DataError(
-            f"{path} is {_size((image.height, image.width))} pixels (width × height), needed are {_size(size)}: "
-            f"crop or resize it to that"
+            f"{path} is {_size((image.height, image.width))} pixels (width × height), needed are "
+            f"{_size(size)}: crop or resize it to that"
         )
     if getattr(image, "n_frames", 1) > 1:
         raise DataError(f"{path} holds {image.n_frames} frames, needed is one: save the one you mean")  # type: ignore[attr-defined]

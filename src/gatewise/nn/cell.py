@@ -87,7 +87,7 @@ class LSTMCell(nn.RNNCellBase):
         batched = input.dim() == 2
         x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
         if hx is None:
-            h_0 = c_0 = x.new_zeros(1, x.size(1), self.hidden_size)
+            h_0 = c_0 = None
         else:
             sizes = {"B": x.size(1), "H": self.hidden_size} if batched else {"H": self.hidden_size}
             for name, state in zip(("h", "c"), hx, strict=True):

@@ -31,7 +31,7 @@ def check_numbers(name: str, x: Tensor, weight: Tensor) -> None:
         )
     if x.dtype not in _DTYPES:
         raise DtypeError(f"{name} and the weights are {x.dtype}, needed float32 or float64: convert both")
-    if x.device.type != "cpu" or weight.device.type != "cpu":
+    if not (x.is_cpu and weight.is_cpu):
         raise KernelError(
             f"{name} is on {x.device} and the weights are on {weight.device}, needed both on the cpu: move them there"
         )
@@ -58,5 +58,9 @@ def check_shape(name: str, x: Tensor, **axes: int) -> None:
     message = f"{name} has shape {tuple(x.shape)}, needed ({', '.join(axes)}) = {needed}"
     if x.dim() != len(needed):
         raise ShapeError(f"{message}: it has {x.dim()} axes instead of {len(needed)}")
-    wrong = [f"{axis} is {has} instead of {needs}" for (axis, needs), has in zip(axes.items(), x.shape, strict=True) if has != needs]
+    wrong = [
+        f"{axis} is {has} instead of {needs}"
+        for (axis, needs), has in zip(axes.items(), x.shape, strict=True)
+        if has != needs
+    ]
     raise ShapeError(f"{message}: {', '.join(wrong)}")

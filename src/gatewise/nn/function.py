@@ -6,14 +6,15 @@ as addresses, one `autograd.Function` covers all layers, and whatever a caller c
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from gatewise import kernels
+from gatewise.errors import KernelError
 
 
 class Stack(NamedTuple):
@@ -29,38 +30,39 @@ class Stack(NamedTuple):
     batch_first: bool
 
 
-class Kept(NamedTuple):
-    """What one layer's forward pass in one direction leaves for backward, in the core's own layout."""
-
-    gates: Tensor
-    cells: Tensor
-
-
 class Run(NamedTuple):
-    """A forward pass: the results, each layer's output and what is kept per layer and direction."""
+    """A forward pass: the results, each layer's output and, per layer and direction, the gates and cells kept."""
 
     output: Tensor
     h_n: Tensor
     c_n: Tensor
     layer_outputs: list[Tensor]
-    kept: list[Kept]
+    kept: list[Tensor]
 
 
-class _Axes(NamedTuple):
-    """How far apart steps, rows and the first step of a direction stand in a tensor of sequences."""
-
-    address: int
-    step: int
-    row: int
+# Where the first step of the first row stands, and how far apart steps and rows stand: what the core reads of a tensor
+# of sequences.
+_Sequence = tuple[int, int, int]
 
 
-def _sequence(x: Tensor, batch_first: bool, reverse: bool, offset: int = 0) -> _Axes:
-    time, row = (1, 0) if batch_first else (0, 1)
-    step, itemsize = x.stride(time), x.element_size()
-    address = x.data_ptr() + offset * itemsize
-    if reverse:
-        return _Axes(address + (x.size(time) - 1) * step * itemsize, -step, x.stride(row))
-    return _Axes(address, step, x.stride(row))
+def _sequence(x: Tensor, batch_first: bool) -> _Sequence:
+    strides = x.stride()
+    return (x.data_ptr(), strides[1], strides[0]) if batch_first else (x.data_ptr(), strides[0], strides[1])
+
+
+def _in_direction(sequence: _Sequence, direction: int, T: int, itemsize: int, offset: int = 0) -> _Sequence:
+    """Turn a sequence around for direction 1, and move it along its last axis by `offset` numbers."""
+    if direction == 0:
+        return sequence
+    address, step, row = sequence
+    return address + ((T - 1) * step + offset) * itemsize, -step, row
+
+
+_ABSENT: _Sequence = (0, 0, 0)
+
+
+def _address(x: Tensor | None, offset: int = 0) -> int:
+    return 0 if x is None else x.data_ptr() + offset
 
 
 def _rows_contiguous(x: Tensor) -> Tensor:
@@ -68,14 +70,38 @@ def _rows_contiguous(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.size(-1) == 1 else x.contiguous()
 
 
-def _addresses(weights: Sequence[Tensor], bias: bool) -> tuple[int, int, int, int]:
+def _sizes(x: Tensor, batch_first: bool) -> tuple[int, int, int]:
+    """Return T, B and I."""
+    first, second, I = x.shape
+    return (second, first, I) if batch_first else (first, second, I)
+
+
+def _addresses(weights: Sequence[Tensor], bias: bool) -> list[tuple[int, int, int, int]]:
+    """Return where weight_ih, weight_hh, bias_ih and bias_hh of each layer and direction stand; 0 for no bias."""
+    at = [weight.data_ptr() for weight in weights]
     if bias:
-        return (weights[0].data_ptr(), weights[1].data_ptr(), weights[2].data_ptr(), weights[3].data_ptr())
-    return (weights[0].data_ptr(), weights[1].data_ptr(), 0, 0)
+        return list(zip(at[::4], at[1::4], at[2::4], at[3::4], strict=True))
+    return [(ih, hh, 0, 0) for ih, hh in zip(at[::2], at[1::2], strict=True)]
+
+
+class _Scratch(threading.local):
+    """Memory that the core computes in, one per thread and number type, kept from call to call and grown as needed."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[torch.dtype, Tensor] = {}
+
+    def address(self, count: int, dtype: torch.dtype) -> int:
+        tensor = self.tensors.get(dtype)
+        if tensor is None or tensor.numel() < count:
+            tensor = self.tensors[dtype] = torch.empty(count, dtype=dtype)
+        return tensor.data_ptr()
+
+
+_scratch = _Scratch()
 
 
 def run_forward(
-    x: Tensor, h_0: Tensor, c_0: Tensor, stack: Stack, weights: Sequence[Tensor], training: bool
+    x: Tensor, h_0: Tensor | None, c_0: Tensor | None, stack: Stack, weights: Sequence[Tensor], training: bool
 ) -> Run:
     """Run all layers.
 
@@ -84,55 +110,71 @@ def run_forward(
     x
         The input, (T, B, I), or (B, T, I) if `stack.batch_first`.
     h_0, c_0
-        The initial states, (L·D, B, H), contiguous.
+        The initial states, (L·D, B, H), contiguous. None: zeros.
     stack, weights
         The network; every weight is contiguous.
     training
         Keep what the backward pass needs.
     """
     num_layers, directions, bias, batch_first = stack
-    batch, T = (x.size(0), x.size(1)) if batch_first else (x.size(1), x.size(0))
-    H = weights[1].size(1)
-    call = kernels.forward_function[x.element_size()]
+    T, batch, I = _sizes(x, batch_first)
+    H, itemsize, dtype = weights[1].size(1), x.element_size(), x.dtype
+    call = kernels.forward_function[itemsize]
     threads = torch.get_num_threads()
-    h_n, c_n = torch.empty_like(h_0), torch.empty_like(c_0)
-    state_bytes = batch * H * x.element_size()
-    per_direction = 4 if bias else 2
+    h_n = torch.empty((num_layers * directions, batch, H), dtype=dtype)
+    c_n = torch.empty_like(h_n)
+    state_bytes = batch * H * itemsize
+    addresses = _addresses(weights, bias)
     layer_outputs: list[Tensor] = []
-    kept: list[Kept] = []
+    kept: list[Tensor] = []
     for layer in range(num_layers):
-        I = x.size(2)
-        plan = kernels.plan(x.element_size(), T, batch, I, H, training)
-        scratch = x.new_empty(plan.forward_scratch)
+        plan = kernels.plan(itemsize, T, batch, I, H, training)
+        scratch = _scratch.address(plan.forward_scratch, dtype)
         # Between layers (T, B, ·): what dropout draws its mask over, in torch's order.
-        in_batch_first = batch_first and layer == 0
         out_batch_first = batch_first and layer == num_layers - 1
-        output = x.new_empty((batch, T, directions * H) if out_batch_first else (T, batch, directions * H))
+        output = torch.empty((batch, T, directions * H) if out_batch_first else (T, batch, directions * H), dtype=dtype)
+        from_x, to_h = _sequence(x, batch_first and layer == 0), _sequence(output, out_batch_first)
         for direction in range(directions):
             number = layer * directions + direction
             if training or not kept:
-                kept.append(Kept(x.new_empty(plan.gates), x.new_empty(plan.cells)))
-            gates, cells = kept[-1]
+                kept.append(torch.empty(plan.gates + plan.cells, dtype=dtype))
+            gates = kept[-1].data_ptr()
+            offset = number * state_bytes
             call(
                 *(T, batch, I, H, threads, training),
-                *_sequence(x, in_batch_first, direction == 1),
-                *(h_0.data_ptr() + number * state_bytes, c_0.data_ptr() + number * state_bytes),
-                *_addresses(weights[number * per_direction : (number + 1) * per_direction], bias),
-                *_sequence(output, out_batch_first, direction == 1, direction * H),
-                *(h_n.data_ptr() + number * state_bytes, c_n.data_ptr() + number * state_bytes),
-                *(gates.data_ptr(), cells.data_ptr(), scratch.data_ptr()),
+                *_in_direction(from_x, direction, T, itemsize),
+                *(_address(h_0, offset), _address(c_0, offset)),
+                *addresses[number],
+                *_in_direction(to_h, direction, T, itemsize, offset=H),
+                *(_address(h_n, offset), _address(c_n, offset)),
+                *(gates, gates + plan.gates * itemsize, scratch),
             )
         if not training:
             kept.clear()
         layer_outputs.append(output)
-        x = output
+        x, I = output, directions * H
     return Run(output, h_n, c_n, layer_outputs, kept)
+
+
+class _OnceOnly(torch.autograd.Function):
+    """A gradient that remembers what it depends on, so that differentiating it again is an error and not zero."""
+
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor, *depends_on: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> None:
+        raise KernelError(
+            "a gradient of gatewise's LSTM was differentiated again, and its kernels differentiate once: use "
+            "torch.nn.LSTM with the same weights where you need second derivatives"
+        )
 
 
 class _LSTMFunction(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, h_0: Tensor, c_0: Tensor, stack: Stack, *weights: Tensor
+    def forward(
+        ctx: Any, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, stack: Stack, *weights: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         run = run_forward(x, h_0, c_0, stack, weights, training=True)
         ctx.set_materialize_grads(False)
@@ -141,7 +183,6 @@ class _LSTMFunction(torch.autograd.Function):
         return run.output, run.h_n, run.c_n
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
     def backward(
         ctx: Any, d_output: Tensor | None, d_h_n: Tensor | None, d_c_n: Tensor | None
     ) -> tuple[Tensor | None, ...]:
@@ -152,73 +193,67 @@ class _LSTMFunction(torch.autograd.Function):
         layer_outputs, weights = saved[3 : 3 + num_layers], saved[3 + num_layers :]
         # Backward turns the gates into their gradients in place. Where the graph is retained and goes backward a
         # second time, they are computed anew.
-        kept: list[Kept] | None = ctx.kept
+        kept: list[Tensor] | None = ctx.kept
         ctx.kept = None
         if kept is None:
             kept = run_forward(first_x, h_0, c_0, stack, weights, training=True).kept
 
-        batch, T = (first_x.size(0), first_x.size(1)) if batch_first else (first_x.size(1), first_x.size(0))
-        H = weights[1].size(1)
-        itemsize = first_x.element_size()
+        T, batch, first_I = _sizes(first_x, batch_first)
+        H, itemsize, dtype = weights[1].size(1), first_x.element_size(), first_x.dtype
         call = kernels.backward_function[itemsize]
         threads = torch.get_num_threads()
         state_bytes = batch * H * itemsize
         per_direction = 4 if bias else 2
+        addresses = _addresses(weights, bias)
         wanted = ctx.needs_input_grad
-        d_h_0 = torch.empty_like(h_0) if wanted[1] else None
-        d_c_0 = torch.empty_like(c_0) if wanted[2] else None
-        d_weights: list[Tensor | None] = [None] * len(weights)
+        d_h_0 = torch.empty_like(h_0) if h_0 is not None and wanted[1] else None
+        d_c_0 = torch.empty_like(c_0) if c_0 is not None and wanted[2] else None
+        d_weights = [torch.empty_like(w) if want else None for w, want in zip(weights, wanted[4:], strict=True)]
         d_h_n = None if d_h_n is None else d_h_n.contiguous()
         d_c_n = None if d_c_n is None else d_c_n.contiguous()
         d_out = None if d_output is None else _rows_contiguous(d_output)
-
-        def at(states: Tensor | None, number: int) -> int:
-            return 0 if states is None else states.data_ptr() + number * state_bytes
-
-        def gradient_of(index: int) -> int:
-            if not wanted[4 + index]:
-                return 0
-            grad = d_weights[index] = torch.empty_like(weights[index])
-            return grad.data_ptr()
-
         for layer in reversed(range(num_layers)):
-            x, output = (layer_outputs[layer - 1] if layer else first_x), layer_outputs[layer]
+            x, I = (layer_outputs[layer - 1], directions * H) if layer else (first_x, first_I)
             in_batch_first = batch_first and layer == 0
             out_batch_first = batch_first and layer == num_layers - 1
             d_x = torch.empty_like(x, memory_format=torch.contiguous_format) if layer or wanted[0] else None
-            I = x.size(2)
-            scratch = x.new_empty(kernels.plan(itemsize, T, batch, I, H, True).backward_scratch)
+            plan = kernels.plan(itemsize, T, batch, I, H, True)
+            scratch = _scratch.address(plan.backward_scratch, dtype)
+            from_x, from_h = _sequence(x, in_batch_first), _sequence(layer_outputs[layer], out_batch_first)
+            from_d_h = _ABSENT if d_out is None else _sequence(d_out, out_batch_first)
+            to_d_x = _ABSENT if d_x is None else _sequence(d_x, in_batch_first)
             for direction in range(directions):
-                reverse, number = direction == 1, layer * directions + direction
-                first = number * per_direction
-                d_ih, d_hh = gradient_of(first), gradient_of(first + 1)
-                d_bias = 0
-                if bias and (wanted[4 + first + 2] or wanted[4 + first + 3]):
-                    bias_grad = torch.empty_like(weights[first + 2])
-                    d_bias = bias_grad.data_ptr()
+                number = layer * directions + direction
+                d_ih, d_hh, *d_biases = d_weights[number * per_direction : (number + 1) * per_direction]
+                d_bias = next((d for d in d_biases if d is not None), None)
+                offset, gates = number * state_bytes, kept[number].data_ptr()
                 call(
                     *(T, batch, I, H, threads),
-                    *_sequence(x, in_batch_first, reverse),
-                    at(h_0, number),
-                    *_addresses(weights[first : first + 2], False)[:2],
-                    *_sequence(output, out_batch_first, reverse, direction * H),
-                    *(kept[number].cells.data_ptr(), kept[number].gates.data_ptr()),
-                    *((0, 0, 0) if d_out is None else _sequence(d_out, out_batch_first, reverse, direction * H)),
-                    *(at(d_h_n, number), at(d_c_n, number)),
-                    *((0, 0, 0) if d_x is None else _sequence(d_x, in_batch_first, reverse)),
-                    reverse,
-                    *(at(d_h_0, number), at(d_c_0, number), d_ih, d_hh, d_bias, scratch.data_ptr()),
+                    *_in_direction(from_x, direction, T, itemsize),
+                    _address(h_0, offset),
+                    *addresses[number][:2],
+                    *_in_direction(from_h, direction, T, itemsize, offset=H),
+                    *(gates + plan.gates * itemsize, gates),
+                    *(from_d_h if d_out is None else _in_direction(from_d_h, direction, T, itemsize, offset=H)),
+                    *(_address(d_h_n, offset), _address(d_c_n, offset)),
+                    *(to_d_x if d_x is None else _in_direction(to_d_x, direction, T, itemsize)),
+                    direction == 1,
+                    *(_address(d_h_0, offset), _address(d_c_0, offset)),
+                    *(_address(d_ih), _address(d_hh), _address(d_bias), scratch),
                 )
-                if d_bias:
-                    # Two tensors: both biases may keep theirs as .grad, which must not share memory.
-                    d_weights[first + 2] = bias_grad
-                    d_weights[first + 3] = bias_grad.clone()
+                # Each bias gets a tensor of its own: both may keep theirs as .grad, which must not share memory.
+                for other in d_biases:
+                    if d_bias is not None and other is not None and other is not d_bias:
+                        other.copy_(d_bias)
             d_out = d_x
-        return (d_out, d_h_0, d_c_0, None, *d_weights)
+        gradients = (d_out, d_h_0, d_c_0, None, *d_weights)
+        if not torch.is_grad_enabled():
+            return gradients
+        return tuple(None if g is None else _OnceOnly.apply(g, *(t for t in saved if t is not None)) for g in gradients)  # type: ignore[no-untyped-call]
 
 
 def lstm_function(
-    x: Tensor, h_0: Tensor, c_0: Tensor, stack: Stack, weights: Sequence[Tensor]
+    x: Tensor, h_0: Tensor | None, c_0: Tensor | None, stack: Stack, weights: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run all layers of an LSTM on the kernels, differentiable once.
 
@@ -229,7 +264,7 @@ def lstm_function(
     x
         The input, (T, B, I), or (B, T, I) if `stack.batch_first`; any strides.
     h_0, c_0
-        The initial states, (L·D, B, H).
+        The initial states, (L·D, B, H); None: zeros.
     stack, weights
         The network.
 
@@ -243,15 +278,14 @@ def lstm_function(
     Examples
     --------
     >>> zeros = torch.zeros
-    >>> states = zeros(1, 2, 3), zeros(1, 2, 3)
     >>> stack = Stack(num_layers=1, directions=1, bias=False, batch_first=False)
-    >>> lstm_function(zeros(5, 2, 4), *states, stack, [zeros(12, 4), zeros(12, 3)])[0].shape
+    >>> lstm_function(zeros(5, 2, 4), None, None, stack, [zeros(12, 4), zeros(12, 3)])[0].shape
     torch.Size([5, 2, 3])
     """
     x = _rows_contiguous(x)
-    h_0, c_0 = h_0.contiguous(), c_0.contiguous()
+    h_0, c_0 = (None if state is None else state.contiguous() for state in (h_0, c_0))
     weights = [weight.contiguous() for weight in weights]
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, h_0, c_0, *weights)):
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*weights, x, h_0, c_0)):
         output, h_n, c_n = _LSTMFunction.apply(x, h_0, c_0, stack, *weights)  # type: ignore[no-untyped-call]
         return output, h_n, c_n
     run = run_forward(x, h_0, c_0, stack, weights, training=False)

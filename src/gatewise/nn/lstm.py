@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -79,7 +81,16 @@ class LSTM(nn.RNNBase):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(
-            "LSTM", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device=device, dtype=dtype
+            "LSTM",
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            device=device,
+            dtype=dtype,
         )
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
@@ -111,23 +122,17 @@ class LSTM(nn.RNNBase):
             A tensor is not on the CPU.
         """
         directions = 2 if self.bidirectional else 1
-        weights = [weight for layer in self.all_weights for weight in layer]
+        weights = self._weights()
         check_numbers("input", input, weights[0])
-        axes = ("B", "T", "I") if self.batch_first else ("T", "B", "I")
-        if input.dim() not in (2, 3) or input.size(-1) != self.input_size:
-            raise ShapeError(
-                f"input has shape {tuple(input.shape)}, needed ({', '.join(axes)}), or (T, I) for a single sequence, "
-                f"with I = {self.input_size} (input_size)"
-            )
+        if input.dim() not in (2, 3) or input.size(-1) != self.input_size or 0 in input.shape[:2]:
+            self._check_input(input)
         batched = input.dim() == 3
         x = input if batched else input.unsqueeze(0 if self.batch_first else 1)
-        batch, steps = (x.size(0), x.size(1)) if self.batch_first else (x.size(1), x.size(0))
-        if steps == 0:
-            raise ShapeError(f"input has shape {tuple(input.shape)}, needed at least one step along T")
         if hx is None:
-            h_0 = c_0 = x.new_zeros(self.num_layers * directions, batch, self.hidden_size)
+            h_0 = c_0 = None
         else:
             h_0, c_0 = hx
+            batch = x.size(0 if self.batch_first else 1)
             sizes = {"L·D": self.num_layers * directions, "B": batch, "H": self.hidden_size}
             if not batched:
                 del sizes["B"]
@@ -146,8 +151,27 @@ class LSTM(nn.RNNBase):
             return output.squeeze(0 if self.batch_first else 1), (h_n.squeeze(1), c_n.squeeze(1))
         return output, (h_n, c_n)
 
+    def _check_input(self, input: Tensor) -> None:
+        axes = ("B", "T", "I") if self.batch_first else ("T", "B", "I")
+        if input.dim() not in (2, 3) or input.size(-1) != self.input_size:
+            raise ShapeError(
+                f"input has shape {tuple(input.shape)}, needed ({', '.join(axes)}), or (T, I) for a single sequence, "
+                f"with I = {self.input_size} (input_size)"
+            )
+        if input.size(axes.index("T") if input.dim() == 3 else 0) == 0:
+            raise ShapeError(f"input has shape {tuple(input.shape)}, needed at least one step along T")
+
+    def _weights(self) -> list[Tensor]:
+        """List the weights in torch's order, whatever they are parametrized by."""
+        # A look into _parameters first: nn.Module's getattr takes a microsecond per weight. What is pruned, normalised
+        # or otherwise parametrized is not there under its own name, and getattr computes it.
+        own: Mapping[str, Tensor | None] = self._parameters
+        return [
+            getattr(self, name) if (weight := own.get(name)) is None else weight for name in self._flat_weights_names
+        ]
+
     def _layer_by_layer(
-        self, x: Tensor, h_0: Tensor, c_0: Tensor, directions: int, weights: list[Tensor]
+        self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, directions: int, weights: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the layers one at a time, with dropout between them drawn over (T, B, D·H) as torch draws it."""
         per_layer = directions * (4 if self.bias else 2)
@@ -158,8 +182,8 @@ class LSTM(nn.RNNBase):
             number = slice(layer * directions, (layer + 1) * directions)
             x, h_n, c_n = lstm_function(
                 x,
-                h_0[number],
-                c_0[number],
+                None if h_0 is None else h_0[number],
+                None if c_0 is None else c_0[number],
                 Stack(1, directions, self.bias, batch_first=False),
                 weights[layer * per_layer : (layer + 1) * per_layer],
             )

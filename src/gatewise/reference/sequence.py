@@ -225,8 +225,8 @@ def backward(
 
 
 def _time_order(time: int, direction: int) -> range:
-    """Return the times in the order in which a direction reads them: equation (1.11)."""
-    return range(time - 1, -1, -1) if direction else range(time)
+    """Return the times in the order in which a direction reads them."""
+    return range(time - 1, -1, -1) if direction else range(time)  # (1.11)
 
 
 def _before(states: Array, initial: Array, direction: int) -> Array:

@@ -100,8 +100,8 @@ def sigmoid(a: Array) -> Array:
     >>> print(sigmoid(np.array([-1000.0, 0.0, 1000.0])))
     [0.  0.5 1. ]
     """
-    e = np.exp(-np.abs(a))
-    return np.where(a >= 0, 1.0, e) / (1.0 + e)
+    q = np.exp(-np.abs(a))  # (5.1)
+    return np.where(a >= 0, 1.0, q) / (1.0 + q)  # (5.1)
 
 
 def step(

@@ -1,6 +1,7 @@
 """The digits that come with gatewise, read row by row."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from gatewise.data.images import ImageSet, load_digits, stratified_split
 from gatewise.tasks.task import Task
@@ -22,12 +23,15 @@ class DigitsConfig(ImageConfig):
       gatewise evaluate runs/digits
     """
 
+    hidden_size: int = 96
     num_layers: int = 3
-    dropout: float = 0.2
+    dropout: float = 0.1
     learning_rate: float = 3e-3
+    schedule: Literal["constant", "cosine"] = "cosine"
     batch_size: int = 50
-    epochs: int = 60
+    epochs: int = 80
     dev_fraction: float = 0.1
+    normalize: tuple[float, float] = (0.3, 0.37)
     max_shift: int = 1
 
 

@@ -1,6 +1,7 @@
 """Images read as sequences of rows by an LSTM, and classified after the last row."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from gatewise.data.images import ImageSet, read_image
-from gatewise.errors import DataError, RunError
+from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.nn import LSTM
 from gatewise.tasks.task import Outcome, Prediction, Report, Task
 from gatewise.train import loop
@@ -108,8 +109,8 @@ def random_shift(images: Tensor, most: int, background: float, generator: torch.
     return padded[image, row, column]
 
 
-def train(task: Task, config: ImageConfig, run: Run, report: Report) -> Outcome:
-    """Train in an empty run folder, and keep there the settings, the metrics, the weights and the curves.
+def train(task: Task, config: ImageConfig, folder: Path, report: Report) -> Outcome:
+    """Train in a new run folder, and keep there the settings, the metrics, the weights and the curves.
 
     Parameters
     ----------
@@ -117,8 +118,8 @@ def train(task: Task, config: ImageConfig, run: Run, report: Report) -> Outcome:
         Has the images.
     config : ImageConfig
         The settings.
-    run : Run
-        The folder. The data are read before anything is written there.
+    folder : path
+        The run folder, new or empty. It is made once the data are read and in order.
     report : Report
         Hears how it goes.
 
@@ -126,13 +127,23 @@ def train(task: Task, config: ImageConfig, run: Run, report: Report) -> Outcome:
     -------
     Outcome
         How it ended, Ctrl-C included: what the last whole epoch left is kept.
+
+    Raises
+    ------
+    DataError
+        The data are missing or damaged.
+    RunError
+        The folder is not empty.
+    DivergenceError
+        A loss is not finite; the weights of the epochs before are kept.
     """
     config = _with_threads(config)
     sets = task.splits(config)
     splits = {name: examples(images, config) for name, images in sets.items()}
     (rows, columns), classes = sets["train"].size, sets["train"].classes
     torch.manual_seed(config.seed)
-    model = RowClassifier(columns, config.hidden_size, config.num_layers, classes, config.dropout)
+    model = _build(columns, classes, config)
+    run = Run.create(folder)
     write_config(run.config, task.name, config)
     report.start(_description(sets, model, config))
     keeper = _Keeper(run, task.name, model, (rows, columns), "dev" in splits)
@@ -141,6 +152,8 @@ def train(task: Task, config: ImageConfig, run: Run, report: Report) -> Outcome:
     def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
         return random_shift(inputs, config.max_shift, (0 - mean) / deviation, generator)
 
+    optimizer = make_optimizer(model, config)
+    schedule = make_schedule(optimizer, config, len(sets["train"]))
     interrupted = False
     start = time.perf_counter()
     with MetricsLog(run.metrics) as log:
@@ -161,7 +174,7 @@ def train(task: Task, config: ImageConfig, run: Run, report: Report) -> Outcome:
         try:
             loop.fit(
                 model,
-                make_optimizer(model, config),
+                optimizer,
                 cross_entropy,
                 splits.pop("train"),
                 splits,
@@ -170,6 +183,7 @@ def train(task: Task, config: ImageConfig, run: Run, report: Report) -> Outcome:
                 eval_batch_size=config.eval_batch_size,
                 seed=config.seed,
                 augment=augment if config.max_shift else None,
+                schedule=schedule,
                 on_batch=on_batch,
                 on_epoch=on_epoch,
             )
@@ -212,8 +226,8 @@ def evaluate(task: Task, config: ImageConfig, run: Run, weights: str) -> Score:
     images = task.test_set(config)
     if images.size != size:
         raise DataError(
-            f"{images.source}: the images have {images.size[0]}×{images.size[1]} pixels (rows × columns), the model "
-            f"needs {size[0]}×{size[1]}: give the data that it was trained on"
+            f"{images.source}: the images have {images.size[0]}×{images.size[1]} pixels (rows × columns), "
+            f"needed are {size[0]}×{size[1]}: give the data that it was trained on"
         )
     return loop.evaluate(model, cross_entropy, examples(images, config), config.eval_batch_size)
 
@@ -253,8 +267,19 @@ def predict(config: ImageConfig, run: Run, weights: str, path: Path) -> Predicti
 
 def make_optimizer(model: nn.Module, config: ImageConfig) -> torch.optim.Optimizer:
     """The optimizer of the settings, in torch's fused form."""
-    rule = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}[config.optimizer]
-    return rule(model.parameters(), lr=config.learning_rate, fused=True)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=config.learning_rate, fused=True)
+    return torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, config: ImageConfig, samples: int
+) -> torch.optim.lr_scheduler.LRScheduler | None:
+    """The schedule of the settings for so many training samples; None where the learning rate stays."""
+    if config.schedule == "constant":
+        return None
+    steps = config.epochs * math.ceil(samples / config.batch_size)
+    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
 
 class _Keeper:
@@ -295,6 +320,15 @@ class _Keeper:
         return (-epoch.scores["train"].loss,)
 
 
+def _build(input_size: int, classes: int, config: ImageConfig) -> RowClassifier:
+    try:
+        return RowClassifier(input_size, config.hidden_size, config.num_layers, classes, config.dropout)
+    except RuntimeError as error:  # torch's way of saying that there is no memory for the weights
+        raise ArgumentError(
+            f"hidden_size is {config.hidden_size}, needed is a model that fits into memory ({error}): make it smaller"
+        ) from error
+
+
 def _normalize(pixels: Tensor, config: ImageConfig) -> Tensor:
     mean, deviation = config.normalize
     return (pixels - mean) / deviation
@@ -318,12 +352,12 @@ def _description(sets: dict[str, ImageSet], model: RowClassifier, config: ImageC
     return {
         "data": f"{counts} images of {rows}×{columns} pixels, {rows} steps of {columns}",
         "model": (
-            f"LSTM {columns}→{config.hidden_size}, {config.num_layers} layers, {sets['train'].classes} classes, "
-            f"{parameters:,} parameters"
+            f"LSTM {columns}→{config.hidden_size}, {config.num_layers} layers, "
+            f"{sets['train'].classes} classes, {parameters:,} parameters"
         ),
         "recipe": (
-            f"{config.optimizer} {config.learning_rate:g}, batches of {config.batch_size}, {config.epochs} epochs, "
-            f"seed {config.seed}, {config.threads} threads"
+            f"{config.optimizer} {config.learning_rate:g}, batches of {config.batch_size}, "
+            f"{config.epochs} epochs, seed {config.seed}, {config.threads} threads"
         ),
     }
 
@@ -336,6 +370,6 @@ def _load(config: ImageConfig, path: Path) -> tuple[RowClassifier, tuple[int, in
         classes = len(tensors["linear.bias"])
     except (KeyError, ValueError) as error:
         raise RunError(f"{path} is not of a model that reads images by rows: take the run's own file") from error
-    model = RowClassifier(size[1], config.hidden_size, config.num_layers, classes, config.dropout)
+    model = _build(size[1], classes, config)
     fill_weights(model, tensors, path)
     return model, size

@@ -79,7 +79,7 @@ class Prediction:
 class Runner(Protocol):
     """The functions of a module that can run tasks of one kind."""
 
-    def train(self, task: "Task", config: Any, run: "Run", report: Report) -> Outcome:
+    def train(self, task: "Task", config: Any, folder: Path, report: Report) -> Outcome:
         """Train in a new run folder."""
 
     def evaluate(self, task: "Task", config: Any, run: "Run", weights: str) -> "Score":
@@ -103,7 +103,7 @@ class Task:
         Maps a configuration to the image sets "train", "dev" (or none) and "test".
     test_set : callable
         Maps a configuration to the image set "test" alone.
-    runner : str, default "gatewise.tasks.rows"
+    module : str, default "gatewise.tasks.rows"
         The module whose `train`, `evaluate` and `predict` run it. It is imported when they are called: torch
         takes a second, and --help should not.
     """
@@ -112,11 +112,11 @@ class Task:
     config: type[TrainConfig]
     splits: Callable[[Any], dict[str, ImageSet]]
     test_set: Callable[[Any], ImageSet]
-    runner: str = "gatewise.tasks.rows"
+    module: str = "gatewise.tasks.rows"
 
-    def run(self) -> Runner:
+    def runner(self) -> Runner:
         """The module that runs it."""
-        return cast(Runner, importlib.import_module(self.runner))
+        return cast(Runner, importlib.import_module(self.module))
 
     def with_data(self, config: TrainConfig, data: Path) -> TrainConfig:
         """The configuration with its data taken from another folder.
@@ -128,7 +128,8 @@ class Task:
         """
         if not hasattr(config, "data"):
             raise ArgumentError(f"--data is {data}, but the data of {self.name} come with gatewise: leave it out")
-        return dataclasses.replace(config, **{"data": data})
+        changes: dict[str, Any] = {"data": data}
+        return dataclasses.replace(config, **changes)
 
 
 def tasks() -> dict[str, Task]:

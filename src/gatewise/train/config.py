@@ -50,7 +50,10 @@ class TrainConfig:
     """The rule that changes the weights: Adam, or plain stochastic gradient descent."""
 
     learning_rate: float = 1e-3
-    """Step size of the optimizer."""
+    """Step size of the optimizer, at the start if it is scheduled."""
+
+    schedule: Literal["constant", "cosine"] = "constant"
+    """The learning rate stays, or falls to 0 along half a cosine, step by step until the last."""
 
     batch_size: int = 100
     """Samples in a training step."""
@@ -62,8 +65,7 @@ class TrainConfig:
     """Times that the training goes through all its samples."""
 
     dev_fraction: float = 0.0
-    """Share of the training samples that is set aside to choose the best epoch, from 0 to below 1. With 0 the best
-    epoch is the one of the lowest training loss. The test samples never choose."""
+    """Share of the samples set aside to choose the best epoch; with 0 the lowest training loss chooses."""
 
     seed: int = 0
     """Fixes the first weights, the order of the samples, the dropout and the splits: same seed, same result."""
@@ -82,7 +84,11 @@ class TrainConfig:
         self._need("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0")
         self._need("seed", 0 <= self.seed < 2**63, "a number from 0 to below 2^63")
         self._need("threads", 0 <= self.threads <= 1024, "a number from 0 to 1024")
-        self._need("dropout", self.dropout == 0 or self.num_layers > 1, "0 with a single layer, as it acts between two")
+        self._need(
+            "dropout",
+            self.dropout == 0 or self.num_layers > 1,
+            "0 with a single layer, as it acts between two",
+        )
 
     def _need(self, name: str, holds: bool, needed: str) -> None:
         if not holds:
@@ -100,7 +106,7 @@ class ImageConfig(TrainConfig):
     """
 
     normalize: tuple[float, float] = (0.0, 1.0)
-    """Mean and standard deviation: a pixel from 0 (background) to 1 (full ink) is read as (pixel - mean) / deviation."""
+    """Mean and deviation: a pixel p from 0 (background) to 1 (full ink) is read as (p - mean) / deviation."""
 
     max_shift: int = 0
     """Each training image is moved at random by up to so many pixels, along and across, each time it is seen."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gatewise.train.metrics import Metric
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, apart for the colour-blind; line style and marker tell them apart in grey as well.
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "train": {"color": "#000000", "linestyle": "-", "marker": "o"},
     "dev": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
     "test": {"color": "#0072B2", "linestyle": ":", "marker": "^"},
@@ -50,21 +50,24 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: int, title: s
     left.set(ylabel="cross-entropy loss (nats per sample)", yscale="log")
     _draw(right, metrics, "accuracy", best_epoch)
     right.set(ylabel="accuracy (share of samples)")
-    right.legend(loc="lower right", frameon=False)
+    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path)
 
 
 def _draw(axes: "Axes", metrics: Sequence[Metric], quantity: str, best_epoch: int) -> None:
     ends = {(metric.split, metric.epoch): getattr(metric, quantity) for metric in metrics}
+    from matplotlib.ticker import MaxNLocator
+
     last = max(metric.epoch for metric in metrics)
     axes.axvline(best_epoch, color="0.75", linewidth=4, zorder=0, label=f"best epoch ({best_epoch})")
-    for split, style in STYLES.items():
+    every = max(1, last // 8)
+    for place, (split, style) in enumerate(STYLES.items()):
         epochs = sorted(epoch for name, epoch in ends if name == split)
         if epochs:
             values = [ends[split, epoch] for epoch in epochs]
-            every = max(1, last // 10)
-            axes.plot(epochs, values, label=split, markevery=every, markersize=4, linewidth=1.4, **style)
+            marked = (place * every // 3, every)  # not all splits at the same epochs
+            axes.plot(epochs, values, label=split, markevery=marked, markersize=5, linewidth=1.5, **style)
     axes.set(xlabel="epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)

@@ -14,6 +14,7 @@ from gatewise.errors import GatewiseError
 from gatewise.train.metrics import correct_by_argmax
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Schedule = torch.optim.lr_scheduler.LRScheduler
 
 
 class Augment(Protocol):
@@ -135,6 +136,7 @@ def train_epoch(
     batch_size: int,
     running: Pass,
     augment: Callable[[Tensor], Tensor] | None = None,
+    schedule: Schedule | None = None,
     on_batch: Callable[[Pass], None] = lambda running: None,
 ) -> Score:
     """Go once through the samples and change the weights after each batch.
@@ -157,6 +159,8 @@ def train_epoch(
         Takes the sums.
     augment : callable, default None
         Changes the inputs of a batch.
+    schedule : LRScheduler, default None
+        Changes the optimizer's learning rate after each step.
     on_batch : callable, default: nothing
         Is called with `running` after each step. It costs nothing unless it reads the score.
 
@@ -166,7 +170,7 @@ def train_epoch(
         The means over all samples, each while the weights were as they were then.
     """
     model.train()
-    for batch in order.split(batch_size):
+    for batch in torch.split(order, batch_size):
         inputs, targets = examples.inputs[batch], examples.targets[batch]
         if augment is not None:
             inputs = augment(inputs)
@@ -175,6 +179,8 @@ def train_epoch(
         optimizer.zero_grad()
         batch_loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
+        if schedule is not None:
+            schedule.step()
         running.add(outputs, targets, batch_loss)
         on_batch(running)
     return running.score()
@@ -210,10 +216,9 @@ def evaluate(model: nn.Module, loss: Loss, examples: Examples, batch_size: int, 
     running = running or Pass(len(examples))
     model.eval()
     with torch.inference_mode():
-        for inputs, targets in zip(
-            examples.inputs.split(batch_size), examples.targets.split(batch_size), strict=True
-        ):
-            outputs = model(inputs)
+        for first in range(0, len(examples), batch_size):
+            batch = slice(first, first + batch_size)
+            outputs, targets = model(examples.inputs[batch]), examples.targets[batch]
             running.add(outputs, targets, loss(outputs, targets))
     return running.score()
 
@@ -242,7 +247,7 @@ def predict(model: nn.Module, inputs: Tensor, batch_size: int) -> Tensor:
     """
     model.eval()
     with torch.inference_mode():
-        return torch.cat([model(batch) for batch in inputs.split(batch_size)])
+        return torch.cat([model(batch) for batch in torch.split(inputs, batch_size)])
 
 
 def fit(
@@ -257,6 +262,7 @@ def fit(
     eval_batch_size: int,
     seed: int,
     augment: Augment | None = None,
+    schedule: Schedule | None = None,
     on_batch: Callable[[Pass], None] = lambda running: None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> list[Epoch]:
@@ -283,6 +289,8 @@ def fit(
         Of the order of the samples and of `augment`.
     augment : callable, default None
         Maps the inputs of a training batch and a generator to inputs.
+    schedule : LRScheduler, default None
+        Changes the optimizer's learning rate after each step.
     on_batch : callable, default: nothing
         Is called with the epoch's sums after each step. It costs nothing unless it reads the score.
     on_epoch : callable, default: nothing
@@ -323,7 +331,8 @@ def fit(
             places,
             batch_size,
             running,
-            augment and partial(augment, generator=draws),
+            partial(augment, generator=draws) if augment else None,
+            schedule,
             on_batch,
         )
         scores = {"train": score}

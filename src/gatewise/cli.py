@@ -1,0 +1,394 @@
+"""The command line: parses, calls, prints. Nothing is computed here.
+
+A mistake in what was given ends with one line on stderr and exit status 2; a traceback is a bug.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import io
+import json
+import operator
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from inspect import cleandoc
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from gatewise import __version__
+from gatewise.errors import ArgumentError, GatewiseError
+from gatewise.tasks.task import Outcome, Prediction, Report, task_of, tasks
+from gatewise.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from gatewise.train.loop import Epoch, Pass, Score
+
+DESCRIPTION = """Train, evaluate and use LSTMs on sequences.
+
+Example:
+  gatewise train digits --run runs/digits   (about half a minute, nothing is fetched)
+  gatewise evaluate runs/digits
+  gatewise predict runs/digits image.png
+
+gatewise COMMAND --help says more, gatewise --version which version this is."""
+
+TRAIN = """Train a model for one of the tasks below, each with a recipe as its defaults.
+
+A run folder keeps the settings (config.toml), the metrics (metrics.jsonl), the best and the last weights (safetensors)
+and a figure (curves.png). Ctrl-C ends a training early and keeps what the last whole epoch left.
+
+Example:
+  gatewise train digits --run runs/digits
+  gatewise train mnist --data mnist/ --epochs 3 --seed 1
+
+gatewise train TASK --help lists a task's settings."""
+
+SHADES = " .:-=+*#%@"
+BAR_WIDTH = 30
+REDRAW_SECONDS = 0.2
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+
+@dataclass(frozen=True)
+class Train(Generic[Config]):
+    """A task's settings and where to keep the run."""
+
+    config: Annotated[Config, tyro.conf.arg(help="The defaults are the recipe.")]
+
+    run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder to make, new or empty. Without it: runs/TASK-DATE-TIME."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a trained model on its task's test samples: mean loss, accuracy, number of samples.
+
+    Example:
+      gatewise evaluate runs/digits
+      gatewise evaluate runs/mnist --data mnist/ --json
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that gatewise train made."""
+
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder of the data, where they have moved since the training."""
+
+    weights: Literal["best", "last"] = "best"
+    """Which epoch's weights."""
+
+    json: bool = False
+    """Print one JSON object: loss, accuracy (a share of 1), samples."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Classify one image with a trained model.
+
+    The image must have the size of those trained on (8×8 for digits, 28×28 for MNIST) and be like them: bright
+    ink on a dark ground, black read as 0 and white as full ink. Grey of 1, 8 or 16 bits is taken; colour only if
+    red, green and blue are equal in each pixel; nothing transparent.
+
+    Example:
+      gatewise predict runs/mnist seven.png
+      gatewise predict runs/mnist seven.png --json
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that gatewise train made."""
+
+    image: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IMAGE")]
+    """The image, such as a PNG file."""
+
+    weights: Literal["best", "last"] = "best"
+    """Which epoch's weights."""
+
+    json: bool = False
+    """Print one JSON object: label, and scores, the probability of each class (softmax, together 1)."""
+
+
+class Printer(Report):
+    """Prints how a training goes: a line an epoch, and a progress bar where there is a terminal.
+
+    Parameters
+    ----------
+    console : Console
+        Where to.
+    epochs : int
+        How many there will be.
+    """
+
+    def __init__(self, console: Console, epochs: int) -> None:
+        self.console = console
+        self.epochs = epochs
+        self.bar = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.fields[means]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.row = self.bar.add_task("", epoch=f"1/{epochs}", means="")
+        self.drawn = 0.0
+
+    def start(self, lines: Mapping[str, str]) -> None:
+        """Print each line after its name."""
+        for name, line in lines.items():
+            self._print(f"{name:<7} {line}")
+
+    def batch(self, running: "Pass") -> None:
+        """Move the bar, a few times a second."""
+        now = time.perf_counter()
+        if self.bar.disable or now - self.drawn < REDRAW_SECONDS:
+            return
+        self.drawn = now
+        score = running.score()
+        self.bar.update(
+            self.row,
+            total=running.total,
+            completed=running.samples,
+            epoch=f"{running.epoch}/{self.epochs}",
+            means=f"loss {score.loss:.4f}  accuracy {score.accuracy:.2%}  {_speed(score)}",
+        )
+
+    def epoch(self, epoch: "Epoch", is_best: bool) -> None:
+        """Print the scores of an epoch; a star where it is the best so far."""
+        splits = "   ".join(
+            f"{name} loss {score.loss:.4f} accuracy {score.accuracy:.2%}" for name, score in epoch.scores.items()
+        )
+        seconds = sum(score.seconds for score in epoch.scores.values())
+        number = f"{epoch.number}/{self.epochs}"
+        self._print(f"{number:>7} {splits}   {seconds:.1f} s   {_speed(epoch.scores['train'])}{' *' * is_best}")
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, default: the process's own
+        The words after ``gatewise``.
+
+    Returns
+    -------
+    int
+        The exit status: 0, or 2 for a mistake in what was given, 130 after Ctrl-C, 141 where nobody reads the
+        output any more.
+
+    Examples
+    --------
+    >>> main(["--version"])
+    gatewise 0.1.0
+    0
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr does: a name that cannot be printed is no bug
+    try:
+        status = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        # Python flushes stdout once more when it ends; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except KeyboardInterrupt:
+        print("gatewise: interrupted", file=sys.stderr)
+        return 130
+    except (GatewiseError, OSError) as error:
+        print(f"gatewise: error: {_one_line(str(error))}", file=sys.stderr)
+        return 2
+
+
+def _run(argv: Sequence[str]) -> int:
+    if list(argv) == ["--version"]:
+        print(f"gatewise {__version__}")
+        return 0
+    command = _parse(argv)
+    if isinstance(command, Train):
+        return _train(command)
+    if isinstance(command, Evaluate):
+        return _evaluate(command)
+    return _predict(command) if command else 0
+
+
+def _train(command: Train[Any]) -> int:
+    task = next(task for task in tasks().values() if type(command.config) is task.config)
+    now = datetime.datetime.now()
+    folder = command.run or Path("runs") / f"{task.name}-{now:%Y-%m-%d-%H%M%S}"
+    printer = Printer(Console(), command.config.epochs)
+    with printer.bar:
+        outcome = task.runner().train(task, command.config, folder, printer)
+    _print_outcome(outcome, command.config.epochs, folder)
+    return 130 if outcome.interrupted else 0
+
+
+def _print_outcome(outcome: Outcome, epochs: int, folder: Path) -> None:
+    if outcome.best is None:
+        print(f"stopped by Ctrl-C before the first epoch was over: {folder} holds no weights")
+        return
+    if outcome.interrupted:
+        print(f"stopped by Ctrl-C: the weights and the figure are those of {outcome.epochs} whole epochs of {epochs}")
+    test = outcome.best.scores["test"]
+    print(
+        f"best    epoch {outcome.best.number} ({outcome.chosen_by}): test loss {test.loss:.4f}, "
+        f"accuracy {test.accuracy:.2%} of {test.samples:,}"
+    )
+    print(
+        f"run     {folder} after {outcome.seconds:.1f} s: {', '.join(sorted(path.name for path in folder.iterdir()))}"
+    )
+    print(f"next    gatewise evaluate {shlex.quote(str(folder))}")
+    print(f"        gatewise predict {shlex.quote(str(folder))} image.png")
+
+
+def _evaluate(command: Evaluate) -> int:
+    from gatewise.train.checkpoint import Run
+
+    run = Run.open(command.run)
+    task, config = task_of(run)
+    if command.data is not None:
+        config = task.with_data(config, command.data)
+    score = task.runner().evaluate(task, config, run, command.weights)
+    if command.json:
+        print(json.dumps({"loss": score.loss, "accuracy": score.accuracy, "samples": score.samples}))
+    else:
+        print(
+            f"{command.run}, {command.weights} weights, test split of {task.name}: loss {score.loss:.4f}, "
+            f"accuracy {score.accuracy:.2%} of {score.samples:,} samples, {_speed(score)}"
+        )
+    return 0
+
+
+def _predict(command: Predict) -> int:
+    from gatewise.train.checkpoint import Run
+
+    run = Run.open(command.run)
+    task, config = task_of(run)
+    prediction = task.runner().predict(config, run, command.weights, command.image)
+    if command.json:
+        print(json.dumps({"label": prediction.label, "scores": prediction.scores}))
+    else:
+        _print_prediction(prediction)
+    return 0
+
+
+def _print_prediction(prediction: Prediction) -> None:
+    """The image as it was read, in characters, then each class with its probability."""
+    for row in prediction.pixels:
+        print("".join(2 * SHADES[round(float(pixel) * (len(SHADES) - 1))] for pixel in row).rstrip())
+    print(f"label {prediction.label}")
+    for label, score in enumerate(prediction.scores):
+        print(f"{label:>5}  {score:7.2%}  {'#' * round(score * BAR_WIDTH)}".rstrip())
+
+
+def _speed(score: "Score") -> str:
+    return f"{score.samples / score.seconds:,.0f} samples/s"
+
+
+def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | None:
+    """What the words ask for; None where they ask for help, which is printed.
+
+    Raises
+    ------
+    ArgumentError
+        A command or an option is none, or has no such value.
+    """
+    train: Any = Train  # a task's class of settings is known only now, so no type checker can follow
+    trains = [
+        _subcommand(train[task.config], task.name, cleandoc(task.config.__doc__ or "")) for task in tasks().values()
+    ]
+    train_command = dataclasses.make_dataclass("TrainCommand", [("task", functools.reduce(operator.or_, trains))])
+    commands = (
+        _subcommand(train_command, "train", TRAIN)
+        | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
+        | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
+    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            command: Any = tyro.cli(
+                commands,
+                args=argv,
+                prog="gatewise",
+                description=DESCRIPTION,
+                config=(
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.OmitSubcommandPrefixes,
+                    tyro.conf.FlagCreatePairsOff,
+                ),
+            )
+    except SystemExit as end:
+        if end.code:
+            raise ArgumentError(usage_line(said.getvalue())) from end
+        return None
+    parsed: Train[Any] | Evaluate | Predict = getattr(command, "task", command)
+    return parsed
+
+
+def _subcommand(kind: Any, name: str, description: str) -> Any:
+    annotated: Any = Annotated
+    return annotated[kind, tyro.conf.subcommand(name, description=description)]
+
+
+def usage_line(box: str) -> str:
+    """One line from the box that tyro draws around what is wrong with a command line.
+
+    Parameters
+    ----------
+    box : str
+        A title, then sections with rules between them, in box-drawing characters or, where those cannot be
+        printed, in dashes. Sections and deeper lines that are an option's help are left out.
+
+    Returns
+    -------
+    str
+        What was wrong, what may have been meant, and which --help says more.
+
+    Examples
+    --------
+    >>> print(usage_line('''
+    ... ╭─ Unrecognized options ─────────────────────╮
+    ... │ Unrecognized options: --hiden-size         │
+    ... │ ────────────────────────────────────────── │
+    ... │ Perhaps you meant:                         │
+    ... │     --hidden-size INT                      │
+    ... │         Hidden units. (default: 128)       │
+    ... │ ────────────────────────────────────────── │
+    ... │ For full helptext, run gatewise --help     │
+    ... ╰────────────────────────────────────────────╯'''))
+    Unrecognized options: --hiden-size; Perhaps you meant: --hidden-size INT; see gatewise --help
+    """
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line[2:].rstrip(" │")  # after the frame
+        if line.startswith(("╭", "╰")) or set(text) in ({"─"}, {"-"}):
+            sections.append([])
+        elif text and not text.startswith(" " * 8):  # deeper lines are an option's help
+            sections[-1].append(text.strip())
+    kept = [" ".join(section).rstrip(".") for section in sections[1:] if section and "helptext:" not in section[0]]
+    text = "; ".join(kept) or " ".join(box.split())
+    text = re.sub(r"Error parsing __tyro\S*: ", "", text)  # the message of a setting's own check says it all
+    return re.sub(r"For full helptext, (run|see):? ", "see ", text)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""The kernels against the reference: every output and every gradient, on every instruction set of the machine."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatewise import kernels, reference
+from gatewise.errors import DtypeError, KernelError, ShapeError
+
+ISAS = kernels.available()
+NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+
+# (T, B, I, H), the awkward ones first: one of everything; fewer, as many and more units than any vector's lanes; rows
+# around the tiles' heights; depths around the blocks of K; more rows and steps than a chunk takes at once.
+SIZES = [
+    (1, 1, 1, 1),
+    (2, 1, 1, 3),
+    (1, 5, 3, 4),
+    (3, 2, 2, 5),
+    (3, 3, 2, 7),
+    (2, 4, 1, 8),
+    (4, 5, 4, 9),
+    (2, 6, 9, 15),
+    (3, 7, 16, 16),
+    (3, 8, 17, 17),
+    (2, 3, 5, 31),
+    (2, 9, 8, 33),
+    (5, 13, 28, 100),
+    (2, 2, 300, 12),
+    (2, 3, 10, 270),
+    (300, 2, 3, 5),
+    (3, 210, 3, 5),
+    (40, 4, 32, 32),
+]
+
+
+def case(T, B, I, H, bias=True, dtype=np.float64, seed=0):
+    """Draw inputs, parameters and output gradients."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: rng.uniform(-1, 1, shape).astype(dtype)  # noqa: E731
+    scale = 1 / np.sqrt(H)
+    inputs = {"x": draw(T, B, I), "h_0": draw(B, H), "c_0": draw(B, H)}
+    parameters = {
+        "weight_ih_l0": draw(4 * H, I) * dtype(scale),
+        "weight_hh_l0": draw(4 * H, H) * dtype(scale),
+    }
+    if bias:
+        parameters |= {"bias_ih_l0": draw(4 * H), "bias_hh_l0": draw(4 * H)}
+    gradients = {"d_h": draw(T, B, H), "d_h_n": draw(B, H), "d_c_n": draw(B, H)}
+    return inputs, parameters, gradients
+
+
+def run(inputs, parameters, gradients, *, threads=1):
+    """Run the kernels; return every output and gradient by name."""
+    result = kernels.forward(*inputs.values(), *(parameters.get(name) for name in NAMES), threads=threads)
+    outputs = {"h": result.h, "h_n": result.h_n, "c_n": result.c_n}
+    return outputs | kernels.backward(result, **gradients, threads=threads)._asdict()
+
+
+def run_reference(inputs, parameters, gradients):
+    """Run the reference in float64 on the same numbers."""
+    wide = lambda arrays: {name: a.astype(np.float64) for name, a in arrays.items()}  # noqa: E731
+    inputs, parameters, gradients = wide(inputs), wide(parameters), wide(gradients)
+    forward = reference.forward(inputs["x"], parameters, inputs["h_0"][None], inputs["c_0"][None])
+    back = reference.backward(
+        forward,
+        d_output=gradients.get("d_h"),
+        d_h_n=gradients["d_h_n"][None] if "d_h_n" in gradients else None,
+        d_c_n=gradients["d_c_n"][None] if "d_c_n" in gradients else None,
+    )
+    H = inputs["h_0"].shape[1]
+    return {
+        "h": forward.output,
+        "h_n": forward.h_n[0],
+        "c_n": forward.c_n[0],
+        "d_x": back.d_x,
+        "d_h_0": back.d_h_0[0],
+        "d_c_0": back.d_c_0[0],
+        "d_weight_ih": back.d_parameters["weight_ih_l0"],
+        "d_weight_hh": back.d_parameters["weight_hh_l0"],
+        "d_bias": back.d_parameters.get("bias_hh_l0", np.zeros(4 * H)),
+    }
+
+
+def assert_close(got, expected, *, skip=()):
+    """Compare relative to each array's largest value.
+
+    A number here is a sum of at most a few thousand products of numbers around 1, carried through at most 300
+    contracting steps: its rounding error is some tens of the type's epsilon. 200 leaves room and still sees a wrong
+    digit in the sixth (float32) or fourteenth (float64) place.
+    """
+    for name in expected.keys() - set(skip):
+        tolerance = 200 * np.finfo(got[name].dtype).eps
+        scale = np.abs(expected[name]).max()
+        error = np.abs(got[name] - expected[name]).max()
+        assert error <= tolerance * scale, f"{name}: {error / scale:.1e} relative"
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_against_reference(isa, dtype, size):
+    arrays = case(*size, dtype=dtype)
+    expected = run_reference(*arrays)
+    with kernels.using(isa):
+        for threads in (1, 2):
+            assert_close(run(*arrays, threads=threads), expected)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_without_bias(isa):
+    arrays = case(4, 5, 3, 9, bias=False)
+    with kernels.using(isa):
+        assert_close(run(*arrays), run_reference(*arrays), skip=["d_bias"])
+
+
+@pytest.mark.parametrize("given_", [["d_h"], ["d_h_n"], ["d_c_n"]])
+def test_missing_gradients_are_zero(given_):
+    inputs, parameters, gradients = case(4, 5, 3, 9)
+    some = {name: gradients[name] for name in given_}
+    assert_close(run(inputs, parameters, some), run_reference(inputs, parameters, some))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [(3, 7, 20, 17), (30, 8, 32, 32), (4, 2, 9, 160), (2, 101, 3, 40)], ids=str)
+def test_threads_change_no_bit(isa, dtype, size):
+    arrays = case(*size, dtype=dtype)
+    with kernels.using(isa):
+        one, *others = [run(*arrays, threads=threads) for threads in (1, 2, 3, 5)]
+    for other in others:
+        for name in one:
+            assert np.array_equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_inference_equals_training(isa):
+    for size in SIZES:
+        inputs, parameters, _ = case(*size, dtype=np.float32)
+        weights = [parameters[name] for name in NAMES]
+        with kernels.using(isa):
+            kept = kernels.forward(*inputs.values(), *weights, threads=2)
+            dropped = kernels.forward(*inputs.values(), *weights, threads=2, training=False)
+        for name in ("h", "h_n", "c_n"):
+            assert np.array_equal(getattr(kept, name), getattr(dropped, name)), (size, name)
+
+
+sizes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.integers(1, 40))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(sizes, st.sampled_from(ISAS), st.sampled_from([np.float32, np.float64]), st.integers(0, 99))
+def test_any_size(size, isa, dtype, seed):
+    arrays = case(*size, dtype=dtype, seed=seed)
+    with kernels.using(isa):
+        assert_close(run(*arrays, threads=2), run_reference(*arrays))
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(sizes, st.sampled_from(ISAS), st.integers(0, 99), st.data())
+def test_cut_in_two_equals_the_whole(size, isa, seed, data):
+    T, B, I, H = size
+    inputs, parameters, _ = case(T + 1, B, I, H, dtype=np.float32, seed=seed)
+    weights = [parameters[name] for name in NAMES]
+    cut = data.draw(st.integers(1, T))
+    with kernels.using(isa):
+        whole = kernels.forward(*inputs.values(), *weights)
+        first = kernels.forward(inputs["x"][:cut], inputs["h_0"], inputs["c_0"], *weights)
+        second = kernels.forward(inputs["x"][cut:], first.h_n, first.c_n, *weights)
+    assert np.array_equal(whole.h, np.concatenate([first.h, second.h]))
+    assert np.array_equal(whole.c_n, second.c_n)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(sizes, st.sampled_from(ISAS), st.integers(0, 99), st.data())
+def test_a_row_does_not_depend_on_its_batch(size, isa, seed, data):
+    inputs, parameters, gradients = case(*size, dtype=np.float32, seed=seed)
+    order = np.array(data.draw(st.permutations(range(size[1]))))
+    row = data.draw(st.integers(0, size[1] - 1))
+    of = lambda arrays, rows: {n: a[:, rows] if a.ndim == 3 else a[rows] for n, a in arrays.items()}  # noqa: E731
+    per_row = ("h", "h_n", "c_n", "d_x", "d_h_0", "d_c_0")
+    with kernels.using(isa):
+        whole = run(inputs, parameters, gradients)
+        permuted = run(of(inputs, order), parameters, of(gradients, order))
+        alone = run(of(inputs, [row]), parameters, of(gradients, [row]))
+    whole = {name: whole[name] for name in per_row}
+    for name, value in of(whole, order).items():
+        assert np.array_equal(permuted[name], value), name
+    for name, value in of(whole, [row]).items():
+        assert np.array_equal(alone[name], value), name
+
+
+def test_nan_stays_in_its_row():
+    inputs, parameters, _ = case(4, 5, 3, 9, dtype=np.float32)
+    weights = [parameters[name] for name in NAMES]
+    clean = kernels.forward(*inputs.values(), *weights).h
+    inputs["x"][2, 3, 1] = np.nan
+    h = kernels.forward(*inputs.values(), *weights).h
+    assert np.isnan(h[2:, 3]).all()
+    h[2:, 3] = clean[2:, 3]
+    assert np.array_equal(h, clean)
+
+
+def test_a_result_goes_backward_once():
+    inputs, parameters, gradients = case(2, 2, 2, 2)
+    result = kernels.forward(**inputs, weight_ih=parameters["weight_ih_l0"], weight_hh=parameters["weight_hh_l0"])
+    kernels.backward(result, **gradients)
+    with pytest.raises(KernelError, match="run forward"):
+        kernels.backward(result, **gradients)
+
+
+def test_bad_arrays_are_named():
+    inputs, parameters, _ = case(2, 3, 4, 5)
+    weights = [parameters[name] for name in NAMES]
+    with pytest.raises(ShapeError, match=r"h_0 has shape \(2, 5\), needed \(B, H\) = \(3, 5\)"):
+        kernels.forward(inputs["x"], inputs["h_0"][:2], inputs["c_0"], *weights)
+    with pytest.raises(DtypeError, match="c_0 is float32 and x is float64"):
+        kernels.forward(inputs["x"], inputs["h_0"], inputs["c_0"].astype(np.float32), *weights)
+    with pytest.raises(ShapeError, match="at least one step"):
+        kernels.forward(inputs["x"][:0], inputs["h_0"], inputs["c_0"], *weights)
+    with pytest.raises(DtypeError, match="needed float32 or float64"):
+        kernels.forward(inputs["x"].astype(np.float16), inputs["h_0"], inputs["c_0"], *weights)
+    with pytest.raises(ShapeError, match="both or neither"):
+        kernels.forward(*inputs.values(), *weights[:3])
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_environment_variable_forces_an_instruction_set(isa):
+    code = "from gatewise import kernels; print(kernels.instruction_set())"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {kernels.ISA_VARIABLE: isa},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == isa
+
+
+def test_unknown_instruction_set_is_refused():
+    with pytest.raises(KernelError, match="'sse9' is unknown"):
+        kernels.use("sse9")

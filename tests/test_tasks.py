@@ -1,0 +1,360 @@
+"""The tasks: their recipes, their splits, and what a training leaves behind."""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from gatewise.data.idx import write_idx
+from gatewise.data.images import load_mnist
+from gatewise.errors import ArgumentError, DataError, RunError
+from gatewise.tasks import rows
+from gatewise.tasks.digits import DigitsConfig
+from gatewise.tasks.mnist import MnistConfig
+from gatewise.tasks.rows import RowClassifier, random_shift
+from gatewise.tasks.task import Report, task_of, tasks
+from gatewise.train import loop
+from gatewise.train.checkpoint import Run, read_weights
+from gatewise.train.loop import Epoch, Examples, Score
+from gatewise.train.metrics import read_metrics
+
+MNIST = Path(os.environ.get("GATEWISE_MNIST", Path(__file__).parents[2] / "shared/data/mnist"))
+SMALL = {"hidden_size": 8, "num_layers": 1, "dropout": 0.0, "threads": 1}
+
+
+@pytest.fixture(scope="session")
+def mnist_like(tmp_path_factory):
+    """A folder in MNIST's files: 120 and 40 images of 28×28, the label in the place of a bright bar."""
+    folder = tmp_path_factory.mktemp("mnist")
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 120), ("t10k", 40)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = generator.integers(0, 60, (count, 28, 28), dtype=np.uint8)
+        images[np.arange(count), :, labels * 2] = 255
+        write_idx(folder / f"{name}-images-idx3-ubyte.gz", images)
+        write_idx(folder / f"{name}-labels-idx1-ubyte", labels)
+    return folder
+
+
+def train(task, config, folder, report=None):
+    return tasks()[task].runner().train(tasks()[task], config, folder, report or Report())
+
+
+# --- recipes ------------------------------------------------------------------------------------------------
+
+
+def test_the_recipe_of_mnist():
+    config = MnistConfig(data=Path("mnist"))
+    assert (config.hidden_size, config.num_layers, config.dropout) == (128, 2, 0.0)
+    assert (config.optimizer, config.learning_rate, config.schedule) == ("adam", 1e-3, "constant")
+    assert (config.batch_size, config.epochs, config.dev_fraction) == (100, 30, 0.0)
+    assert (config.normalize, config.max_shift) == ((0.0, 1.0), 0)
+    assert config.data.is_absolute()
+
+
+def test_the_parameters_of_mnist():
+    # Layer 1: 4·128·(28 + 128 + 2), layer 2: 4·128·(128 + 128 + 2), linear: 10·(128 + 1).
+    model = RowClassifier(28, 128, 2, 10)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 80_896 + 132_096 + 1_290
+
+
+def test_the_optimizers_are_fused():
+    model = RowClassifier(8, 4, 1, 10)
+    for name, kind in (("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)):
+        config = DigitsConfig(optimizer=name, learning_rate=0.01)
+        optimizer = rows.make_optimizer(model, config)
+        assert type(optimizer) is kind
+        assert optimizer.defaults["fused"]
+        assert optimizer.defaults["lr"] == 0.01
+
+
+def test_the_digits_are_divided_once_for_all_by_the_seed():
+    sets = tasks()["digits"].splits(DigitsConfig(seed=3))
+    assert {name: len(images) for name, images in sets.items()} == {"train": 1259, "dev": 179, "test": 359}
+    everything = np.concatenate([images.images.reshape(-1, 64) for images in sets.values()])
+    assert len(everything) == 1797
+    assert len(np.unique(everything, axis=0)) == len(everything)  # no image is in two splits
+    for images in sets.values():
+        shares = np.bincount(images.labels) / len(images)
+        assert shares.min() > 0.085
+        assert shares.max() < 0.115
+    other = tasks()["digits"].splits(DigitsConfig(seed=3, dev_fraction=0.0))
+    assert "dev" not in other
+    np.testing.assert_array_equal(other["test"].images, sets["test"].images)
+    np.testing.assert_array_equal(tasks()["digits"].test_set(DigitsConfig(seed=3)).images, sets["test"].images)
+
+
+def test_mnist_trains_on_everything_unless_told_otherwise(mnist_like):
+    sets = tasks()["mnist"].splits(MnistConfig(data=mnist_like))
+    assert {name: len(images) for name, images in sets.items()} == {"train": 120, "test": 40}
+    sets = tasks()["mnist"].splits(MnistConfig(data=mnist_like, dev_fraction=0.25))
+    assert {name: len(images) for name, images in sets.items()} == {"train": 90, "dev": 30, "test": 40}
+    with pytest.raises(ArgumentError, match="leaves a part of the 120 samples empty"):
+        tasks()["mnist"].splits(MnistConfig(data=mnist_like, dev_fraction=0.001))
+
+
+def test_mnist_halves_of_different_sizes(tmp_path):
+    for name, size in (("train", 28), ("t10k", 20)):
+        write_idx(tmp_path / f"{name}-images-idx3-ubyte", np.zeros((10, size, size), np.uint8))
+        write_idx(tmp_path / f"{name}-labels-idx1-ubyte", np.arange(10, dtype=np.uint8))
+    with pytest.raises(DataError, match="training images have 28×28 pixels, the test images 20×20"):
+        tasks()["mnist"].splits(MnistConfig(data=tmp_path))
+
+
+# --- the model ----------------------------------------------------------------------------------------------
+
+
+def test_the_model_reads_rows_and_answers_after_the_last():
+    model = RowClassifier(5, 4, 2, 3, lstm=nn.LSTM)
+    images = torch.randn(2, 7, 5)
+    output, (h_n, _) = nn.LSTM.forward(model.lstm, images)
+    torch.testing.assert_close(model(images), model.linear(h_n[-1]))
+    torch.testing.assert_close(output[:, -1], h_n[-1])
+
+
+def test_torch_s_own_lstm_can_stand_in():
+    """The same loop, the same seed: gatewise's LSTM and torch's reach the same loss."""
+    losses = []
+    config = DigitsConfig(hidden_size=16, num_layers=1, dropout=0.0)
+    sets = tasks()["digits"].splits(config)
+    examples = rows.examples(sets["train"], config)
+    for lstm in (rows.LSTM, nn.LSTM):
+        torch.manual_seed(0)
+        model = RowClassifier(8, 16, 1, 10, lstm=lstm)
+        optimizer = rows.make_optimizer(model, config)
+        history = loop.fit(
+            model, optimizer, cross_entropy, examples, {}, epochs=2, batch_size=50, eval_batch_size=500, seed=0
+        )
+        losses.append(history[-1].scores["train"].loss)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_shifts_are_all_moves_and_lose_nothing_but_the_edges():
+    image = torch.zeros(1, 5, 5)
+    image[0, 2, 2] = 1.0
+    moved = random_shift(image.expand(400, 5, 5), 1, -7.0, torch.Generator().manual_seed(0))
+    assert moved.shape == (400, 5, 5)
+    places = {tuple(place.tolist()) for place in (moved == 1).nonzero()[:, 1:]}
+    assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
+    up_left = moved[(moved == 1)[:, 1, 1]][0]
+    assert (up_left == -7).sum() == 9  # the last row and the last column came in
+    assert (up_left[:, -1] == -7).all()
+    assert (up_left[-1] == -7).all()
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["digits", "mnist"])
+def test_same_settings_same_bytes(tmp_path, mnist_like, task):
+    changes = {"data": mnist_like} if task == "mnist" else {}
+    config = tasks()[task].config(epochs=2, **SMALL | {"num_layers": 2, "dropout": 0.1}, **changes)
+    for name in ("a", "b"):
+        train(task, config, tmp_path / name)
+    for weights in ("best.safetensors", "last.safetensors"):
+        assert (tmp_path / "a" / weights).read_bytes() == (tmp_path / "b" / weights).read_bytes()
+    train(task, dataclasses.replace(config, seed=1), tmp_path / "c")
+    assert (tmp_path / "a" / "last.safetensors").read_bytes() != (tmp_path / "c" / "last.safetensors").read_bytes()
+
+
+def test_what_a_run_holds(tmp_path, mnist_like):
+    config = MnistConfig(data=mnist_like, epochs=3, batch_size=10, log_every=5, dev_fraction=0.25, **SMALL)
+    outcome = train("mnist", config, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    names = ["best.safetensors", "config.toml", "curves.png", "last.safetensors", "metrics.jsonl"]
+    assert sorted(path.name for path in run.folder.iterdir()) == names
+    task, kept = task_of(run)
+    assert (task.name, kept) == ("mnist", config)
+    lines = [(metric.step, metric.epoch, metric.split) for metric in read_metrics(run.metrics)]
+    assert lines[:4] == [(5, 1, "train"), (9, 1, "train"), (9, 1, "dev"), (9, 1, "test")]
+    assert len(lines) == 12
+    _, metadata = read_weights(run.weights("last"))
+    assert (metadata["task"], metadata["epoch"], metadata["rows"], metadata["columns"]) == ("mnist", "3", "28", "28")
+    _, metadata = read_weights(run.weights("best"))
+    assert metadata["epoch"] == str(outcome.best.number)
+    assert outcome.chosen_by.startswith("highest dev accuracy")
+    with Image.open(run.curves) as image:
+        assert image.width > 800
+
+
+def test_evaluation_repeats_the_score_of_the_training(tmp_path):
+    config = DigitsConfig(epochs=3, **SMALL)
+    outcome = train("digits", config, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    task, kept = task_of(run)
+    score = task.runner().evaluate(task, kept, run, "best")
+    needed = outcome.best.scores["test"]
+    assert (score.accuracy, score.samples) == (needed.accuracy, needed.samples)
+    assert score.loss == pytest.approx(needed.loss, rel=1e-6)
+
+
+def an_epoch(number, **scores):
+    return Epoch(number, number, {split: Score(loss, accuracy, 1, 1.0) for split, (loss, accuracy) in scores.items()})
+
+
+def test_the_best_is_by_dev_accuracy_then_dev_loss_and_never_by_test(tmp_path):
+    keeper = rows._Keeper(Run.create(tmp_path / "run"), "digits", nn.Linear(1, 1), (8, 8), has_dev=True)
+    bests = [
+        keeper.keep(an_epoch(1, train=(0.9, 0.1), dev=(0.5, 0.50), test=(0.1, 0.9))),
+        keeper.keep(an_epoch(2, train=(0.8, 0.2), dev=(0.6, 0.60), test=(0.2, 0.8))),
+        keeper.keep(an_epoch(3, train=(0.1, 0.9), dev=(0.4, 0.55), test=(0.0, 1.0))),
+        keeper.keep(an_epoch(4, train=(0.7, 0.2), dev=(0.5, 0.60), test=(0.3, 0.7))),
+        keeper.keep(an_epoch(5, train=(0.7, 0.2), dev=(0.5, 0.60), test=(0.0, 1.0))),
+    ]
+    assert bests == [True, True, False, True, False]
+
+
+def test_without_dev_the_lowest_training_loss_chooses(tmp_path):
+    keeper = rows._Keeper(Run.create(tmp_path / "run"), "mnist", nn.Linear(1, 1), (28, 28), has_dev=False)
+    bests = [
+        keeper.keep(an_epoch(1, train=(0.9, 0.1), test=(0.1, 0.9))),
+        keeper.keep(an_epoch(2, train=(0.8, 0.2), test=(0.2, 0.8))),
+        keeper.keep(an_epoch(3, train=(0.85, 0.9), test=(0.0, 1.0))),
+    ]
+    assert bests == [True, True, False]
+    assert keeper.chosen_by == "lowest training loss"
+
+
+def test_what_a_shift_lets_in_is_background(tmp_path, monkeypatch):
+    seen = set()
+
+    def note(images, most, background, generator):
+        seen.add((most, background))
+        return random_shift(images, most, background, generator)
+
+    monkeypatch.setattr(rows, "random_shift", note)
+    config = DigitsConfig(epochs=1, normalize=(0.5, 0.25), max_shift=2, **SMALL)
+    train("digits", config, tmp_path / "shifted")
+    assert seen == {(2, -2.0)}  # a pixel of 0, normalized
+    seen.clear()
+    train("digits", dataclasses.replace(config, max_shift=0), tmp_path / "still")
+    assert seen == set()
+
+
+def test_ctrl_c_keeps_the_last_whole_epoch(tmp_path):
+    class Impatient(Report):
+        def batch(self, running):
+            if running.epoch == 3 and running.samples > 500:
+                raise KeyboardInterrupt
+
+    config = DigitsConfig(epochs=9, schedule="constant", **SMALL)
+    outcome = train("digits", config, tmp_path / "stopped", Impatient())
+    assert (outcome.interrupted, outcome.epochs) == (True, 2)
+    train("digits", dataclasses.replace(config, epochs=2), tmp_path / "whole")
+    for name in ("last.safetensors", "best.safetensors"):
+        assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert (tmp_path / "stopped" / "curves.png").exists()
+
+
+def test_bad_data_leave_no_folder(tmp_path):
+    with pytest.raises(DataError):
+        train("mnist", MnistConfig(data=tmp_path / "nowhere"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_older_recipe_runs(tmp_path, mnist_like):
+    config = MnistConfig(
+        data=mnist_like,
+        hidden_size=100,
+        optimizer="sgd",
+        learning_rate=0.01,
+        batch_size=64,
+        eval_batch_size=50,
+        epochs=1,
+        normalize=(0.1307, 0.3081),
+    )
+    outcome = train("mnist", config, tmp_path / "run")
+    assert outcome.best.scores["test"].loss == pytest.approx(2.3, abs=0.1)
+
+
+def test_a_model_that_does_not_fit_into_memory(tmp_path):
+    with pytest.raises(ArgumentError, match="hidden_size is 1000000000, needed is a model that fits into memory"):
+        train("digits", DigitsConfig(**SMALL | {"hidden_size": 10**9}), tmp_path / "run")
+
+
+# --- afterwards ---------------------------------------------------------------------------------------------
+
+
+def test_predict_reads_an_image_as_the_training_did(tmp_path):
+    config = DigitsConfig(epochs=2, **SMALL)
+    train("digits", config, tmp_path / "run")
+    run = Run.open(tmp_path / "run")
+    test = tasks()["digits"].test_set(config)
+    sixteen_bits = np.round(test.pixels()[0] * 65535).astype(np.uint16)
+    Image.fromarray(sixteen_bits).save(tmp_path / "a.png")
+    prediction = rows.predict(config, run, "best", tmp_path / "a.png")
+    np.testing.assert_allclose(prediction.pixels, test.pixels()[0], atol=1e-5)
+    assert sum(prediction.scores) == pytest.approx(1.0)
+    assert prediction.label == int(np.argmax(prediction.scores))
+    model, size = rows._load(config, run.weights("best"))
+    assert size == (8, 8)
+    with torch.no_grad():
+        needed = model(rows.examples(test, config).inputs[:1]).softmax(1)[0]
+    torch.testing.assert_close(torch.tensor(prediction.scores), needed, atol=1e-4, rtol=0)
+
+
+def test_data_of_another_size_are_refused(tmp_path, mnist_like):
+    config = MnistConfig(data=mnist_like, epochs=1, **SMALL)
+    train("mnist", config, tmp_path / "run")
+    write_idx(tmp_path / "t10k-images-idx3-ubyte", np.zeros((4, 20, 28), np.uint8))
+    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(4, np.uint8))
+    task = tasks()["mnist"]
+    moved = task.with_data(config, tmp_path)
+    with pytest.raises(DataError, match=r"20×28 pixels \(rows × columns\), needed are 28×28"):
+        task.runner().evaluate(task, moved, Run.open(tmp_path / "run"), "best")
+
+
+def test_weights_that_do_not_belong_to_the_settings(tmp_path):
+    config = DigitsConfig(epochs=1, **SMALL)
+    train("digits", config, tmp_path / "run")
+    other = dataclasses.replace(config, hidden_size=9)
+    with pytest.raises(RunError, match=r"linear.weight has shape \(10, 8\), needed is \(10, 9\)"):
+        rows._load(other, tmp_path / "run" / "best.safetensors")
+
+
+def test_the_digits_take_no_other_data():
+    with pytest.raises(ArgumentError, match="come with gatewise: leave it out"):
+        tasks()["digits"].with_data(DigitsConfig(), Path("elsewhere"))
+
+
+def test_the_digits_are_learned(tmp_path):
+    """A short form of the recipe: far above chance, on images never seen."""
+    outcome = train("digits", DigitsConfig(num_layers=1, dropout=0.0, epochs=12, threads=1), tmp_path / "run")
+    assert outcome.best.scores["test"].accuracy > 0.9
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason=f"MNIST is not at {MNIST} (GATEWISE_MNIST names another folder)")
+def test_mnist_is_learned(tmp_path):
+    """A twentieth of an epoch of the recipe's: far above chance on images never seen."""
+    config = MnistConfig(data=MNIST, learning_rate=3e-3)
+    images = load_mnist(MNIST, "train").take(np.arange(6000))
+    held_out = load_mnist(MNIST, "test").take(np.arange(1000))
+    torch.manual_seed(0)
+    model = RowClassifier(28, 64, 1, 10)
+    (epoch,) = loop.fit(
+        model,
+        rows.make_optimizer(model, config),
+        cross_entropy,
+        rows.examples(images, config),
+        {"test": rows.examples(held_out, config)},
+        epochs=1,
+        batch_size=50,
+        eval_batch_size=500,
+        seed=0,
+    )
+    assert isinstance(epoch.scores["test"], Score)
+    assert epoch.scores["test"].accuracy > 0.6
+
+
+def test_examples_are_normalized_floats():
+    config = DigitsConfig(normalize=(0.5, 0.25))
+    examples = rows.examples(tasks()["digits"].test_set(config), config)
+    assert isinstance(examples, Examples)
+    assert (examples.inputs.dtype, examples.targets.dtype) == (torch.float32, torch.int64)
+    assert (examples.inputs.min().item(), examples.inputs.max().item()) == (-2.0, 2.0)
