@@ -297,17 +297,18 @@ struct Backward {
     }
   }
 
-  // (3.2) for the rows of d_a from first to last, T and B taken as one axis.
-  void input_gradient(Range all) const {
+  // (3.2) for some steps of some rows.
+  void input_gradient(Range steps, Range rows_of_step) const {
     const Panels panels(layout.I, kLanes<Real>);
+    const int64_t width = rows_of_step.last - rows_of_step.first;
     const Real* from[kMostRows];
     Real* to[kMostRows];
-    for (const Range rows : RowBlocks{all, kMostStepRows}) {
-      int64_t t = rows.first / layout.B, b = rows.first % layout.B;
+    for (const Range rows : RowBlocks{{0, (steps.last - steps.first) * width}, kMostStepRows}) {
+      int64_t t = steps.first + rows.first / width, b = rows_of_step.first + rows.first % width;
       for (int64_t r = rows.first; r < rows.last; ++r) {
         from[r - rows.first] = gates(t, b);
         to[r - rows.first] = d_x(t, b);
-        if (++b == layout.B) b = 0, ++t;
+        if (++b == rows_of_step.last) b = rows_of_step.first, ++t;
       }
       for (int64_t k = 0; k < layout.gates; k += kBackwardBlock<Real>)
         for (int64_t p = 0; p < panels.count; ++p)
@@ -411,8 +412,11 @@ void backward(const BackwardCall<Real>& call) {
     b.pack(thread, threads);
     barrier();
     b.run(region_of(split, layout.B, Panels(layout.H, kLanes<Real>).count, thread), split.unit_parts > 1);
+    // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others' of its steps.
+    const Range all_steps = {0, layout.T}, all_rows = {0, layout.B};
+    if (call.d_x && split.unit_parts == 1) b.input_gradient(all_steps, part(layout.B, split.row_parts, thread));
     barrier();
-    if (call.d_x) b.input_gradient(part(layout.T * layout.B, threads, thread));
+    if (call.d_x && split.unit_parts > 1) b.input_gradient(part(layout.T, threads, thread), all_rows);
     if (call.d_weight_ih || call.d_weight_hh || call.d_bias) b.parameter_gradients(thread, threads);
   });
 }

@@ -87,8 +87,8 @@ def test_train_says_what_it_does(tmp_path, capsys):
     folder = tmp_path / "a run"
     lines = prints(capsys, "train", "digits", "--run", folder, "--epochs", "2", *SMALL).splitlines()
     assert lines[0] == "data    1,259 train, 179 dev, 359 test images of 8×8 pixels, 8 steps of 8"
-    assert lines[1] == "model   LSTM 8→8, 1 layers, 10 classes, 666 parameters"
-    assert lines[2] == "recipe  adam 0.003, batches of 50, 2 epochs, seed 0, 1 threads"
+    assert lines[1] == "model   LSTM 8→8, 1 layer, 10 classes, 666 parameters"
+    assert lines[2] == "recipe  adam 0.003, batches of 50, 2 epochs, seed 0, 1 thread"
     epoch = r"loss \d\.\d{4} accuracy \d+\.\d\d%"
     for number, line in enumerate(lines[3:5], start=1):
         assert re.match(

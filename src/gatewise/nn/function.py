@@ -76,14 +76,6 @@ def _sizes(x: Tensor, batch_first: bool) -> tuple[int, int, int]:
     return (second, first, I) if batch_first else (first, second, I)
 
 
-def _addresses(weights: Sequence[Tensor], bias: bool) -> list[tuple[int, int, int, int]]:
-    """Return where weight_ih, weight_hh, bias_ih and bias_hh of each layer and direction stand; 0 for no bias."""
-    at = [weight.data_ptr() for weight in weights]
-    if bias:
-        return list(zip(at[::4], at[1::4], at[2::4], at[3::4], strict=True))
-    return [(ih, hh, 0, 0) for ih, hh in zip(at[::2], at[1::2], strict=True)]
-
-
 class _Scratch(threading.local):
     """Memory that the core computes in, one per thread and number type, kept from call to call and grown as needed."""
 
@@ -124,7 +116,9 @@ def run_forward(
     h_n = torch.empty((num_layers * directions, batch, H), dtype=dtype)
     c_n = torch.empty_like(h_n)
     state_bytes = batch * H * itemsize
-    addresses = _addresses(weights, bias)
+    # weight_ih, weight_hh, bias_ih and bias_hh of each layer and direction; 0 for no bias
+    at = [weight.data_ptr() for weight in weights]
+    per_direction = 4 if bias else 2
     layer_outputs: list[Tensor] = []
     kept: list[Tensor] = []
     for layer in range(num_layers):
@@ -139,12 +133,12 @@ def run_forward(
             if training or not kept:
                 kept.append(torch.empty(plan.gates + plan.cells, dtype=dtype))
             gates = kept[-1].data_ptr()
-            offset = number * state_bytes
+            first, offset = number * per_direction, number * state_bytes
             call(
                 *(T, batch, I, H, threads, training),
                 *_in_direction(from_x, direction, T, itemsize),
                 *(_address(h_0, offset), _address(c_0, offset)),
-                *addresses[number],
+                *(at[first], at[first + 1], at[first + 2] if bias else 0, at[first + 3] if bias else 0),
                 *_in_direction(to_h, direction, T, itemsize, offset=H),
                 *(_address(h_n, offset), _address(c_n, offset)),
                 *(gates, gates + plan.gates * itemsize, scratch),
@@ -204,7 +198,6 @@ class _LSTMFunction(torch.autograd.Function):
         threads = torch.get_num_threads()
         state_bytes = batch * H * itemsize
         per_direction = 4 if bias else 2
-        addresses = _addresses(weights, bias)
         wanted = ctx.needs_input_grad
         d_h_0 = torch.empty_like(h_0) if h_0 is not None and wanted[1] else None
         d_c_0 = torch.empty_like(c_0) if c_0 is not None and wanted[2] else None
@@ -224,14 +217,15 @@ class _LSTMFunction(torch.autograd.Function):
             to_d_x = _ABSENT if d_x is None else _sequence(d_x, in_batch_first)
             for direction in range(directions):
                 number = layer * directions + direction
-                d_ih, d_hh, *d_biases = d_weights[number * per_direction : (number + 1) * per_direction]
+                first = number * per_direction
+                d_ih, d_hh, *d_biases = d_weights[first : first + per_direction]
                 d_bias = next((d for d in d_biases if d is not None), None)
                 offset, gates = number * state_bytes, kept[number].data_ptr()
                 call(
                     *(T, batch, I, H, threads),
                     *_in_direction(from_x, direction, T, itemsize),
                     _address(h_0, offset),
-                    *addresses[number][:2],
+                    *(_address(weights[first]), _address(weights[first + 1])),
                     *_in_direction(from_h, direction, T, itemsize, offset=H),
                     *(gates + plan.gates * itemsize, gates),
                     *(from_d_h if d_out is None else _in_direction(from_d_h, direction, T, itemsize, offset=H)),
@@ -250,6 +244,11 @@ class _LSTMFunction(torch.autograd.Function):
         if not torch.is_grad_enabled():
             return gradients
         return tuple(None if g is None else _OnceOnly.apply(g, *(t for t in saved if t is not None)) for g in gradients)  # type: ignore[no-untyped-call]
+
+
+# Function.apply looks through its arguments for the wrappers of functorch's transforms, a twentieth of a small step's
+# time. Outside of such a transform there are none, and this is the apply behind that one.
+_apply_outside_transforms = super(torch.autograd.Function, _LSTMFunction).apply
 
 
 def lstm_function(
@@ -283,10 +282,18 @@ def lstm_function(
     torch.Size([5, 2, 3])
     """
     x = _rows_contiguous(x)
-    h_0, c_0 = (None if state is None else state.contiguous() for state in (h_0, c_0))
+    if h_0 is not None and c_0 is not None:
+        h_0, c_0 = h_0.contiguous(), c_0.contiguous()
     weights = [weight.contiguous() for weight in weights]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (*weights, x, h_0, c_0)):
-        output, h_n, c_n = _LSTMFunction.apply(x, h_0, c_0, stack, *weights)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled() and (
+        x.requires_grad
+        or any([weight.requires_grad for weight in weights])
+        or (h_0 is not None and h_0.requires_grad)
+        or (c_0 is not None and c_0.requires_grad)
+    ):
+        in_transform = torch._C._are_functorch_transforms_active()
+        apply = _LSTMFunction.apply if in_transform else _apply_outside_transforms
+        output, h_n, c_n = apply(x, h_0, c_0, stack, *weights)  # type: ignore[no-untyped-call]
         return output, h_n, c_n
     run = run_forward(x, h_0, c_0, stack, weights, training=False)
     return run.output, run.h_n, run.c_n

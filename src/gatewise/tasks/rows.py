@@ -352,14 +352,18 @@ def _description(sets: dict[str, ImageSet], model: RowClassifier, config: ImageC
     return {
         "data": f"{counts} images of {rows}×{columns} pixels, {rows} steps of {columns}",
         "model": (
-            f"LSTM {columns}→{config.hidden_size}, {config.num_layers} layers, "
+            f"LSTM {columns}→{config.hidden_size}, {_count(config.num_layers, 'layer')}, "
             f"{sets['train'].classes} classes, {parameters:,} parameters"
         ),
         "recipe": (
             f"{config.optimizer} {config.learning_rate:g}, batches of {config.batch_size}, "
-            f"{config.epochs} epochs, seed {config.seed}, {config.threads} threads"
+            f"{config.epochs} epochs, seed {config.seed}, {_count(config.threads, 'thread')}"
         ),
     }
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _load(config: ImageConfig, path: Path) -> tuple[RowClassifier, tuple[int, int]]:
