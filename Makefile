@@ -15,7 +15,10 @@ help:
 	@echo "make clean   remove .venv and everything built"
 
 demo: $(VENV)/built
-	@$(BIN)/python demo.py
+	@rm -rf runs/demo
+	$(BIN)/gatewise train digits --run runs/demo
+	$(BIN)/gatewise evaluate runs/demo
+	$(BIN)/gatewise predict runs/demo docs/seven.png
 
 test: $(VENV)/built
 	$(BIN)/ruff check .

@@ -355,9 +355,7 @@ def runs(draw) -> tuple[np.random.Generator, np.ndarray, dict, np.ndarray, np.nd
     """An input, parameters and an initial state, one direction, with the number of layers."""
     time, batch, inputs, hidden, num_layers = (draw(small) for _ in range(5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    parameters = make_parameters(
-        rng, inputs=inputs, hidden=hidden, num_layers=num_layers, bias=draw(st.booleans())
-    )
+    parameters = make_parameters(rng, inputs=inputs, hidden=hidden, num_layers=num_layers, bias=draw(st.booleans()))
     x = rng.normal(size=(time, batch, inputs))
     h_0, c_0 = rng.normal(size=(2, num_layers, batch, hidden))
     return rng, x, parameters, h_0, c_0, num_layers
@@ -418,8 +416,7 @@ def test_sigmoid_is_accurate_and_does_not_overflow():
         context.prec = 60
         exact = [1 / (1 + (-Decimal(value)).exp()) for value in a.tolist()]
         errors = [
-            float(abs(Decimal(mine) - value) / value)
-            for mine, value in zip(sigmoid(a).tolist(), exact, strict=True)
+            float(abs(Decimal(mine) - value) / value) for mine, value in zip(sigmoid(a).tolist(), exact, strict=True)
         ]
     assert max(errors) < 4 * np.finfo(np.float64).eps
     np.testing.assert_array_equal(sigmoid(np.array([-np.inf, -1e308, 1e308, np.inf])), [0, 0, 1, 1])

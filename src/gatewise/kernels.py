@@ -153,9 +153,8 @@ def _checked(name: str, array: Array, dtype: npt.DTypeLike, **axes: int) -> Arra
     if array.dtype != dtype:
         raise DtypeError(f"{name} is {array.dtype} and x is {np.dtype(dtype)}: convert one of them")
     if array.shape != tuple(axes.values()):
-        raise ShapeError(
-            f"{name} has shape {array.shape}, needed ({', '.join(axes)}) = {tuple(axes.values())}: pass an array of that shape"
-        )
+        needed = f"({', '.join(axes)}) = {tuple(axes.values())}"
+        raise ShapeError(f"{name} has shape {array.shape}, needed {needed}: pass an array of that shape")
     return np.ascontiguousarray(array)
 
 

@@ -287,7 +287,7 @@ def lstm_function(
     weights = [weight.contiguous() for weight in weights]
     if torch.is_grad_enabled() and (
         x.requires_grad
-        or any([weight.requires_grad for weight in weights])
+        or any(weight.requires_grad for weight in weights)
         or (h_0 is not None and h_0.requires_grad)
         or (c_0 is not None and c_0.requires_grad)
     ):

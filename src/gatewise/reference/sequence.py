@@ -245,9 +245,7 @@ def _names(layer: int, direction: int, parameters: Mapping[str, Array]) -> list[
     return [kind + suffix for kind in kinds]
 
 
-def _checked_parameters(
-    parameters: Mapping[str, Array], num_layers: int, directions: int
-) -> dict[str, Array]:
+def _checked_parameters(parameters: Mapping[str, Array], num_layers: int, directions: int) -> dict[str, Array]:
     """Return the parameters as a dict, after a look at each name, shape and number type."""
     if num_layers < 1:
         raise ArgumentError(f"num_layers: needed at least 1, given {num_layers}")

@@ -215,9 +215,7 @@ def step_backward(d_h: Array, d_c: Array, step: Step, c_prev: Array) -> tuple[Ar
     state = {"B": c_prev.shape[0], "H": c_prev.shape[1]}
     d_h = checked("d_h", d_h, state)
     d_c = checked("d_c", d_c, state)
-    i, f, g, o, c, _ = (
-        checked(f"step.{name}", array, state) for name, array in zip(Step._fields, step, strict=True)
-    )
+    i, f, g, o, c, _ = (checked(f"step.{name}", array, state) for name, array in zip(Step._fields, step, strict=True))
 
     tanh_c = np.tanh(c)
     d_o = d_h * tanh_c  # (2.2)
