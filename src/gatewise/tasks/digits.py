@@ -23,12 +23,12 @@ class DigitsConfig(ImageConfig):
       gatewise evaluate runs/digits
     """
 
-    hidden_size: int = 96
-    num_layers: int = 3
-    dropout: float = 0.1
-    learning_rate: float = 3e-3
+    hidden_size: int = 128
+    num_layers: int = 2
+    dropout: float = 0.3
+    learning_rate: float = 2e-3
     schedule: Literal["constant", "cosine"] = "cosine"
-    batch_size: int = 50
+    batch_size: int = 32
     epochs: int = 80
     dev_fraction: float = 0.1
     normalize: tuple[float, float] = (0.3, 0.37)
