@@ -88,7 +88,7 @@ def test_train_says_what_it_does(tmp_path, capsys):
     lines = prints(capsys, "train", "digits", "--run", folder, "--epochs", "2", *SMALL).splitlines()
     assert lines[0] == "data    1,259 train, 179 dev, 359 test images of 8×8 pixels, 8 steps of 8"
     assert lines[1] == "model   LSTM 8→8, 1 layer, 10 classes, 666 parameters"
-    assert lines[2] == "recipe  adam 0.003, batches of 50, 2 epochs, seed 0, 1 thread"
+    assert lines[2] == "recipe  adam 0.002, batches of 32, 2 epochs, seed 0, 1 thread"
     epoch = r"loss \d\.\d{4} accuracy \d+\.\d\d%"
     for number, line in enumerate(lines[3:5], start=1):
         assert re.match(
@@ -230,7 +230,7 @@ def test_predict_shows_what_it_read(digits_run, tmp_path, capsys):
     [
         ([], ["train", "evaluate", "predict", "gatewise train digits", "--version"]),
         (["train"], ["digits", "mnist", "config.toml", "Ctrl-C", "--data"]),
-        (["train", "digits"], ["8 steps of 8", "CC BY 4.0", "--hidden-size INT", "(default: 96)", "--run FOLDER"]),
+        (["train", "digits"], ["8 steps of 8", "CC BY 4.0", "--hidden-size INT", "(default: 80)", "--run FOLDER"]),
         (["train", "mnist"], ["28 steps of 28", "(default: 128)", "--data PATH", "--normalize FLOAT FLOAT", "sgd"]),
         (["evaluate"], ["--weights {best,last}", "--json", "accuracy"]),
         (["predict"], ["ink on a dark ground", "softmax", "gatewise predict runs/mnist seven.png"]),
@@ -281,7 +281,7 @@ def test_version(capsys):
         (["train", "digits", "--normalize", "0.5"], r"--normalize"),
         (["train", "digits", "--hiden-size", "3"], r"Unrecognized options: --hiden-size.*Perhaps.*--hidden-size INT"),
         (["train", "digits", "--dev-fraction", "0.9"], r"fractions set aside are \[0.2, 0.9\]"),
-        (["train", "digits", "--num-layers", "1"], r"dropout is 0.1, needed is 0 with a single layer"),
+        (["train", "digits", "--num-layers", "1"], r"dropout is 0.3, needed is 0 with a single layer"),
         (["evaluate"], r"Missing.*RUN"),
         (["predict", "x"], r"Missing.*IMAGE"),
         (["evaluate", "x", "--weights", "worst"], r"'worst'.*'best', 'last'"),
