@@ -302,6 +302,8 @@ def test_errors_name_axes_and_remedies():
         lstm(torch.randn(3, 0, 4))
     with pytest.raises(DtypeError, match="needed float32 or float64"):
         lstm.bfloat16()(x.bfloat16())
+    with pytest.raises(DtypeError, match=r"input is a PackedSequence, needed a torch\.Tensor"):
+        gatewise.LSTM(4, 6)(torch.nn.utils.rnn.pack_sequence([torch.randn(3, 4)]))
     cell = gatewise.LSTMCell(4, 6)
     with pytest.raises(ShapeError, match=r"needed \(B, I\)"):
         cell(torch.randn(3, 5))

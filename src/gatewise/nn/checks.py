@@ -10,13 +10,13 @@ from gatewise.errors import DtypeError, KernelError, ShapeError
 _DTYPES = (torch.float32, torch.float64)
 
 
-def check_numbers(name: str, x: Tensor, weight: Tensor) -> None:
+def check_numbers(name: str, x: object, weight: Tensor) -> None:
     """Refuse a tensor whose dtype or device is not the weights', or that the kernels have no code for.
 
     Raises
     ------
     DtypeError
-        The dtypes differ, or are neither float32 nor float64.
+        It is no tensor (packed sequences are none), the dtypes differ, or are neither float32 nor float64.
     KernelError
         A tensor is not on the CPU.
 
@@ -24,6 +24,8 @@ def check_numbers(name: str, x: Tensor, weight: Tensor) -> None:
     --------
     >>> check_numbers("input", torch.zeros(2), torch.zeros(3))
     """
+    if not isinstance(x, Tensor):
+        raise DtypeError(f"{name} is a {type(x).__name__}, needed a torch.Tensor: convert it")
     if x.dtype != weight.dtype:
         raise DtypeError(
             f"{name} is {x.dtype} and the weights are {weight.dtype}: convert the one ({name}.to({weight.dtype})) "
