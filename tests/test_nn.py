@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 
 import pytest
 import torch
@@ -221,6 +222,58 @@ def test_empty_batch():
     expected, got = theirs(torch.zeros(5, 0, 4)), ours(torch.zeros(5, 0, 4))
     assert got[0].shape == expected[0].shape
     assert got[1][0].shape == expected[1][0].shape
+
+
+def test_gradients_of_an_empty_batch_are_zero():
+    lstm, cell = gatewise.LSTM(3, 8, 2, bidirectional=True), gatewise.LSTMCell(3, 8)
+    lstm(torch.randn(5, 0, 3))[0].sum().backward()
+    cell(torch.ones(0, 3))[0].sum().backward()
+    for parameter in (*lstm.parameters(), *cell.parameters()):
+        assert torch.equal(parameter.grad, torch.zeros_like(parameter))
+
+
+def test_negated_views_are_resolved():
+    theirs, ours = pair(1, 5)
+    x, state = torch._neg_view(torch.randn(3, 2, 1)), [torch._neg_view(torch.randn(1, 2, 5)) for _ in "hc"]
+    expected, got = theirs(x, tuple(state))[0], ours(x, tuple(state))[0]
+    assert relative(got, expected) <= 1e-6
+    d_output = torch._neg_view(torch.randn(3, 2, 5))
+    (a,) = torch.autograd.grad(got, ours.weight_ih_l0, d_output)
+    (b,) = torch.autograd.grad(expected, theirs.weight_ih_l0, d_output)
+    assert relative(a, b) <= 1e-5
+
+
+def test_weights_that_do_not_fit_are_refused():
+    x = torch.ones(2, 1, 3)
+    changes = {
+        "weight_hh_l0": (torch.zeros(16, 4, dtype=torch.float64), DtypeError),
+        "weight_ih_l1": (torch.zeros(16, 5), ShapeError),
+        "bias_hh_l0": (torch.zeros(1), ShapeError),
+        "bias_ih_l1": (torch.zeros(16, device="meta"), KernelError),
+    }
+    for name, (value, error) in changes.items():
+        lstm = gatewise.LSTM(3, 4, 2)
+        setattr(lstm, name, torch.nn.Parameter(value))
+        with pytest.raises(error, match="weight number"):
+            lstm(x)
+
+
+def test_fake_and_traced_runs_are_refused_and_a_default_device_is_not_taken():
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    lstm, x = gatewise.LSTM(3, 4).requires_grad_(False), torch.randn(2, 1, 3)
+    expected = lstm(x)[0]
+    with warnings.catch_warnings():  # torch warns of both before gatewise refuses them
+        warnings.simplefilter("ignore")
+        with pytest.raises(KernelError, match=r"torch\.jit\.trace"):
+            torch.jit.trace(lstm, x)
+        with FakeTensorMode():
+            fake_lstm, fake_x = gatewise.LSTM(3, 4), torch.randn(2, 1, 3)
+            with pytest.raises(KernelError, match="no memory behind it"):
+                fake_lstm(fake_x)
+    with torch.device("meta"):
+        assert torch.equal(lstm(x)[0], expected)
+    assert torch.equal(lstm(x)[0], expected)
 
 
 def test_deepcopy_and_repr():

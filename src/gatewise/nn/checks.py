@@ -27,10 +27,10 @@ def check_numbers(name: str, x: object, weight: Tensor) -> None:
     if not isinstance(x, Tensor):
         raise DtypeError(f"{name} is a {type(x).__name__}, needed a torch.Tensor: convert it")
     if x.dtype != weight.dtype:
-        raise DtypeError(
-            f"{name} is {x.dtype} and the weights are {weight.dtype}: convert the one ({name}.to({weight.dtype})) "
-            f"or the other (module.to({x.dtype}))"
-        )
+        remedy = f"convert the one ({name}.to({weight.dtype}))"
+        if x.dtype in _DTYPES:
+            remedy += f" or the other (module.to({x.dtype}))"
+        raise DtypeError(f"{name} is {x.dtype} and the weights are {weight.dtype}: {remedy}")
     if x.dtype not in _DTYPES:
         raise DtypeError(f"{name} and the weights are {x.dtype}, needed float32 or float64: convert both")
     if not (x.is_cpu and weight.is_cpu):

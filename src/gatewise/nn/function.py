@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gatewise import kernels
-from gatewise.errors import KernelError
+from gatewise.errors import DtypeError, KernelError, ShapeError
 
 
 class Stack(NamedTuple):
@@ -67,6 +67,7 @@ def _address(x: Tensor | None, offset: int = 0) -> int:
 
 def _rows_contiguous(x: Tensor) -> Tensor:
     """Return x with its last axis contiguous, as the core reads it; any order of the others will do."""
+    x = x.resolve_neg()
     return x if x.stride(-1) == 1 or x.size(-1) == 1 else x.contiguous()
 
 
@@ -85,7 +86,7 @@ class _Scratch(threading.local):
     def address(self, count: int, dtype: torch.dtype) -> int:
         tensor = self.tensors.get(dtype)
         if tensor is None or tensor.numel() < count:
-            tensor = self.tensors[dtype] = torch.empty(count, dtype=dtype)
+            tensor = self.tensors[dtype] = torch.empty(count, dtype=dtype, device="cpu")
         return tensor.data_ptr()
 
 
@@ -113,7 +114,7 @@ def run_forward(
     H, itemsize, dtype = weights[1].size(1), x.element_size(), x.dtype
     call = kernels.forward_function[itemsize]
     threads = torch.get_num_threads()
-    h_n = torch.empty((num_layers * directions, batch, H), dtype=dtype)
+    h_n = torch.empty((num_layers * directions, batch, H), dtype=dtype, device="cpu")
     c_n = torch.empty_like(h_n)
     state_bytes = batch * H * itemsize
     # weight_ih, weight_hh, bias_ih and bias_hh of each layer and direction; 0 for no bias
@@ -123,15 +124,18 @@ def run_forward(
     kept: list[Tensor] = []
     for layer in range(num_layers):
         plan = kernels.plan(itemsize, T, batch, I, H, training)
-        scratch = _scratch.address(plan.forward_scratch, dtype)
         # Between layers (T, B, ·): what dropout draws its mask over, in torch's order.
         out_batch_first = batch_first and layer == num_layers - 1
-        output = torch.empty((batch, T, directions * H) if out_batch_first else (T, batch, directions * H), dtype=dtype)
+        shape = (batch, T, directions * H) if out_batch_first else (T, batch, directions * H)
+        output = torch.empty(shape, dtype=dtype, device="cpu")
         from_x, to_h = _sequence(x, batch_first and layer == 0), _sequence(output, out_batch_first)
+        if batch and not (from_x[0] and to_h[0]):
+            raise KernelError("a tensor has no memory behind it, as in a fake or symbolic run: use real tensors")
+        scratch = _scratch.address(plan.forward_scratch, dtype)
         for direction in range(directions):
             number = layer * directions + direction
             if training or not kept:
-                kept.append(torch.empty(plan.gates + plan.cells, dtype=dtype))
+                kept.append(torch.empty(plan.gates + plan.cells, dtype=dtype, device="cpu"))
             gates = kept[-1].data_ptr()
             first, offset = number * per_direction, number * state_bytes
             call(
@@ -193,6 +197,12 @@ class _LSTMFunction(torch.autograd.Function):
             kept = run_forward(first_x, h_0, c_0, stack, weights, training=True).kept
 
         T, batch, first_I = _sizes(first_x, batch_first)
+        if batch == 0:  # nothing for the kernels to sum: every gradient is zero or empty
+            inputs = (first_x, h_0, c_0, None, *weights)
+            return tuple(
+                torch.zeros_like(t) if want and t is not None else None
+                for t, want in zip(inputs, ctx.needs_input_grad, strict=True)
+            )
         H, itemsize, dtype = weights[1].size(1), first_x.element_size(), first_x.dtype
         call = kernels.backward_function[itemsize]
         threads = torch.get_num_threads()
@@ -202,8 +212,8 @@ class _LSTMFunction(torch.autograd.Function):
         d_h_0 = torch.empty_like(h_0) if h_0 is not None and wanted[1] else None
         d_c_0 = torch.empty_like(c_0) if c_0 is not None and wanted[2] else None
         d_weights = [torch.empty_like(w) if want else None for w, want in zip(weights, wanted[4:], strict=True)]
-        d_h_n = None if d_h_n is None else d_h_n.contiguous()
-        d_c_n = None if d_c_n is None else d_c_n.contiguous()
+        d_h_n = None if d_h_n is None else d_h_n.resolve_neg().contiguous()
+        d_c_n = None if d_c_n is None else d_c_n.resolve_neg().contiguous()
         d_out = None if d_output is None else _rows_contiguous(d_output)
         for layer in reversed(range(num_layers)):
             x, I = (layer_outputs[layer - 1], directions * H) if layer else (first_x, first_I)
@@ -246,6 +256,40 @@ class _LSTMFunction(torch.autograd.Function):
         return tuple(None if g is None else _OnceOnly.apply(g, *(t for t in saved if t is not None)) for g in gradients)  # type: ignore[no-untyped-call]
 
 
+def check_weights(x: Tensor, stack: Stack, weights: Sequence[Tensor]) -> None:
+    """Refuse weights that do not fit the input or one another: the core would read past their end.
+
+    Raises
+    ------
+    DtypeError, KernelError, ShapeError
+        A weight is not of the input's dtype, not on the CPU, or of another shape than the first weight implies.
+
+    Examples
+    --------
+    >>> stack = Stack(num_layers=1, directions=1, bias=False, batch_first=False)
+    >>> check_weights(torch.zeros(5, 2, 4), stack, [torch.zeros(12, 4), torch.zeros(12, 3)])
+    """
+    gates, per_direction = weights[0].size(0), 4 if stack.bias else 2
+    H = gates // 4
+    for number, weight in enumerate(weights):
+        kind = number % per_direction
+        if kind == 0:
+            needed: tuple[int, ...] = (
+                gates,
+                x.size(2) if number < per_direction * stack.directions else stack.directions * H,
+            )
+        elif kind == 1:
+            needed = (gates, H)
+        else:
+            needed = (gates,)
+        if weight.shape != needed:
+            raise ShapeError(f"weight number {number} has shape {tuple(weight.shape)}, needed {needed}: restore it")
+        if weight.dtype != x.dtype:
+            raise DtypeError(f"weight number {number} is {weight.dtype}, needed {x.dtype} as the input: convert it")
+        if not weight.is_cpu:
+            raise KernelError(f"weight number {number} is on {weight.device}, needed on the cpu: move it there")
+
+
 # Function.apply looks through its arguments for the wrappers of functorch's transforms, a twentieth of a small step's
 # time. Outside of such a transform there are none, and this is the apply behind that one.
 _apply_outside_transforms = super(torch.autograd.Function, _LSTMFunction).apply
@@ -283,8 +327,9 @@ def lstm_function(
     """
     x = _rows_contiguous(x)
     if h_0 is not None and c_0 is not None:
-        h_0, c_0 = h_0.contiguous(), c_0.contiguous()
+        h_0, c_0 = h_0.resolve_neg().contiguous(), c_0.resolve_neg().contiguous()
     weights = [weight.contiguous() for weight in weights]
+    check_weights(x, stack, weights)
     if torch.is_grad_enabled() and (
         x.requires_grad
         or any(weight.requires_grad for weight in weights)
@@ -295,5 +340,9 @@ def lstm_function(
         apply = _LSTMFunction.apply if in_transform else _apply_outside_transforms
         output, h_n, c_n = apply(x, h_0, c_0, stack, *weights)  # type: ignore[no-untyped-call]
         return output, h_n, c_n
+    if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        raise KernelError(
+            "gatewise's LSTM was called in torch.jit.trace, which cannot see its kernels: use torch.nn.LSTM there"
+        )
     run = run_forward(x, h_0, c_0, stack, weights, training=False)
     return run.output, run.h_n, run.c_n
