@@ -1,5 +1,4 @@
-// The only C++ that knows Python. Arrays come as addresses: reading a tensor's data_ptr costs a tenth of a
-// microsecond, passing it through DLPack twenty times that, and a small step takes ten of them.
+// The core for NumPy, and the only C++ that knows Python. Arrays come as addresses; kernels.py checks them.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
@@ -48,7 +47,7 @@ void backward(int64_t T, int64_t B, int64_t I, int64_t H, int64_t threads, uintp
   const BackwardCall<Number> call = {
       {T, B, I, H, threads}, address<const Number>(x), x_step, x_row, address<const Number>(h_0),
       address<const Number>(weight_ih), address<const Number>(weight_hh), address<const Number>(h), h_step, h_row,
-      address<const Number>(cells), address<Number>(gates), address<const Number>(d_h), d_h_step, d_h_row,
+      address<const Number>(cells), address<const Number>(gates), address<Number>(gates), address<const Number>(d_h), d_h_step, d_h_row,
       address<const Number>(d_h_n), address<const Number>(d_c_n), address<Number>(d_x), d_x_step, d_x_row, add_to_d_x,
       address<Number>(d_h_0), address<Number>(d_c_0), address<Number>(d_weight_ih), address<Number>(d_weight_hh),
       address<Number>(d_bias), address<Number>(scratch)};
@@ -91,6 +90,7 @@ bool use(const std::string& name) {
 }  // namespace
 
 NB_MODULE(_core, m) {
+  m.attr("torch_version") = GATEWISE_TORCH_VERSION;
   m.def("forward_float32", forward<float>);
   m.def("forward_float64", forward<double>);
   m.def("backward_float32", backward<float>);

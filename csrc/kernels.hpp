@@ -1,6 +1,5 @@
 // The contract between the core and its callers. The core takes pointers and sizes; it allocates nothing and checks
-// nothing: whoever calls it must have done both (src/gatewise/kernels.py for NumPy, src/gatewise/nn/function.py for
-// torch).
+// nothing: whoever calls it must have done both (src/gatewise/kernels.py for NumPy, operators.cpp for torch).
 //
 // T, B, I, H as everywhere: steps, batch rows, inputs, hidden units. Numbers are float or double, named `Number`
 // here. Step t of row b of a strided array stands at `array + t * array_step + b * array_row`; its last axis is
@@ -58,7 +57,8 @@ struct BackwardCall {
   const Number* h;
   int64_t h_step, h_row;
   const Number* cells;       // … to here
-  Number* gates;             // of the training forward call; overwritten with d_a
+  const Number* gates;       // of the training forward call
+  Number* d_a;               // laid out as gates, and may be the same array; output, in the core's own layout
   const Number* d_h;         // (T, B, H), strided; null: zero
   int64_t d_h_step, d_h_row;
   const Number* d_h_n;       // (B, H); null: zero

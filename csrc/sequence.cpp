@@ -183,8 +183,8 @@ struct Backward {
     return call.h_0 ? call.h_0 + b * layout.H : scratch.zeros;
   }
   const Real* c_before(int64_t t, int64_t b) const { return call.cells + (t * layout.B + b) * layout.padded; }
-  // The gates of a row on the way in, d_a once the step is done.
-  Real* gates(int64_t t, int64_t b) const { return call.gates + (t * layout.B + b) * layout.gates_row; }
+  const Real* gates(int64_t t, int64_t b) const { return call.gates + (t * layout.B + b) * layout.gates_row; }
+  Real* d_a(int64_t t, int64_t b) const { return call.d_a + (t * layout.B + b) * layout.gates_row; }
   Real* d_x(int64_t t, int64_t b) const { return call.d_x + t * call.d_x_step + b * call.d_x_row; }
 
   void pack(int thread, int threads) const {
@@ -210,7 +210,7 @@ struct Backward {
                                        const Done& take) const {
     const Real* from[kMostRows];
     const int64_t depth = next < layout.T ? layout.gates : 0, count = rows.last - rows.first;
-    for (int64_t b = rows.first; b < rows.last; ++b) from[b - rows.first] = gates(smaller(next, layout.T - 1), b);
+    for (int64_t b = rows.first; b < rows.last; ++b) from[b - rows.first] = d_a(smaller(next, layout.T - 1), b);
     const int64_t u = panel * kPanelVectors;
     const Real* weights = scratch.weight_hh + u * kLanes<Real> * layout.gates;
     const auto partial = [&](int64_t row) { return scratch.d_h + (rows.first + row) * layout.padded + u * kLanes<Real>; };
@@ -251,11 +251,10 @@ struct Backward {
 #pragma GCC unroll 1
             for (int n = 0; n < N; ++n) {
               const int64_t b = first_b + m, unit = (first_u + n) * kLanes<Real>;
-              Real* a = gates(t, b) + 4 * unit;
               Real* d_c = scratch.d_c + b * layout.padded + unit;
-              Gates<Real> gate = load_gates(a);
+              Gates<Real> gate = load_gates(gates(t, b) + 4 * unit);
               store(d_c, step_backward<Real>(gate, load(c_before(t, b) + unit), tanh_c[m][n], d_h[m][n], load(d_c)));
-              store_gates<Real>(a, gate);
+              store_gates<Real>(d_a(t, b) + 4 * unit, gate);
             }
         });
   }
@@ -306,7 +305,7 @@ struct Backward {
     for (const Range rows : RowBlocks{{0, (steps.last - steps.first) * width}, kMostStepRows}) {
       int64_t t = steps.first + rows.first / width, b = rows_of_step.first + rows.first % width;
       for (int64_t r = rows.first; r < rows.last; ++r) {
-        from[r - rows.first] = gates(t, b);
+        from[r - rows.first] = d_a(t, b);
         to[r - rows.first] = d_x(t, b);
         if (++b == rows_of_step.last) b = rows_of_step.first, ++t;
       }
@@ -394,7 +393,7 @@ struct Backward {
                        [&](int64_t r) { return h_before((first + r) / layout.B, (first + r) % layout.B); },
                        scratch.rows_hh);
       barrier();
-      const Real* d_a = call.gates + first * layout.gates_row;
+      const Real* d_a = call.d_a + first * layout.gates_row;
       if (call.d_weight_ih) weight_gradient(d_a, depth, m, layout.I, scratch.rows_ih, call.d_weight_ih, first > 0);
       if (call.d_weight_hh) weight_gradient(d_a, depth, m, layout.H, scratch.rows_hh, call.d_weight_hh, first > 0);
       if (call.d_bias) bias_gradient(d_a, depth, m, first > 0);

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import gatewise
-from gatewise.errors import DtypeError, KernelError, ShapeError
+from gatewise.errors import DtypeError, ShapeError
 
 # Outputs within 1e-6 and gradients within 1e-5, relative to the largest value, in
 # float32 (both sides round; a gradient sums T * B terms); 1e-12 in float64.
@@ -207,14 +207,38 @@ def test_changing_a_saved_tensor_in_place_is_noticed():
         output.sum().backward()
 
 
-def test_double_backward_is_refused_not_wrong():
-    _, lstm = pair(4, 6)
-    x = torch.randn(5, 3, 4, requires_grad=True)
-    (gradient,) = torch.autograd.grad(lstm(x)[0].sum(), x, create_graph=True)
-    (plain,) = torch.autograd.grad(lstm(x)[0].sum(), x)
-    assert torch.equal(gradient, plain)
-    with pytest.raises(KernelError, match="differentiate once"):
-        gradient.square().sum().backward()
+@pytest.mark.parametrize(
+    ("layers", "bidirectional", "bias", "batch_first"), [(1, False, True, False), (2, True, False, True)]
+)
+def test_gradients_of_gradients(layers, bidirectional, bias, batch_first):
+    """By the composite; gradgradcheck differentiates the first gradients numerically, by the kernels."""
+    options = {"bias": bias, "batch_first": batch_first, "bidirectional": bidirectional, "dtype": torch.float64}
+    torch.manual_seed(0)
+    lstm = gatewise.LSTM(2, 3, layers, **options)
+    names = [name for name, _ in lstm.named_parameters()]
+
+    def function(x, h_0, c_0, *weights):
+        output, state = torch.func.functional_call(lstm, dict(zip(names, weights, strict=True)), (x, (h_0, c_0)))
+        return output, *state
+
+    state = [torch.randn(layers * (1 + bidirectional), 3, 3, dtype=torch.float64, requires_grad=True) for _ in "hc"]
+    x = torch.randn(*((3, 2) if batch_first else (2, 3)), 2, dtype=torch.float64, requires_grad=True)
+    weights = [p.detach().requires_grad_() for p in lstm.parameters()]
+    assert torch.autograd.gradgradcheck(function, (x, *state, *weights))
+
+
+def test_a_gradient_penalty_equals_torchs():
+    """Only some gradients are asked for, some results are not used, and the graph is kept in between."""
+    theirs, ours = pair(4, 6, 2)
+    x, found = torch.randn(5, 3, 4), []
+    for lstm in (theirs, ours):
+        leaf = x.clone().requires_grad_()
+        output = lstm(leaf)[0]
+        (gradient,) = torch.autograd.grad(output.sum(), leaf, create_graph=True)
+        (output.mean() + gradient.square().sum()).backward()
+        found.append([leaf.grad, *(p.grad for p in lstm.parameters())])
+    for expected, got in zip(*found, strict=True):
+        assert relative(got, expected) <= 1e-5
 
 
 def test_empty_batch():
@@ -246,34 +270,63 @@ def test_negated_views_are_resolved():
 def test_weights_that_do_not_fit_are_refused():
     x = torch.ones(2, 1, 3)
     changes = {
-        "weight_hh_l0": (torch.zeros(16, 4, dtype=torch.float64), DtypeError),
-        "weight_ih_l1": (torch.zeros(16, 5), ShapeError),
-        "bias_hh_l0": (torch.zeros(1), ShapeError),
-        "bias_ih_l1": (torch.zeros(16, device="meta"), KernelError),
+        "weight_hh_l0": torch.zeros(16, 4, dtype=torch.float64),
+        "weight_ih_l1": torch.zeros(16, 5),
+        "bias_hh_l0": torch.zeros(1),
     }
-    for name, (value, error) in changes.items():
+    for name, value in changes.items():
         lstm = gatewise.LSTM(3, 4, 2)
         setattr(lstm, name, torch.nn.Parameter(value))
-        with pytest.raises(error, match="weight number"):
+        with pytest.raises(RuntimeError, match=f"^{name} "):
             lstm(x)
 
 
-def test_fake_and_traced_runs_are_refused_and_a_default_device_is_not_taken():
+def test_the_operators_keep_what_they_promise_to_torch():
+    """Schemas, shapes without numbers, autograd, and the compiler's view, as torch itself checks them."""
+    lstm = gatewise.LSTM(3, 4, 2, bidirectional=True)
+    weights = list(lstm.parameters())
+    x, h_0, c_0 = (torch.randn(*s, requires_grad=True) for s in ((5, 2, 3), (4, 2, 4), (4, 2, 4)))
+    network = (2, True, False)
+    torch.library.opcheck(torch.ops.gatewise.lstm.default, (x, h_0, c_0, weights, *network))
+    torch.library.opcheck(torch.ops.gatewise.lstm.default, (x, None, None, weights, *network))
+    plain = [w.detach() for w in weights]
+    forward = (x.detach(), None, None, plain, *network)
+    # (test_aot_dispatch_dynamic compares results, and part of what is kept for backward is padding that nobody writes.)
+    torch.library.opcheck(
+        torch.ops.gatewise.lstm_training.default, forward, test_utils=["test_schema", "test_faketensor"]
+    )
+    output, h_n, c_n, kept = torch.ops.gatewise.lstm_training(*forward)
+    backward = (
+        torch.randn_like(output),
+        h_n,
+        None,
+        *forward[:4],
+        output,
+        kept,
+        *network,
+        [True, False, False] + [True] * 16,
+    )
+    torch.library.opcheck(torch.ops.gatewise.lstm_backward.default, backward)
+
+
+def test_jit_traces_hold_the_operator():
+    lstm = gatewise.LSTM(3, 4).requires_grad_(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that tracing is deprecated
+        traced = torch.jit.trace(lstm, torch.randn(2, 1, 3))
+    x = torch.randn(7, 5, 3)
+    assert torch.equal(traced(x)[0], lstm(x)[0])
+
+
+def test_shapes_without_numbers_and_a_default_device():
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    lstm, x = gatewise.LSTM(3, 4).requires_grad_(False), torch.randn(2, 1, 3)
+    with FakeTensorMode():
+        assert gatewise.LSTM(3, 4)(torch.randn(2, 1, 3))[0].shape == (2, 1, 4)
+    lstm, x = gatewise.LSTM(3, 4), torch.randn(2, 1, 3)
     expected = lstm(x)[0]
-    with warnings.catch_warnings():  # torch warns of both before gatewise refuses them
-        warnings.simplefilter("ignore")
-        with pytest.raises(KernelError, match=r"torch\.jit\.trace"):
-            torch.jit.trace(lstm, x)
-        with FakeTensorMode():
-            fake_lstm, fake_x = gatewise.LSTM(3, 4), torch.randn(2, 1, 3)
-            with pytest.raises(KernelError, match="no memory behind it"):
-                fake_lstm(fake_x)
     with torch.device("meta"):
         assert torch.equal(lstm(x)[0], expected)
-    assert torch.equal(lstm(x)[0], expected)
 
 
 def test_deepcopy_and_repr():

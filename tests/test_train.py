@@ -11,12 +11,13 @@ import torch
 from PIL import Image
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
 from gatewise.errors import ArgumentError, GatewiseError, RunError
 from gatewise.train.checkpoint import Run, fill_weights, read_weights, save_weights
 from gatewise.train.config import ImageConfig, TrainConfig, read_config, write_config
 from gatewise.train.curves import draw_curves
-from gatewise.train.loop import DivergenceError, Examples, Pass, evaluate, fit, predict
+from gatewise.train.loop import DivergenceError, Examples, Pass, evaluate, fit, predict, shuffled
 from gatewise.train.metrics import Metric, MetricsLog, correct_by_argmax, read_metrics
 
 
@@ -31,6 +32,13 @@ def fitted(model, train=None, others=None, **changes):
     settings = {"epochs": 2, "batch_size": 10, "eval_batch_size": 10, "seed": 0} | changes
     optimizer = torch.optim.SGD(model.parameters(), lr=settings.pop("lr", 0.1), fused=True)
     return fit(model, optimizer, cross_entropy, train or some_examples(), others or {}, **settings)
+
+
+def test_batches_are_those_of_torchs_own_loader():
+    loader = DataLoader(range(17), batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        assert shuffled(17, generator).tolist() == torch.cat(list(loader)).tolist()
 
 
 class Spy(nn.Module):

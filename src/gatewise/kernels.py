@@ -1,7 +1,7 @@
 """The compiled core from NumPy: checks, allocates, calls. The only module that imports the core.
 
-torch's tensors go the same way in `gatewise.nn.function`, which checks and allocates in torch's own terms and calls
-`forward_function` and `backward_function` directly.
+torch's tensors reach the same kernels by the operators of csrc/operators.cpp, which check and allocate in torch's own
+terms.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +24,22 @@ Array = npt.NDArray[Any]
 
 ISA_VARIABLE = "GATEWISE_ISA"
 
-forward_function: dict[int, Callable[..., None]] = {4: _core.forward_float32, 8: _core.forward_float64}
-backward_function: dict[int, Callable[..., None]] = {4: _core.backward_float32, 8: _core.backward_float64}
+TORCH_VERSION: str = _core.torch_version
+"""The torch that the operators were compiled against."""
+
+_forward: dict[int, Callable[..., None]] = {4: _core.forward_float32, 8: _core.forward_float64}
+_backward: dict[int, Callable[..., None]] = {4: _core.backward_float32, 8: _core.backward_float64}
+
+
+def operators_library() -> Path:
+    """Name the file with torch's operators, for torch to load.
+
+    Examples
+    --------
+    >>> operators_library().exists()
+    True
+    """
+    return next(Path(_core.__file__).parent.glob("libgatewise_operators.*"))
 
 
 def available() -> tuple[str, ...]:
@@ -126,6 +141,33 @@ def plan(itemsize: int, T: int, B: int, I: int, H: int, training: bool) -> Plan:
     return Plan(*_core.plan(itemsize, T, B, I, H, training))
 
 
+class Kept(NamedTuple):
+    """How many numbers a training call keeps for each step of each row: of gates, and of cells."""
+
+    gates: int
+    cells: int
+
+
+def kept_numbers(itemsize: int, H: int) -> Kept:
+    """Tell what a training call of any length keeps: T·B times the gates, (T + 1)·B times the cells.
+
+    Parameters
+    ----------
+    itemsize
+        Bytes of a number: 4 for float32, 8 for float64.
+    H
+        Hidden units.
+
+    Examples
+    --------
+    >>> kept, whole = kept_numbers(4, H=5), plan(4, T=10, B=8, I=3, H=5, training=True)
+    >>> (10 * 8 * kept.gates, 11 * 8 * kept.cells) == (whole.gates, whole.cells)
+    True
+    """
+    smallest = plan(itemsize, 1, 1, 1, H, True)
+    return Kept(smallest.gates, smallest.cells // 2)
+
+
 @dataclass
 class Forward:
     """What `forward` computed, and what `backward` needs of it (consumed by the first `backward`)."""
@@ -224,7 +266,7 @@ def forward(
     h, h_n, c_n = np.empty((T, B, H), dtype), np.empty((B, H), dtype), np.empty((B, H), dtype)
     gates, cells = np.empty(sizes.gates, dtype), np.empty(sizes.cells, dtype)
     scratch = np.empty(sizes.forward_scratch, dtype)
-    forward_function[dtype.itemsize](
+    _forward[dtype.itemsize](
         *(T, B, I, H, threads, training),
         *(_address(x), B * I, I, _address(h_0), _address(c_0)),
         *(_address(weight_ih), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
@@ -292,7 +334,7 @@ def backward(
     )
     scratch = np.empty(plan(dtype.itemsize, T, B, I, H, True).backward_scratch, dtype)
     gates, result.gates = result.gates, None
-    backward_function[dtype.itemsize](
+    _backward[dtype.itemsize](
         *(T, B, I, H, threads),
         *(_address(x), B * I, I, _address(h_0), _address(weight_ih), _address(weight_hh)),
         *(_address(result.h), B * H, H, _address(result.cells), _address(gates)),

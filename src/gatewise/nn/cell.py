@@ -6,10 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.errors import ShapeError
-from gatewise.nn.checks import check_numbers, check_shape
-from gatewise.nn.function import Stack, lstm_function
-
-_ONE_STEP = {bias: Stack(num_layers=1, directions=1, bias=bias, batch_first=False) for bias in (False, True)}
+from gatewise.nn.checks import check_numbers, check_shape, check_state
+from gatewise.nn.operators import lstm
 
 
 class LSTMCell(nn.RNNCellBase):
@@ -75,8 +73,10 @@ class LSTMCell(nn.RNNCellBase):
             An axis has a wrong size.
         DtypeError
             The input or the state is not of the weights' dtype.
+        ArgumentError
+            `hx` is no pair.
         KernelError
-            A tensor is not on the CPU.
+            A tensor is not on the CPU, or not dense.
         """
         check_numbers("input", input, self.weight_ih)
         if input.dim() not in (1, 2) or input.size(-1) != self.input_size:
@@ -89,6 +89,7 @@ class LSTMCell(nn.RNNCellBase):
         if hx is None:
             h_0 = c_0 = None
         else:
+            check_state(hx)
             sizes = {"B": x.size(1), "H": self.hidden_size} if batched else {"H": self.hidden_size}
             for name, state in zip(("h", "c"), hx, strict=True):
                 check_numbers(name, state, self.weight_ih)
@@ -97,5 +98,5 @@ class LSTMCell(nn.RNNCellBase):
         weights = [self.weight_ih, self.weight_hh]
         if self.bias:
             weights += [self.bias_ih, self.bias_hh]
-        _, h, c = lstm_function(x, h_0, c_0, _ONE_STEP[self.bias], weights)
+        _, h, c = lstm(x, h_0, c_0, weights, 1, False, False)
         return (h[0], c[0]) if batched else (h[0, 0], c[0, 0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gatewise.errors import DtypeError, KernelError, ShapeError
+from gatewise.errors import ArgumentError, DtypeError, KernelError, ShapeError
 
 _DTYPES = (torch.float32, torch.float64)
 
@@ -18,14 +18,14 @@ def check_numbers(name: str, x: object, weight: Tensor) -> None:
     DtypeError
         It is no tensor (packed sequences are none), the dtypes differ, or are neither float32 nor float64.
     KernelError
-        A tensor is not on the CPU.
+        A tensor is not on the CPU, or is sparse, nested or otherwise not laid out by strides.
 
     Examples
     --------
     >>> check_numbers("input", torch.zeros(2), torch.zeros(3))
     """
     if not isinstance(x, Tensor):
-        raise DtypeError(f"{name} is a {type(x).__name__}, needed a torch.Tensor: convert it")
+        raise DtypeError(f"{name} is a {type(x).__name__}, needed a torch.Tensor: pass one")
     if x.dtype != weight.dtype:
         remedy = f"convert the one ({name}.to({weight.dtype}))"
         if x.dtype in _DTYPES:
@@ -37,6 +37,28 @@ def check_numbers(name: str, x: object, weight: Tensor) -> None:
         raise KernelError(
             f"{name} is on {x.device} and the weights are on {weight.device}, needed both on the cpu: move them there"
         )
+    if x.layout != torch.strided or x.is_nested:
+        kind = "nested" if x.is_nested else f"laid out as {x.layout}"
+        raise KernelError(f"{name} is {kind}, needed a dense tensor: convert it, as with {name}.to_dense()")
+
+
+def check_state(hx: object) -> None:
+    """Refuse what is no pair of a hidden state and a cell state.
+
+    Raises
+    ------
+    ArgumentError
+        It is something else.
+
+    Examples
+    --------
+    >>> check_state((torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
+    """
+    if not (isinstance(hx, (tuple, list)) and len(hx) == 2):
+        given = f"a tensor of shape {tuple(hx.shape)}" if isinstance(hx, Tensor) else f"a {type(hx).__name__}"
+        if isinstance(hx, (tuple, list)):
+            given += f" of {len(hx)}"
+        raise ArgumentError(f"hx is {given}, needed a pair (h_0, c_0), or None for zeros: pass both states")
 
 
 def check_shape(name: str, x: Tensor, **axes: int) -> None:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.errors import ShapeError
-from gatewise.nn.checks import check_numbers, check_shape
-from gatewise.nn.function import Stack, lstm_function
+from gatewise.nn.checks import check_numbers, check_shape, check_state
+from gatewise.nn.operators import lstm
 
 
 class LSTM(nn.RNNBase):
@@ -118,8 +118,10 @@ class LSTM(nn.RNNBase):
             An axis has a wrong size, or there is no step.
         DtypeError
             The input or the state is not of the weights' dtype.
+        ArgumentError
+            `hx` is no pair.
         KernelError
-            A tensor is not on the CPU.
+            A tensor is not on the CPU, or not dense.
         """
         directions = 2 if self.bidirectional else 1
         weights = self._weights()
@@ -131,6 +133,7 @@ class LSTM(nn.RNNBase):
         if hx is None:
             h_0 = c_0 = None
         else:
+            check_state(hx)
             h_0, c_0 = hx
             batch = x.size(0 if self.batch_first else 1)
             sizes = {"L·D": self.num_layers * directions, "B": batch, "H": self.hidden_size}
@@ -145,8 +148,7 @@ class LSTM(nn.RNNBase):
         if self.dropout and self.training and self.num_layers > 1:
             output, h_n, c_n = self._layer_by_layer(x, h_0, c_0, directions, weights)
         else:
-            stack = Stack(self.num_layers, directions, self.bias, self.batch_first)
-            output, h_n, c_n = lstm_function(x, h_0, c_0, stack, weights)
+            output, h_n, c_n = lstm(x, h_0, c_0, weights, self.num_layers, self.bidirectional, self.batch_first)
         if not batched:
             return output.squeeze(0 if self.batch_first else 1), (h_n.squeeze(1), c_n.squeeze(1))
         return output, (h_n, c_n)
@@ -180,12 +182,14 @@ class LSTM(nn.RNNBase):
         for layer in range(self.num_layers):
             last = layer == self.num_layers - 1
             number = slice(layer * directions, (layer + 1) * directions)
-            x, h_n, c_n = lstm_function(
+            x, h_n, c_n = lstm(
                 x,
                 None if h_0 is None else h_0[number],
                 None if c_0 is None else c_0[number],
-                Stack(1, directions, self.bias, batch_first=False),
                 weights[layer * per_layer : (layer + 1) * per_layer],
+                1,
+                self.bidirectional,
+                False,
             )
             if not last:
                 x = nn.functional.dropout(x, self.dropout, training=True)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import RandomSampler
 
 from gatewise.errors import GatewiseError
 from gatewise.train.metrics import correct_by_argmax
@@ -250,6 +251,29 @@ def predict(model: nn.Module, inputs: Tensor, batch_size: int) -> Tensor:
         return torch.cat([model(batch) for batch in torch.split(inputs, batch_size)])
 
 
+def shuffled(count: int, generator: torch.Generator) -> Tensor:
+    """The places 0 to count - 1 in the order in which an epoch of torch's shuffling DataLoader takes them.
+
+    Parameters
+    ----------
+    count : int
+        Samples.
+    generator : Generator
+        Draws the order, and goes on as a DataLoader's own does.
+
+    Returns
+    -------
+    integer tensor, shape (count,)
+
+    Examples
+    --------
+    >>> shuffled(5, torch.Generator().manual_seed(0)).sort().values
+    tensor([0, 1, 2, 3, 4])
+    """
+    torch.empty((), dtype=torch.int64).random_(generator=generator)  # a DataLoader's seed for its worker processes
+    return torch.tensor(list(RandomSampler(range(count), generator=generator)))
+
+
 def fit(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -269,7 +293,9 @@ def fit(
     """Train, and evaluate the other splits after each epoch.
 
     The order of the samples and the draws of `augment` come from generators of their own, each from the seed
-    alone: whatever else draws random numbers, such as another model's dropout, does not change them.
+    alone: whatever else draws random numbers, such as another model's dropout, does not change them. The batches
+    are those of ``DataLoader(..., shuffle=True, generator=torch.Generator().manual_seed(seed))``, so that a plain
+    torch script with the same seed sees the same ones.
 
     Parameters
     ----------
@@ -322,7 +348,7 @@ def fit(
     history = []
     for number in range(1, epochs + 1):
         running = Pass(len(train), "train", number, first_step=(number - 1) * steps)
-        places = torch.randperm(len(train), generator=order)
+        places = shuffled(len(train), order)
         score = train_epoch(
             model,
             optimizer,

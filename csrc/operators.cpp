@@ -1,0 +1,463 @@
+// The LSTM as torch operators: all layers and directions in one call, differentiated in C++.
+//
+//   gatewise::lstm            the values alone, and what the modules call; autograd sends it to the next two
+//   gatewise::lstm_training   the values and what backward needs
+//   gatewise::lstm_backward   the gradients
+//
+// The only file that knows torch's C++. A training step of a small network takes a tenth of a millisecond, and a
+// Python autograd.Function alone takes most of that: this is why it is worth compiling against torch.
+//
+// The weights are one list: weight_ih, weight_hh and, where there are biases, bias_ih and bias_hh of layer 0 forward,
+// then of layer 0 reverse if bidirectional, then of layer 1, and so on, as torch orders them.
+#include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <c10/core/impl/TorchDispatchModeTLS.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "kernels.hpp"
+
+namespace {
+
+using at::Tensor;
+using at::TensorList;
+using OptionalTensor = std::optional<Tensor>;
+using Three = std::tuple<Tensor, Tensor, Tensor>;
+using ThreeAndKept = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
+
+// ------------------------------------------------------------------------------------------- sizes, checks
+
+bool is(const OptionalTensor& x) { return x.has_value() && x->defined(); }
+
+// How many operands a call has, and how large they are.
+struct Network {
+  int64_t layers, directions;
+  int64_t per_direction;  // weights of a layer's direction: 2, or 4 with biases
+  bool batch_first;
+  int64_t T, B, I, H;
+
+  Network(const Tensor& input, TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first)
+      : layers(num_layers), directions(bidirectional ? 2 : 1), batch_first(batch_first) {
+    TORCH_CHECK(input.dim() == 3, "input has shape ", input.sizes(), ", needed three axes: time, batch and input");
+    TORCH_CHECK(layers > 0, "num_layers is ", layers, ", needed at least 1");
+    const int64_t count = static_cast<int64_t>(weights.size());
+    per_direction = count / (layers * directions);
+    TORCH_CHECK((per_direction == 2 || per_direction == 4) && count == per_direction * layers * directions,
+                "there are ", count, " weights, needed 2 or (with biases) 4 for each of ", layers, " layers and ",
+                directions, " directions");
+    T = input.size(batch_first ? 1 : 0);
+    B = input.size(batch_first ? 0 : 1);
+    I = input.size(2);
+    TORCH_CHECK(T > 0, "input has shape ", input.sizes(), ", needed at least one step");
+    H = weights[1].dim() == 2 ? weights[1].size(1) : 0;
+    check(weights, input);
+  }
+
+  int64_t input_size(int64_t layer) const { return layer ? directions * H : I; }
+
+  // The core reads as far as these sizes say: nothing may be smaller.
+  void check(TensorList weights, const Tensor& input) const {
+    static constexpr const char* kNames[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"};
+    check_numbers("input", input, input);
+    for (size_t j = 0; j < weights.size(); ++j) {
+      const int64_t number = static_cast<int64_t>(j) / per_direction, kind = static_cast<int64_t>(j) % per_direction;
+      const int64_t needed[2] = {4 * H, kind == 0 ? input_size(number / directions) : H};
+      const at::IntArrayRef shape(needed, kind < 2 ? 2 : 1);
+      const auto name = [&] {
+        return std::string(kNames[kind]) + "_l" + std::to_string(number / directions) +
+               (number % directions ? "_reverse" : "");
+      };
+      TORCH_CHECK(weights[j].sizes() == shape, name(), " has shape ", weights[j].sizes(), ", needed ", shape);
+      if (weights[j].scalar_type() != input.scalar_type() || !weights[j].is_cpu() ||
+          weights[j].layout() != at::kStrided)
+        check_numbers(name(), weights[j], input);
+    }
+  }
+
+  static void check_numbers(const std::string& name, const Tensor& x, const Tensor& input) {
+    TORCH_CHECK(x.is_cpu() && x.layout() == at::kStrided, name, " is on ", x.device(), " with layout ", x.layout(),
+                ", needed a strided tensor on the cpu");
+    TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, name, " is ", x.scalar_type(),
+                ", needed float32 or float64");
+    TORCH_CHECK(x.scalar_type() == input.scalar_type(), name, " is ", x.scalar_type(), " and the input ",
+                input.scalar_type(), ": convert one of them");
+  }
+
+  void check_state(const char* name, const OptionalTensor& state, const Tensor& input) const {
+    if (!is(state)) return;
+    const int64_t needed[3] = {layers * directions, B, H};
+    TORCH_CHECK(state->sizes() == at::IntArrayRef(needed, 3), name, " has shape ", state->sizes(), ", needed ",
+                at::IntArrayRef(needed, 3));
+    check_numbers(name, *state, input);
+  }
+
+  // Layers speak (T, B, ·) to one another: the order in which torch draws dropout's masks.
+  bool output_batch_first(int64_t layer) const { return batch_first && layer == layers - 1; }
+  bool input_batch_first(int64_t layer) const { return batch_first && layer == 0; }
+  Tensor new_sequence(bool batch_first, int64_t width, const at::TensorOptions& options) const {
+    return batch_first ? at::empty({B, T, width}, options) : at::empty({T, B, width}, options);
+  }
+};
+
+// ------------------------------------------------------------------------------------------------- memory
+
+// Memory to compute in, one piece a thread, kept from call to call and grown as needed.
+void* scratch(int64_t bytes) {
+  struct Free {
+    void operator()(void* memory) const { std::free(memory); }
+  };
+  thread_local std::unique_ptr<void, Free> memory;
+  thread_local int64_t size = 0;
+  if (size < bytes) {
+    memory.reset();
+    size = (bytes + 63) / 64 * 64;
+    memory.reset(std::aligned_alloc(64, size));
+    if (!memory) {
+      size = 0;
+      TORCH_CHECK_WITH(OutOfMemoryError, false, "no memory for ", bytes, " bytes of scratch");
+    }
+  }
+  return memory.get();
+}
+
+// The core reads numbers of the last axis side by side; any strides of the others will do.
+Tensor rows_contiguous(const Tensor& x) {
+  return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous();
+}
+
+OptionalTensor contiguous(const OptionalTensor& x) { return is(x) ? OptionalTensor(x->contiguous()) : std::nullopt; }
+
+std::vector<Tensor> contiguous(TensorList weights) {
+  std::vector<Tensor> all;
+  all.reserve(weights.size());
+  for (const Tensor& weight : weights) all.push_back(weight.contiguous());
+  return all;
+}
+
+template <class Number>
+Number* data(const Tensor& x, int64_t offset = 0) {
+  return x.defined() ? x.mutable_data_ptr<std::remove_const_t<Number>>() + offset : nullptr;
+}
+
+template <class Number>
+const Number* data(const OptionalTensor& x, int64_t offset = 0) {
+  return is(x) ? x->const_data_ptr<Number>() + offset : nullptr;
+}
+
+// Where the first step of the first row stands, and how far apart steps and rows are.
+template <class Number>
+struct Sequence {
+  Number* at;
+  int64_t step, row;
+};
+
+// A tensor of sequences as one direction walks through it, from `offset` on along its last axis.
+template <class Number>
+Sequence<Number> sequence(const Tensor& x, bool batch_first, int64_t T, int64_t direction, int64_t offset = 0) {
+  if (!x.defined()) return {nullptr, 0, 0};
+  const int64_t step = x.stride(batch_first ? 1 : 0), row = x.stride(batch_first ? 0 : 1);
+  Number* at = data<Number>(x, offset);
+  return direction == 0 ? Sequence<Number>{at, step, row} : Sequence<Number>{at + (T - 1) * step, -step, row};
+}
+
+// ------------------------------------------------------------------------------------------------ forward
+
+// What the core has in one place for both number types.
+template <class Number>
+struct Core {
+  static gatewise::Plan plan(const gatewise::Sizes& sizes, bool training) {
+    if constexpr (sizeof(Number) == 4) return gatewise::kernels().plan_float(sizes, training);
+    else return gatewise::kernels().plan_double(sizes, training);
+  }
+  static void forward(const gatewise::ForwardCall<Number>& call) {
+    if constexpr (sizeof(Number) == 4) gatewise::kernels().forward_float(call);
+    else gatewise::kernels().forward_double(call);
+  }
+  static void backward(const gatewise::BackwardCall<Number>& call) {
+    if constexpr (sizeof(Number) == 4) gatewise::kernels().backward_float(call);
+    else gatewise::kernels().backward_double(call);
+  }
+};
+
+// `kept` receives the outputs of all layers but the last, then the gates and cells of each layer and direction.
+template <class Number>
+Three forward(const Network& net, const Tensor& input, const OptionalTensor& initial_h, const OptionalTensor& initial_c,
+              TensorList given_weights, std::vector<Tensor>* kept) {
+  const auto options = input.options();
+  const bool training = kept != nullptr;
+  const OptionalTensor h_0 = contiguous(initial_h), c_0 = contiguous(initial_c);
+  const std::vector<Tensor> weights = contiguous(given_weights);
+  const bool bias = net.per_direction == 4;
+  const Tensor h_n = at::empty({net.layers * net.directions, net.B, net.H}, options), c_n = at::empty_like(h_n);
+  std::vector<Tensor> gates_kept;
+  Tensor x = rows_contiguous(input), gates;
+  for (int64_t layer = 0; layer < net.layers; ++layer) {
+    const gatewise::Sizes sizes = {net.T, net.B, net.input_size(layer), net.H, at::get_num_threads()};
+    const gatewise::Plan plan = Core<Number>::plan(sizes, training);
+    const bool out_batch_first = net.output_batch_first(layer);
+    const Tensor output = net.new_sequence(out_batch_first, net.directions * net.H, options);
+    for (int64_t direction = 0; direction < net.directions; ++direction) {
+      const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
+      const int64_t state = number * net.B * net.H;
+      if (training || !gates.defined() || gates.numel() < plan.gates + plan.cells)
+        gates = at::empty({plan.gates + plan.cells}, options);
+      if (training) gates_kept.push_back(gates);
+      if (net.B == 0) continue;
+      const auto from = sequence<const Number>(x, net.input_batch_first(layer), net.T, direction);
+      const auto to = sequence<Number>(output, out_batch_first, net.T, direction, direction * net.H);
+      Core<Number>::forward({sizes, training, from.at, from.step, from.row, data<Number>(h_0, state),
+                             data<Number>(c_0, state), data<const Number>(weights[first]),
+                             data<const Number>(weights[first + 1]),
+                             bias ? data<const Number>(weights[first + 2]) : nullptr,
+                             bias ? data<const Number>(weights[first + 3]) : nullptr, to.at, to.step, to.row,
+                             data<Number>(h_n, state), data<Number>(c_n, state), data<Number>(gates),
+                             data<Number>(gates, plan.gates),
+                             static_cast<Number*>(scratch(plan.forward_scratch * sizeof(Number)))});
+    }
+    x = output;
+    if (training && layer < net.layers - 1) kept->push_back(output);
+  }
+  if (training) kept->insert(kept->end(), gates_kept.begin(), gates_kept.end());
+  return {x, h_n, c_n};
+}
+
+Three forward_of_any_number(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
+                            TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first,
+                            std::vector<Tensor>* kept) {
+  const Network net(input, weights, num_layers, bidirectional, batch_first);
+  net.check_state("h_0", h_0, input);
+  net.check_state("c_0", c_0, input);
+  return input.scalar_type() == at::kFloat ? forward<float>(net, input, h_0, c_0, weights, kept)
+                                           : forward<double>(net, input, h_0, c_0, weights, kept);
+}
+
+Three lstm(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
+           int64_t num_layers, bool bidirectional, bool batch_first) {
+  return forward_of_any_number(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, nullptr);
+}
+
+ThreeAndKept lstm_training(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
+                           TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first) {
+  std::vector<Tensor> kept;
+  auto [output, h_n, c_n] =
+      forward_of_any_number(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, &kept);
+  return {output, h_n, c_n, kept};
+}
+
+// ----------------------------------------------------------------------------------------------- backward
+
+// Gradients of input, h_0, c_0 and each weight, those that are not wanted undefined. The gates among `kept` are turned
+// into their gradients where they stand if `in_place`.
+template <class Number>
+std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_output, const OptionalTensor& from_h_n,
+                             const OptionalTensor& from_c_n, const Tensor& input, const OptionalTensor& initial_h,
+                             const OptionalTensor& initial_c, TensorList given_weights, const Tensor& output,
+                             TensorList kept, at::ArrayRef<bool> wanted, bool in_place) {
+  const auto options = input.options();
+  std::vector<Tensor> d(3 + given_weights.size());
+  if (net.B == 0) {  // nothing to sum
+    const auto zeros = [&](size_t j, const Tensor& of) {
+      if (wanted[j] && of.defined()) d[j] = at::zeros(of.sizes(), options);
+    };
+    zeros(0, input);
+    zeros(1, initial_h.value_or(Tensor()));
+    zeros(2, initial_c.value_or(Tensor()));
+    for (size_t j = 0; j < given_weights.size(); ++j) zeros(3 + j, given_weights[j]);
+    return d;
+  }
+  const OptionalTensor h_0 = contiguous(initial_h), d_h_n = contiguous(from_h_n), d_c_n = contiguous(from_c_n);
+  const std::vector<Tensor> weights = contiguous(given_weights);
+  for (size_t j = 0; j < weights.size(); ++j)
+    if (wanted[3 + j]) d[3 + j] = at::empty(weights[j].sizes(), options);
+  if (wanted[1] && is(initial_h)) d[1] = at::empty(initial_h->sizes(), options);
+  if (wanted[2] && is(initial_c)) d[2] = at::empty(initial_c->sizes(), options);
+  // Below the first layer of which anything is wanted there is nothing to do.
+  const int64_t per_layer = net.directions * net.per_direction;
+  int64_t last_layer = 0;
+  if (!wanted[0] && !d[1].defined() && !d[2].defined())
+    while (last_layer < net.layers - 1 && std::none_of(&wanted[3 + last_layer * per_layer],
+                                                       &wanted[3 + last_layer * per_layer] + per_layer,
+                                                       [](bool want) { return want; }))
+      ++last_layer;
+
+  Tensor d_output = is(from_output) ? rows_contiguous(*from_output) : Tensor(), d_a;
+  for (int64_t layer = net.layers - 1; layer >= last_layer; --layer) {
+    const Tensor x = layer ? kept[layer - 1] : rows_contiguous(input);
+    const Tensor& h = layer == net.layers - 1 ? output : kept[layer];
+    const bool in_batch_first = net.input_batch_first(layer), out_batch_first = net.output_batch_first(layer);
+    const gatewise::Sizes sizes = {net.T, net.B, net.input_size(layer), net.H, at::get_num_threads()};
+    const gatewise::Plan plan = Core<Number>::plan(sizes, true);
+    Tensor d_x;
+    if (layer > last_layer || wanted[0]) d_x = net.new_sequence(in_batch_first, net.input_size(layer), options);
+    for (int64_t direction = 0; direction < net.directions; ++direction) {
+      const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
+      const int64_t state = number * net.B * net.H, offset = direction * net.H;
+      const Tensor& gates = kept[net.layers - 1 + number];
+      if (!in_place && !d_a.defined()) d_a = at::empty({plan.gates}, options);
+      const auto from_x = sequence<const Number>(x, in_batch_first, net.T, direction);
+      const auto from_h = sequence<const Number>(h, out_batch_first, net.T, direction, offset);
+      const auto from_d_h = sequence<const Number>(d_output, out_batch_first, net.T, direction, offset);
+      const auto to_d_x = sequence<Number>(d_x, in_batch_first, net.T, direction);
+      // Both biases have the same gradient, and each gets memory of its own: both may keep it as .grad.
+      Tensor* const biases = net.per_direction == 4 ? &d[3 + first + 2] : nullptr;
+      const Tensor d_bias = !biases ? Tensor() : biases[0].defined() ? biases[0] : biases[1];
+      Core<Number>::backward(
+          {sizes, from_x.at, from_x.step, from_x.row, data<Number>(h_0, state), data<const Number>(weights[first]),
+           data<const Number>(weights[first + 1]), from_h.at, from_h.step, from_h.row,
+           data<const Number>(gates, plan.gates), data<const Number>(gates), data<Number>(in_place ? gates : d_a),
+           from_d_h.at, from_d_h.step, from_d_h.row, data<Number>(d_h_n, state), data<Number>(d_c_n, state), to_d_x.at,
+           to_d_x.step, to_d_x.row, direction == 1, data<Number>(d[1], state), data<Number>(d[2], state),
+           data<Number>(d[3 + first]), data<Number>(d[3 + first + 1]), data<Number>(d_bias),
+           static_cast<Number*>(scratch(plan.backward_scratch * sizeof(Number)))});
+      if (biases && biases[0].defined() && biases[1].defined()) biases[1].copy_(biases[0]);
+    }
+    d_output = d_x;
+  }
+  if (wanted[0]) d[0] = d_output;
+  return d;
+}
+
+std::vector<Tensor> backward_of_any_number(const OptionalTensor& d_output, const OptionalTensor& d_h_n,
+                                           const OptionalTensor& d_c_n, const Tensor& input, const OptionalTensor& h_0,
+                                           const OptionalTensor& c_0, TensorList weights, const Tensor& output,
+                                           TensorList kept, int64_t num_layers, bool bidirectional, bool batch_first,
+                                           at::ArrayRef<bool> wanted, bool in_place) {
+  const Network net(input, weights, num_layers, bidirectional, batch_first);
+  return input.scalar_type() == at::kFloat
+             ? backward<float>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted, in_place)
+             : backward<double>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted, in_place);
+}
+
+// Changes none of its arguments, as compilers expect of an operator. What is not wanted comes back without elements.
+std::vector<Tensor> lstm_backward(const OptionalTensor& d_output, const OptionalTensor& d_h_n,
+                                  const OptionalTensor& d_c_n, const Tensor& input, const OptionalTensor& h_0,
+                                  const OptionalTensor& c_0, TensorList weights, const Tensor& output, TensorList kept,
+                                  int64_t num_layers, bool bidirectional, bool batch_first,
+                                  const c10::List<bool>& wanted) {
+  const c10::SmallVector<bool, 16> flags(wanted.begin(), wanted.end());
+  std::vector<Tensor> d = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept,
+                                                 num_layers, bidirectional, batch_first,
+                                                 at::ArrayRef<bool>(flags.data(), flags.size()), false);
+  for (Tensor& gradient : d)
+    if (!gradient.defined()) gradient = at::empty({0}, input.options());
+  return d;
+}
+
+// ----------------------------------------------------------------------------------------------- autograd
+
+template <class Signature>
+c10::TypedOperatorHandle<Signature> operator_named(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
+  static std::vector<Tensor> forward(torch::autograd::AutogradContext* ctx, const Tensor& input,
+                                     const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
+                                     int64_t num_layers, bool bidirectional, bool batch_first) {
+    static const auto op = operator_named<decltype(lstm_training)>("gatewise::lstm_training");
+    at::AutoDispatchBelowADInplaceOrView below;
+    auto [output, h_n, c_n, kept] = op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
+    std::vector<Tensor> saved = {input, h_0.value_or(Tensor()), c_0.value_or(Tensor()), output};
+    saved.insert(saved.end(), weights.begin(), weights.end());
+    saved.insert(saved.end(), kept.begin(), kept.end());
+    ctx->save_for_backward(std::move(saved));
+    ctx->set_materialize_grads(false);
+    ctx->saved_data["weights"] = static_cast<int64_t>(weights.size());
+    ctx->saved_data["num_layers"] = num_layers;
+    ctx->saved_data["bidirectional"] = bidirectional;
+    ctx->saved_data["batch_first"] = batch_first;
+    return {output, h_n, c_n};
+  }
+
+  static std::vector<Tensor> backward(torch::autograd::AutogradContext* ctx, const std::vector<Tensor>& d) {
+    const std::vector<Tensor> saved = ctx->get_saved_variables();
+    const int64_t count = ctx->saved_data["weights"].toInt(), num_layers = ctx->saved_data["num_layers"].toInt();
+    const bool bidirectional = ctx->saved_data["bidirectional"].toBool();
+    const bool batch_first = ctx->saved_data["batch_first"].toBool();
+    const Tensor &input = saved[0], &output = saved[3];
+    const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
+    const OptionalTensor h_0 = given(saved[1]), c_0 = given(saved[2]);
+    const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
+    const TensorList weights(saved.data() + 4, count);
+    std::vector<Tensor> kept(saved.begin() + 4 + count, saved.end());
+
+    // autograd counts the tensors that it was given, these say which of them it asks for.
+    c10::SmallVector<bool, 16> wanted(3 + count, false);
+    int64_t edge = 0;
+    for (int64_t j = 0; j < 3 + count; ++j)
+      if (j == 0 || j > 2 || saved[j].defined()) wanted[j] = ctx->needs_input_grad(edge++);
+
+    // Where gradients of gradients are asked for, or someone watches or traces the operators, the gates stay as they
+    // are. Otherwise they are overwritten; a graph that was retained and goes backward again computes them anew.
+    if (ctx->saved_data.count("used")) kept = again(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
+    std::vector<Tensor> gradients;
+    if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() ||
+        kept.back().key_set().has(c10::DispatchKey::Python)) {
+      static const auto op = operator_named<decltype(lstm_backward)>("gatewise::lstm_backward");
+      c10::List<bool> asked;
+      for (const bool want : wanted) asked.push_back(want);
+      gradients = op.call(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, num_layers, bidirectional,
+                          batch_first, asked);
+      for (size_t j = 0; j < gradients.size(); ++j)
+        if (!wanted[j]) gradients[j] = Tensor();
+    } else {
+      ctx->saved_data["used"] = true;
+      gradients = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, num_layers,
+                                         bidirectional, batch_first, at::ArrayRef<bool>(wanted.data(), wanted.size()), true);
+    }
+    gradients.resize(gradients.size() + 3);  // of num_layers, bidirectional, batch_first: none
+    return gradients;
+  }
+
+  static std::vector<Tensor> again(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
+                                   TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first) {
+    static const auto op = operator_named<decltype(lstm_training)>("gatewise::lstm_training");
+    at::AutoDispatchBelowADInplaceOrView below;
+    return std::get<3>(op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first));
+  }
+};
+
+Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
+                    int64_t num_layers, bool bidirectional, bool batch_first) {
+  const auto differentiable = [](const OptionalTensor& x) { return is(x) && x->requires_grad(); };
+  if (at::GradMode::is_enabled() &&
+      (input.requires_grad() || differentiable(h_0) || differentiable(c_0) ||
+       std::any_of(weights.begin(), weights.end(), [](const Tensor& w) { return w.requires_grad(); }))) {
+    const std::vector<Tensor> results =
+        LSTMFunction::apply(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
+    return {results[0], results[1], results[2]};
+  }
+  static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
+  at::AutoDispatchBelowADInplaceOrView below;
+  return op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
+}
+
+}  // namespace
+
+TORCH_LIBRARY(gatewise, m) {
+  m.def(
+      "lstm(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
+      "bool batch_first) -> (Tensor output, Tensor h_n, Tensor c_n)");
+  m.def(
+      "lstm_training(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
+      "bool batch_first) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor[] kept)");
+  m.def(
+      "lstm_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor input, Tensor? h_0, Tensor? c_0, "
+      "Tensor[] weights, Tensor output, Tensor[] kept, int num_layers, bool bidirectional, bool batch_first, "
+      "bool[] wanted) -> Tensor[]");
+}
+
+TORCH_LIBRARY_IMPL(gatewise, CPU, m) {
+  m.impl("lstm", lstm);
+  m.impl("lstm_training", lstm_training);
+  m.impl("lstm_backward", lstm_backward);
+}
+
+TORCH_LIBRARY_IMPL(gatewise, Autograd, m) { m.impl("lstm", lstm_autograd); }
