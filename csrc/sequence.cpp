@@ -241,11 +241,11 @@ struct Backward {
           return d_h;
         },
         [&]<int M>(int64_t first_b, int64_t first_u, const Vec<Real>(&d_h)[M][N]) {
-          Vec<Real> tanh_c[M][N];
-#pragma GCC unroll 2
-          for (int m = 0; m < M; ++m)
-            for (int n = 0; n < N; ++n)
-              tanh_c[m][n] = tanh<Real>(load(c_before(t + 1, first_b + m) + (first_u + n) * kLanes<Real>));
+          Vec<Real> tanh_c[N][M];
+          for (int n = 0; n < N; ++n) {
+            each<M>([&](int m) { tanh_c[n][m] = load(c_before(t + 1, first_b + m) + (first_u + n) * kLanes<Real>); });
+            tanh<Real, M>(tanh_c[n]);
+          }
 #pragma GCC unroll 1
           for (int m = 0; m < M; ++m)
 #pragma GCC unroll 1
@@ -253,7 +253,7 @@ struct Backward {
               const int64_t b = first_b + m, unit = (first_u + n) * kLanes<Real>;
               Real* d_c = scratch.d_c + b * layout.padded + unit;
               Gates<Real> gate = load_gates(gates(t, b) + 4 * unit);
-              store(d_c, step_backward<Real>(gate, load(c_before(t, b) + unit), tanh_c[m][n], d_h[m][n], load(d_c)));
+              store(d_c, step_backward<Real>(gate, load(c_before(t, b) + unit), tanh_c[n][m], d_h[m][n], load(d_c)));
               store_gates<Real>(d_a(t, b) + 4 * unit, gate);
             }
         });
@@ -430,9 +430,13 @@ Plan plan(const Sizes& sizes, bool training) {
           BackwardScratch<Real>(layout, nullptr).size};
 }
 
-template <class Real, Vec<Real> (*function)(Vec<Real>)>
+template <class Real, void (*function)(Vec<Real> (&)[1])>
 void map(const Real* x, Real* y, int64_t n) {
-  for (int64_t j = 0; j < n; j += kLanes<Real>) store_first(y + j, function(load_first(x + j, n - j)), n - j);
+  for (int64_t j = 0; j < n; j += kLanes<Real>) {
+    Vec<Real> v[] = {load_first(x + j, n - j)};
+    function(v);
+    store_first(y + j, v[0], n - j);
+  }
 }
 
 bool supported() {
@@ -460,9 +464,9 @@ const Kernels table = {GATEWISE_STRING(GATEWISE_ISA),
                        forward<double>,
                        backward<float>,
                        backward<double>,
-                       map<float, sigmoid<float>>,
-                       map<double, sigmoid<double>>,
-                       map<float, tanh<float>>,
-                       map<double, tanh<double>>};
+                       map<float, sigmoid<float, 1>>,
+                       map<double, sigmoid<double, 1>>,
+                       map<float, tanh<float, 1>>,
+                       map<double, tanh<double, 1>>};
 
 }  // namespace gatewise::GATEWISE_ISA

@@ -31,16 +31,19 @@ GATEWISE_INLINE void store_gates(Real* to, const Gates<Real>& a) {
 // h_t.
 template <class Real, int M>
 GATEWISE_INLINE void step(Gates<Real> (&a)[M], const Vec<Real> (&c_prev)[M], Vec<Real> (&c)[M], Vec<Real> (&h)[M]) {
+  Vec<Real> g[M];
+  each<M>([&](int m) { g[m] = a[m].g; });
+  tanh<Real, M>(g);                                        // (1.4)
 #pragma GCC unroll 1
   for (int m = 0; m < M; ++m) {
-    a[m].i = sigmoid<Real>(a[m].i);                          // (1.2)
-    a[m].f = sigmoid<Real>(a[m].f);                          // (1.3)
-    a[m].g = tanh<Real>(a[m].g);                             // (1.4)
-    a[m].o = sigmoid<Real>(a[m].o);                          // (1.5)
-    c[m] = fma(a[m].f, c_prev[m], a[m].i * a[m].g);          // (1.6)
+    Vec<Real> gate[] = {a[m].i, a[m].f, a[m].o};
+    sigmoid<Real, 3>(gate);                                // (1.2), (1.3), (1.5)
+    a[m] = {gate[0], gate[1], g[m], gate[2]};
+    c[m] = fma(a[m].f, c_prev[m], a[m].i * a[m].g);        // (1.6)
+    h[m] = c[m];
   }
-#pragma GCC unroll 8
-  for (int m = 0; m < M; ++m) h[m] = a[m].o * tanh<Real>(c[m]);  // (1.7)
+  tanh<Real, M>(h);
+  each<M>([&](int m) { h[m] = a[m].o * h[m]; });           // (1.7)
 }
 
 // Turns the activated gates into d_a in place; d_c comes in as what step t + 1 sent back and is returned as what

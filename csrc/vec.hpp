@@ -118,10 +118,54 @@ GATEWISE_INLINE Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
 #endif
 }
 
-// yes where the mask is set, no elsewhere.
-template <class V, class M>
-GATEWISE_INLINE V select(M mask, V yes, V no) {
-  return mask ? yes : no;
+// x, or the limit where x is below (above) it; a NaN stays. x86 has one instruction for it that returns its second
+// operand for a NaN, and the compiler may not choose it by itself.
+GATEWISE_INLINE Vec<float> at_least(Vec<float> limit, Vec<float> x) {
+#if defined(__AVX512F__)
+  return _mm512_max_ps(limit, x);
+#elif defined(__AVX2__)
+  return _mm256_max_ps(limit, x);
+#elif defined(__x86_64__)
+  return _mm_max_ps(limit, x);
+#else
+  return x < limit ? limit : x;
+#endif
+}
+
+GATEWISE_INLINE Vec<double> at_least(Vec<double> limit, Vec<double> x) {
+#if defined(__AVX512F__)
+  return _mm512_max_pd(limit, x);
+#elif defined(__AVX2__)
+  return _mm256_max_pd(limit, x);
+#elif defined(__x86_64__)
+  return _mm_max_pd(limit, x);
+#else
+  return x < limit ? limit : x;
+#endif
+}
+
+GATEWISE_INLINE Vec<float> at_most(Vec<float> limit, Vec<float> x) {
+#if defined(__AVX512F__)
+  return _mm512_min_ps(limit, x);
+#elif defined(__AVX2__)
+  return _mm256_min_ps(limit, x);
+#elif defined(__x86_64__)
+  return _mm_min_ps(limit, x);
+#else
+  return x > limit ? limit : x;
+#endif
+}
+
+GATEWISE_INLINE Vec<double> at_most(Vec<double> limit, Vec<double> x) {
+#if defined(__AVX512F__)
+  return _mm512_min_pd(limit, x);
+#elif defined(__AVX2__)
+  return _mm256_min_pd(limit, x);
+#elif defined(__x86_64__)
+  return _mm_min_pd(limit, x);
+#else
+  return x > limit ? limit : x;
+#endif
 }
 
 // The bits of a vector as another type of the same size.

@@ -295,7 +295,7 @@ def test_the_operators_keep_what_they_promise_to_torch():
     torch.library.opcheck(
         torch.ops.gatewise.lstm_training.default, forward, test_utils=["test_schema", "test_faketensor"]
     )
-    output, h_n, c_n, kept = torch.ops.gatewise.lstm_training(*forward)
+    output, h_n, _, kept = torch.ops.gatewise.lstm_training(*forward)
     backward = (
         torch.randn_like(output),
         h_n,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -123,45 +123,56 @@ class LSTM(nn.RNNBase):
         KernelError
             A tensor is not on the CPU, or not dense.
         """
-        directions = 2 if self.bidirectional else 1
         weights = self._weights()
-        check_numbers("input", input, weights[0])
-        if input.dim() not in (2, 3) or input.size(-1) != self.input_size or 0 in input.shape[:2]:
-            self._check_input(input)
-        batched = input.dim() == 3
-        x = input if batched else input.unsqueeze(0 if self.batch_first else 1)
         if hx is None:
             h_0 = c_0 = None
         else:
             check_state(hx)
             h_0, c_0 = hx
-            batch = x.size(0 if self.batch_first else 1)
-            sizes = {"L·D": self.num_layers * directions, "B": batch, "H": self.hidden_size}
-            if not batched:
-                del sizes["B"]
-            for name, state in (("h_0", h_0), ("c_0", c_0)):
-                check_numbers(name, state, weights[0])
-                check_shape(name, state, **sizes)
-            if not batched:
-                h_0, c_0 = h_0.unsqueeze(1), c_0.unsqueeze(1)
-
-        if self.dropout and self.training and self.num_layers > 1:
-            output, h_n, c_n = self._layer_by_layer(x, h_0, c_0, directions, weights)
-        else:
-            output, h_n, c_n = lstm(x, h_0, c_0, weights, self.num_layers, self.bidirectional, self.batch_first)
-        if not batched:
-            return output.squeeze(0 if self.batch_first else 1), (h_n.squeeze(1), c_n.squeeze(1))
+        try:
+            if isinstance(input, Tensor) and input.dim() == 2:
+                self._check(input, h_0, c_0, weights)
+                output, h_n, c_n = self._run(
+                    input.unsqueeze(0 if self.batch_first else 1),
+                    None if h_0 is None else h_0.unsqueeze(1),
+                    None if c_0 is None else c_0.unsqueeze(1),
+                    weights,
+                )
+                return output.squeeze(0 if self.batch_first else 1), (h_n.squeeze(1), c_n.squeeze(1))
+            output, h_n, c_n = self._run(input, h_0, c_0, weights)
+        except (RuntimeError, TypeError):
+            # The operator checks all that it needs in no time; in words it is said here.
+            self._check(input, h_0, c_0, weights)
+            raise
         return output, (h_n, c_n)
 
-    def _check_input(self, input: Tensor) -> None:
+    def _run(
+        self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run all layers on (T, B, I), or (B, T, I), and states (L·D, B, H)."""
+        if self.dropout and self.training and self.num_layers > 1:
+            return self._layer_by_layer(x, h_0, c_0, weights)
+        return lstm(x, h_0, c_0, weights, self.num_layers, self.bidirectional, self.batch_first)
+
+    def _check(self, input: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: list[Tensor]) -> None:
+        """Refuse an input or a state that does not fit, naming the axes."""
+        check_numbers("input", input, weights[0])
         axes = ("B", "T", "I") if self.batch_first else ("T", "B", "I")
         if input.dim() not in (2, 3) or input.size(-1) != self.input_size:
             raise ShapeError(
                 f"input has shape {tuple(input.shape)}, needed ({', '.join(axes)}), or (T, I) for a single sequence, "
                 f"with I = {self.input_size} (input_size)"
             )
-        if input.size(axes.index("T") if input.dim() == 3 else 0) == 0:
+        batched = input.dim() == 3
+        if input.size(axes.index("T") if batched else 0) == 0:
             raise ShapeError(f"input has shape {tuple(input.shape)}, needed at least one step along T")
+        sizes = {"L·D": self.num_layers * (2 if self.bidirectional else 1), "H": self.hidden_size}
+        if batched:
+            sizes = {"L·D": sizes["L·D"], "B": input.size(axes.index("B")), "H": self.hidden_size}
+        for name, state in (("h_0", h_0), ("c_0", c_0)):
+            if (h_0, c_0) != (None, None):
+                check_numbers(name, state, weights[0])
+                check_shape(name, state, **sizes)
 
     def _weights(self) -> list[Tensor]:
         """List the weights in torch's order, whatever they are parametrized by."""
@@ -173,9 +184,10 @@ class LSTM(nn.RNNBase):
         ]
 
     def _layer_by_layer(
-        self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, directions: int, weights: Sequence[Tensor]
+        self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: list[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Run the layers one at a time, with dropout between them drawn over (T, B, D·H) as torch draws it."""
+        directions = 2 if self.bidirectional else 1
         per_layer = directions * (4 if self.bias else 2)
         states: list[tuple[Tensor, Tensor]] = []
         x = x.transpose(0, 1) if self.batch_first else x
