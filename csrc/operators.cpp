@@ -15,8 +15,11 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -127,6 +130,90 @@ void* scratch(int64_t bytes) {
   return memory.get();
 }
 
+// What forward keeps for backward is as large as all activations together, and every training step takes as much again.
+// Memory fresh from the system costs more than filling it, so what backward has used is kept for the next step: never
+// more than was in use at one time.
+class Pool {
+ public:
+  static Tensor take(int64_t count, const at::TensorOptions& options) {
+    const int64_t bytes = count * static_cast<int64_t>(options.dtype().itemsize());
+    if (bytes < kWorthwhile) return at::empty({count}, options);
+    const size_t size = rounded(bytes);
+    void* memory = all().reuse(size);
+    if (!memory) memory = std::aligned_alloc(64, size);
+    if (!memory) {
+      all().drop();
+      memory = std::aligned_alloc(64, size);
+    }
+    if (!memory) all().forget(size);
+    TORCH_CHECK_WITH(OutOfMemoryError, memory, "no memory for ", size, " bytes of activations");
+    return at::from_blob(memory, {count}, [size](void* used) { all().give_back(used, size); }, options);
+  }
+
+ private:
+  static constexpr int64_t kWorthwhile = 32 * 1024;
+
+  // Never destroyed: tensors may outlive everything else.
+  static Pool& all() {
+    static Pool* const pool = new Pool;
+    return *pool;
+  }
+
+  // To the next of four sizes between powers of two, so that sequences of nearly the same length share memory. Pages
+  // that are never touched take none.
+  static size_t rounded(int64_t bytes) {
+    size_t step = 64;
+    while (8 * step <= static_cast<size_t>(bytes)) step *= 2;
+    return (static_cast<size_t>(bytes) + step - 1) / step * step;
+  }
+
+  void* reuse(size_t size) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    in_use_ += size;
+    most_ = std::max(most_, in_use_);
+    const auto found = free_.find(size);
+    if (found == free_.end()) {
+      shrink(most_ - std::min(most_, in_use_));
+      return nullptr;
+    }
+    void* memory = found->second;
+    free_.erase(found);
+    held_ -= size;
+    return memory;
+  }
+
+  void give_back(void* memory, size_t size) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    in_use_ -= size;
+    free_.emplace(size, memory);
+    held_ += size;
+    shrink(most_ - std::min(most_, in_use_));
+  }
+
+  void forget(size_t size) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    in_use_ -= size;
+  }
+
+  void drop() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    shrink(0);
+  }
+
+  void shrink(size_t most) {
+    while (held_ > most) {
+      const auto first = free_.begin();
+      held_ -= first->first;
+      std::free(first->second);
+      free_.erase(first);
+    }
+  }
+
+  std::mutex mutex_;
+  std::multimap<size_t, void*> free_;
+  size_t held_ = 0, in_use_ = 0, most_ = 0;
+};
+
 // The core reads numbers of the last axis side by side; any strides of the others will do.
 Tensor rows_contiguous(const Tensor& x) {
   return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous();
@@ -134,11 +221,11 @@ Tensor rows_contiguous(const Tensor& x) {
 
 OptionalTensor contiguous(const OptionalTensor& x) { return is(x) ? OptionalTensor(x->contiguous()) : std::nullopt; }
 
-std::vector<Tensor> contiguous(TensorList weights) {
-  std::vector<Tensor> all;
-  all.reserve(weights.size());
-  for (const Tensor& weight : weights) all.push_back(weight.contiguous());
-  return all;
+// The weights, contiguous; `copies` keeps those that had to be copied for it.
+TensorList contiguous(TensorList weights, std::vector<Tensor>& copies) {
+  if (std::all_of(weights.begin(), weights.end(), [](const Tensor& w) { return w.is_contiguous(); })) return weights;
+  for (const Tensor& weight : weights) copies.push_back(weight.contiguous());
+  return copies;
 }
 
 template <class Number>
@@ -193,7 +280,8 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
   const auto options = input.options();
   const bool training = kept != nullptr;
   const OptionalTensor h_0 = contiguous(initial_h), c_0 = contiguous(initial_c);
-  const std::vector<Tensor> weights = contiguous(given_weights);
+  std::vector<Tensor> copies;
+  const TensorList weights = contiguous(given_weights, copies);
   const bool bias = net.per_direction == 4;
   const Tensor h_n = at::empty({net.layers * net.directions, net.B, net.H}, options), c_n = at::empty_like(h_n);
   std::vector<Tensor> gates_kept;
@@ -207,7 +295,7 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
       const int64_t state = number * net.B * net.H;
       if (training || !gates.defined() || gates.numel() < plan.gates + plan.cells)
-        gates = at::empty({plan.gates + plan.cells}, options);
+        gates = Pool::take(plan.gates + plan.cells, options);
       if (training) gates_kept.push_back(gates);
       if (net.B == 0) continue;
       const auto from = sequence<const Number>(x, net.input_batch_first(layer), net.T, direction);
@@ -273,7 +361,8 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     return d;
   }
   const OptionalTensor h_0 = contiguous(initial_h), d_h_n = contiguous(from_h_n), d_c_n = contiguous(from_c_n);
-  const std::vector<Tensor> weights = contiguous(given_weights);
+  std::vector<Tensor> copies;
+  const TensorList weights = contiguous(given_weights, copies);
   for (size_t j = 0; j < weights.size(); ++j)
     if (wanted[3 + j]) d[3 + j] = at::empty(weights[j].sizes(), options);
   if (wanted[1] && is(initial_h)) d[1] = at::empty(initial_h->sizes(), options);
@@ -300,7 +389,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
       const int64_t state = number * net.B * net.H, offset = direction * net.H;
       const Tensor& gates = kept[net.layers - 1 + number];
-      if (!in_place && !d_a.defined()) d_a = at::empty({plan.gates}, options);
+      if (!in_place && !d_a.defined()) d_a = Pool::take(plan.gates, options);
       const auto from_x = sequence<const Number>(x, in_batch_first, net.T, direction);
       const auto from_h = sequence<const Number>(h, out_batch_first, net.T, direction, offset);
       const auto from_d_h = sequence<const Number>(d_output, out_batch_first, net.T, direction, offset);
@@ -369,18 +458,16 @@ struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
     saved.insert(saved.end(), kept.begin(), kept.end());
     ctx->save_for_backward(std::move(saved));
     ctx->set_materialize_grads(false);
-    ctx->saved_data["weights"] = static_cast<int64_t>(weights.size());
-    ctx->saved_data["num_layers"] = num_layers;
-    ctx->saved_data["bidirectional"] = bidirectional;
-    ctx->saved_data["batch_first"] = batch_first;
+    ctx->saved_data["network"] =
+        std::vector<int64_t>{static_cast<int64_t>(weights.size()), num_layers, bidirectional, batch_first, false};
     return {output, h_n, c_n};
   }
 
   static std::vector<Tensor> backward(torch::autograd::AutogradContext* ctx, const std::vector<Tensor>& d) {
     const std::vector<Tensor> saved = ctx->get_saved_variables();
-    const int64_t count = ctx->saved_data["weights"].toInt(), num_layers = ctx->saved_data["num_layers"].toInt();
-    const bool bidirectional = ctx->saved_data["bidirectional"].toBool();
-    const bool batch_first = ctx->saved_data["batch_first"].toBool();
+    const c10::List<int64_t> network = ctx->saved_data["network"].toIntList();
+    const int64_t count = network[0], num_layers = network[1];
+    const bool bidirectional = network[2], batch_first = network[3], used = network[4];
     const Tensor &input = saved[0], &output = saved[3];
     const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
     const OptionalTensor h_0 = given(saved[1]), c_0 = given(saved[2]);
@@ -396,7 +483,7 @@ struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
 
     // Where gradients of gradients are asked for, or someone watches or traces the operators, the gates stay as they
     // are. Otherwise they are overwritten; a graph that was retained and goes backward again computes them anew.
-    if (ctx->saved_data.count("used")) kept = again(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
+    if (used) kept = again(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
     std::vector<Tensor> gradients;
     if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() ||
         kept.back().key_set().has(c10::DispatchKey::Python)) {
@@ -408,7 +495,7 @@ struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
       for (size_t j = 0; j < gradients.size(); ++j)
         if (!wanted[j]) gradients[j] = Tensor();
     } else {
-      ctx->saved_data["used"] = true;
+      network.set(4, true);
       gradients = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, num_layers,
                                          bidirectional, batch_first, at::ArrayRef<bool>(wanted.data(), wanted.size()), true);
     }
