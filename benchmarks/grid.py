@@ -77,7 +77,7 @@ def validate(peers: dict[str, dict[str, Call]], kind: str, size: tuple[int, ...]
 
 
 def measure(peers: dict[str, Call], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds per call, the peers taking turns of 20 ms at least: a cheap call is one of many, as in a training."""
+    """Milliseconds per call, in turns of at least 20 ms: a cheap call is one of many, as in a training."""
     for call in peers.values():
         call()
     start = time.perf_counter()

@@ -34,6 +34,8 @@ def composite_lstm(
         reverse if `bidirectional`, then of layer 1, and so on.
     num_layers, bidirectional
         L, and whether D is 2.
+    batch_first
+        Whether input and output are (B, T, ·). The states are (L·D, B, H) either way.
 
     Returns
     -------

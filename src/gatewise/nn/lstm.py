@@ -131,7 +131,7 @@ class LSTM(nn.RNNBase):
             h_0, c_0 = hx
         try:
             if isinstance(input, Tensor) and input.dim() == 2:
-                self._check(input, h_0, c_0, weights)
+                self._check(input, hx, weights)
                 output, h_n, c_n = self._run(
                     input.unsqueeze(0 if self.batch_first else 1),
                     None if h_0 is None else h_0.unsqueeze(1),
@@ -142,7 +142,7 @@ class LSTM(nn.RNNBase):
             output, h_n, c_n = self._run(input, h_0, c_0, weights)
         except (RuntimeError, TypeError):
             # The operator checks all that it needs in no time; in words it is said here.
-            self._check(input, h_0, c_0, weights)
+            self._check(input, hx, weights)
             raise
         return output, (h_n, c_n)
 
@@ -154,7 +154,7 @@ class LSTM(nn.RNNBase):
             return self._layer_by_layer(x, h_0, c_0, weights)
         return lstm(x, h_0, c_0, weights, self.num_layers, self.bidirectional, self.batch_first)
 
-    def _check(self, input: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: list[Tensor]) -> None:
+    def _check(self, input: Tensor, hx: tuple[Tensor, Tensor] | None, weights: list[Tensor]) -> None:
         """Refuse an input or a state that does not fit, naming the axes."""
         check_numbers("input", input, weights[0])
         axes = ("B", "T", "I") if self.batch_first else ("T", "B", "I")
@@ -169,10 +169,9 @@ class LSTM(nn.RNNBase):
         sizes = {"L·D": self.num_layers * (2 if self.bidirectional else 1), "H": self.hidden_size}
         if batched:
             sizes = {"L·D": sizes["L·D"], "B": input.size(axes.index("B")), "H": self.hidden_size}
-        for name, state in (("h_0", h_0), ("c_0", c_0)):
-            if (h_0, c_0) != (None, None):
-                check_numbers(name, state, weights[0])
-                check_shape(name, state, **sizes)
+        for name, state in zip(("h_0", "c_0"), hx or (), strict=False):
+            check_numbers(name, state, weights[0])
+            check_shape(name, state, **sizes)
 
     def _weights(self) -> list[Tensor]:
         """List the weights in torch's order, whatever they are parametrized by."""

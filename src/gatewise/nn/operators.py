@@ -27,7 +27,7 @@ if not _same_release(kernels.TORCH_VERSION, torch.__version__):
         f"gatewise was compiled against torch {kernels.TORCH_VERSION} and finds torch {torch.__version__}: install it "
         "again (pip install --no-build-isolation --force-reinstall --no-deps gatewise)"
     )
-torch.ops.load_library(kernels.operators_library())
+torch.ops.load_library(kernels.operators_library())  # type: ignore[no-untyped-call]
 
 lstm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.gatewise.lstm.default
 
@@ -37,7 +37,6 @@ def _sizes(input: Tensor, batch_first: bool) -> tuple[int, int]:
     return (input.size(1), input.size(0)) if batch_first else (input.size(0), input.size(1))
 
 
-@torch.library.register_fake("gatewise::lstm")
 def _lstm_shapes(
     input: Tensor,
     h_0: Tensor | None,
@@ -53,7 +52,6 @@ def _lstm_shapes(
     return output, h_n, torch.empty_like(h_n)
 
 
-@torch.library.register_fake("gatewise::lstm_training")
 def _lstm_training_shapes(
     input: Tensor,
     h_0: Tensor | None,
@@ -71,7 +69,6 @@ def _lstm_training_shapes(
     return *results, [*between, *gates]
 
 
-@torch.library.register_fake("gatewise::lstm_backward")
 def _lstm_backward_shapes(
     d_output: Tensor | None,
     d_h_n: Tensor | None,
@@ -93,6 +90,14 @@ def _lstm_backward_shapes(
     ]
 
 
+for _name, _shapes in (
+    ("gatewise::lstm", _lstm_shapes),
+    ("gatewise::lstm_training", _lstm_training_shapes),
+    ("gatewise::lstm_backward", _lstm_backward_shapes),
+):
+    torch.library.register_fake(_name, _shapes)
+
+
 def _keep_for_second_derivatives(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     d_output, d_h_n, d_c_n, input, h_0, c_0, weights, _, kept, *network, wanted = inputs
     ctx.save_for_backward(d_output, d_h_n, d_c_n, input, h_0, c_0, *weights)
@@ -107,23 +112,24 @@ def _second_derivatives(ctx: Any, d: Sequence[Tensor | None]) -> tuple[Any, ...]
     """
     num_layers, bidirectional, batch_first = ctx.network
     with torch.enable_grad():
-        given = [
+        given: list[Any] = [
             # An alias, so that a tensor that is given twice gets two gradients.
             None if t is None else t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
             for t in ctx.saved_tensors
         ]
         d_results, inputs = given[:3], given[3:]
-        results = composite_lstm(*inputs[:3], inputs[3:], num_layers, bidirectional, batch_first)  # type: ignore[arg-type]
+        input, h_0, c_0, *weights = inputs
+        results = composite_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first)
         pairs = [(r, d_r) for r, d_r in zip(results, d_results, strict=True) if d_r is not None]
-        places = [j for j, (x, want) in enumerate(zip(inputs, ctx.wanted, strict=True)) if want and x is not None]
+        sought = {j: x for j, (x, want) in enumerate(zip(inputs, ctx.wanted, strict=True)) if want and x is not None}
         gradients = torch.autograd.grad(
             [r for r, _ in pairs],
-            [inputs[j] for j in places],
+            list(sought.values()),
             [d_r for _, d_r in pairs],
             create_graph=True,
             allow_unused=True,
         )
-        again = [(g, d[j]) for g, j in zip(gradients, places, strict=True) if g is not None and d[j] is not None]
+        again = [(g, d[j]) for g, j in zip(gradients, sought, strict=True) if g is not None and d[j] is not None]
         leaves = [t for t in given if t is not None]
         found = iter(
             torch.autograd.grad(
