@@ -16,6 +16,8 @@ from rich.console import Console
 
 from gatewise.cli import Printer, main, usage_line
 from gatewise.data.idx import write_idx
+from gatewise.tasks.digits import DigitsConfig
+from gatewise.train.config import write_config
 from gatewise.train.loop import Epoch, Pass, Score
 
 SMALL = ["--hidden-size", "8", "--num-layers", "1", "--dropout", "0", "--threads", "1"]
@@ -56,7 +58,7 @@ def mnist_run(tmp_path_factory):
 
 
 @pytest.fixture
-def refused(capsys):
+def check_refused(capsys):
     """Calls the command line, and holds that it ends with status 2, one line on stderr and nothing on stdout."""
 
     def check(*words, says, printed=False):
@@ -270,67 +272,78 @@ def test_version(capsys):
     [
         ([], r"train, evaluate, predict.*; see gatewise --help"),
         (["trian"], r"Unrecognized options: trian"),
-        (["train"], r"digits, mnist"),
+        (["train"], r"digits, mnist.*see gatewise train --help$"),
         (["train", "mnist"], r"--data PATH; see gatewise train mnist --help"),
         (["train", "digits", "--epochs", "x"], r"--epochs: invalid literal for int\(\) with base 10: 'x'; see"),
-        (["train", "digits", "--epochs", "0"], r"error: epochs is 0, needed is a number of at least 1: change it; see"),
+        (
+            ["train", "digits", "--epochs", "0"],
+            r"error: epochs is 0, needed is a number of at least 1: change it; see gatewise train digits --help$",
+        ),
         (["train", "digits", "--epochs"], r"--epochs"),
         (["train", "digits", "--learning-rate", "nan"], r"learning_rate is nan, needed is a number above 0"),
         (["train", "digits", "--max-shift", "-1"], r"max_shift is -1, needed is a number of at least 0"),
         (["train", "digits", "--optimizer", "lion"], r"'lion'.*'adam', 'sgd'"),
         (["train", "digits", "--normalize", "0.5"], r"--normalize"),
         (["train", "digits", "--hiden-size", "3"], r"Unrecognized options: --hiden-size.*Perhaps.*--hidden-size INT"),
-        (["train", "digits", "--dev-fraction", "0.9"], r"fractions set aside are \[0.2, 0.9\]"),
+        (
+            ["train", "digits", "--dev-fraction", "0.9"],
+            r"dev_fraction is 0.9, needed is below 0.8, as the test split is 0.2",
+        ),
+        (["train", "digits", "--dev-fraction", "0.0001"], r"set aside are 0.2 and 0.0001, which leaves a part.*empty"),
         (["train", "digits", "--num-layers", "1"], r"dropout is 0.3, needed is 0 with a single layer"),
         (["evaluate"], r"Missing.*RUN"),
         (["predict", "x"], r"Missing.*IMAGE"),
         (["evaluate", "x", "--weights", "worst"], r"'worst'.*'best', 'last'"),
     ],
 )
-def test_bad_words_and_values(words, says, refused):
-    refused(*words, says=says)
+def test_bad_words_and_values(words, says, check_refused):
+    check_refused(*words, says=says)
 
 
-def test_missing_and_broken_data(data, tmp_path, refused):
+def test_missing_and_broken_data(data, tmp_path, check_refused):
     train = ["train", "mnist", "--run", tmp_path / "run", "--data"]
-    refused(*train, tmp_path / "nowhere", says="nowhere is no folder: give the one with MNIST's four IDX files")
+    check_refused(*train, tmp_path / "nowhere", says="nowhere is no folder: give the one with MNIST's four IDX files")
     images = data / "train-images-idx3-ubyte.gz"
     content = images.read_bytes()
     images.write_bytes(content[: len(content) // 2])
-    refused(*train, data, says="train-images-idx3-ubyte.gz is a truncated or damaged gzip file")
+    check_refused(*train, data, says="train-images-idx3-ubyte.gz is a truncated or damaged gzip file")
     images.unlink()
-    refused(*train, data, says="holds no train-images-idx3-ubyte, gzipped or not: put")
+    check_refused(*train, data, says="holds no train-images-idx3-ubyte, gzipped or not: put")
     write_idx(data / "train-images-idx3-ubyte", np.zeros((39, 28, 28), np.uint8))
-    refused(*train, data, says="39 images but 40 labels")
+    check_refused(*train, data, says="39 images but 40 labels")
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_is_taken(digits_run, refused):
+def test_a_folder_that_is_taken(digits_run, check_refused):
     before = sorted(digits_run.iterdir())
-    refused("train", "digits", "--run", digits_run, *SMALL, says="is not empty, needed is a new folder: give another")
+    check_refused(
+        "train", "digits", "--run", digits_run, *SMALL, says="is not empty, needed is a new folder: give another"
+    )
     assert sorted(digits_run.iterdir()) == before
 
 
-def test_a_loss_that_is_not_finite(tmp_path, refused):
+def test_a_loss_that_is_not_finite(tmp_path, check_refused):
     words = ["--optimizer", "sgd", "--learning-rate", "1e38", "--epochs", "3", *SMALL]
     says = r"the loss is (nan|inf) in epoch \d at step \d+, needed is a finite number: try a lower learning rate"
-    refused("train", "digits", "--run", tmp_path / "run", *words, says=says, printed=True)
+    check_refused("train", "digits", "--run", tmp_path / "run", *words, says=says, printed=True)
 
 
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
-def test_a_run_folder_that_is_none(command, tmp_path, refused):
+def test_a_run_folder_that_is_none(command, tmp_path, check_refused):
     words = ["image.png"] if command == "predict" else []
-    refused(command, tmp_path / "nowhere", *words, says=r"nowhere is no run folder \(no config.toml\): give one that")
-    refused(command, tmp_path, *words, says="is no run folder")
+    check_refused(
+        command, tmp_path / "nowhere", *words, says=r"nowhere is no run folder \(no config.toml\): give one that"
+    )
+    check_refused(command, tmp_path, *words, says="is no run folder")
     (tmp_path / "config.toml").write_text("epochs = ")
-    refused(command, tmp_path, *words, says="config.toml cannot be read")
+    check_refused(command, tmp_path, *words, says="config.toml cannot be read")
     (tmp_path / "config.toml").write_text('task = "digits"\nlearningrate = 3')
-    refused(command, tmp_path, *words, says="learningrate is no setting of digits, the nearest is learning_rate")
-    (tmp_path / "config.toml").write_text('task = "digits"')
-    refused(command, tmp_path, *words, says="best.safetensors is missing")
+    check_refused(command, tmp_path, *words, says="learningrate is no setting of digits, the nearest is learning_rate")
+    write_config(tmp_path / "config.toml", "digits", DigitsConfig())
+    check_refused(command, tmp_path, *words, says="best.safetensors is missing")
 
 
-def test_damaged_weights(digits_run, tmp_path, refused):
+def test_damaged_weights(digits_run, tmp_path, check_refused):
     (tmp_path / "config.toml").write_bytes((digits_run / "config.toml").read_bytes())
     content = bytearray((digits_run / "best.safetensors").read_bytes())
     for damaged, says in (
@@ -339,42 +352,44 @@ def test_damaged_weights(digits_run, tmp_path, refused):
         (content[:-1] + bytes([content[-1] ^ 1]), "is damaged"),
     ):
         (tmp_path / "best.safetensors").write_bytes(damaged)
-        refused("evaluate", tmp_path, "--json", says=says)
+        check_refused("evaluate", tmp_path, "--json", says=says)
 
 
-def test_data_that_have_gone_or_do_not_fit(mnist_run, digits_run, tmp_path, refused):
+def test_data_that_have_gone_or_do_not_fit(mnist_run, digits_run, tmp_path, check_refused):
     folder, _ = mnist_run
     (tmp_path / "run").mkdir()
     for name in ("best.safetensors", "config.toml"):
         (tmp_path / "run" / name).write_bytes((folder / name).read_bytes())
     config = tmp_path / "run" / "config.toml"
     config.write_text(re.sub(r'data = ".*"', 'data = "/gone"', config.read_text()))
-    refused("evaluate", tmp_path / "run", says="/gone is no folder: give the one")
+    check_refused("evaluate", tmp_path / "run", says="/gone is no folder: give the one")
     write_mnist(tmp_path, size=(20, 20))
-    refused("evaluate", folder, "--data", tmp_path, says=r"have 20×20 pixels .*needed are 28×28")
-    refused("evaluate", digits_run, "--data", tmp_path, says="the data of digits come with gatewise: leave it out")
+    check_refused("evaluate", folder, "--data", tmp_path, says=r"have 20×20 pixels .*needed are 28×28")
+    check_refused(
+        "evaluate", digits_run, "--data", tmp_path, says="the data of digits come with gatewise: leave it out"
+    )
 
 
-def test_images_that_do_not_fit(digits_run, tmp_path, refused):
+def test_images_that_do_not_fit(digits_run, tmp_path, check_refused):
     path = tmp_path / "a.png"
-    refused("predict", digits_run, path, says="a.png is no file")
+    check_refused("predict", digits_run, path, says="a.png is no file")
     Image.new("L", (30, 32)).save(path)
-    refused(
+    check_refused(
         "predict", digits_run, path, "--json", says=r"a.png is 30×32 pixels \(width × height\), needed are 8×8: crop"
     )
     Image.new("RGB", (8, 8), (255, 0, 0)).save(path)
-    refused("predict", digits_run, path, says="is a colour image, needed is a grey one")
+    check_refused("predict", digits_run, path, says="is a colour image, needed is a grey one")
     path.write_bytes(b"\x89PNG\r\n\x1a\n")
-    refused("predict", digits_run, path, says="cannot be read as an image")
+    check_refused("predict", digits_run, path, says="cannot be read as an image")
 
 
-def test_a_full_disk_is_a_line_as_well(tmp_path, refused, monkeypatch):
+def test_a_full_disk_is_a_line_as_well(tmp_path, check_refused, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     says = "No space left on device"
-    refused("train", "digits", "--run", tmp_path / "run", "--epochs", "1", *SMALL, says=says, printed=True)
+    check_refused("train", "digits", "--run", tmp_path / "run", "--epochs", "1", *SMALL, says=says, printed=True)
 
 
 def test_a_reader_who_leaves_gets_no_traceback(digits_run):
@@ -437,8 +452,8 @@ DASHED = """ Value error
 
 @pytest.mark.parametrize("box", [FRAMED, DASHED])
 def test_the_box_of_tyro_becomes_a_line(box):
-    assert usage_line(box) == "Error parsing --epochs: 'x' is no number; see gatewise --help"
+    assert usage_line(box, "gatewise train") == "Error parsing --epochs: 'x' is no number; see gatewise train --help"
 
 
 def test_a_box_that_tyro_may_draw_otherwise_is_still_one_line():
-    assert usage_line("something\nelse") == "something else"
+    assert usage_line("something\nelse", "gatewise") == "something else; see gatewise --help"

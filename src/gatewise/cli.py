@@ -161,13 +161,13 @@ class Printer(Report):
             total=running.total,
             completed=running.samples,
             epoch=f"{running.epoch}/{self.epochs}",
-            means=f"loss {score.loss:.4f}  accuracy {score.accuracy:.2%}  {_speed(score)}",
+            means=f"loss {_number(score.loss)}  accuracy {score.accuracy:.2%}  {_speed(score)}",
         )
 
     def epoch(self, epoch: "Epoch", is_best: bool) -> None:
         """Print the scores of an epoch; a star where it is the best so far."""
         splits = "   ".join(
-            f"{name} loss {score.loss:.4f} accuracy {score.accuracy:.2%}" for name, score in epoch.scores.items()
+            f"{name} loss {_number(score.loss)} accuracy {score.accuracy:.2%}" for name, score in epoch.scores.items()
         )
         seconds = sum(score.seconds for score in epoch.scores.values())
         number = f"{epoch.number}/{self.epochs}"
@@ -246,7 +246,7 @@ def _print_outcome(outcome: Outcome, epochs: int, folder: Path) -> None:
         print(f"stopped by Ctrl-C: the weights and the figure are those of {outcome.epochs} whole epochs of {epochs}")
     test = outcome.best.scores["test"]
     print(
-        f"best    epoch {outcome.best.number} ({outcome.chosen_by}): test loss {test.loss:.4f}, "
+        f"best    epoch {outcome.best.number} ({outcome.chosen_by}): test loss {_number(test.loss)}, "
         f"accuracy {test.accuracy:.2%} of {test.samples:,}"
     )
     print(
@@ -268,7 +268,7 @@ def _evaluate(command: Evaluate) -> int:
         print(json.dumps({"loss": score.loss, "accuracy": score.accuracy, "samples": score.samples}))
     else:
         print(
-            f"{command.run}, {command.weights} weights, test split of {task.name}: loss {score.loss:.4f}, "
+            f"{command.run}, {command.weights} weights, test split of {task.name}: loss {_number(score.loss)}, "
             f"accuracy {score.accuracy:.2%} of {score.samples:,} samples, {_speed(score)}"
         )
     return 0
@@ -294,6 +294,11 @@ def _print_prediction(prediction: Prediction) -> None:
     print(f"label {prediction.label}")
     for label, score in enumerate(prediction.scores):
         print(f"{label:>5}  {score:7.2%}  {'#' * round(score * BAR_WIDTH)}".rstrip())
+
+
+def _number(loss: float) -> str:
+    """Four digits after the point, or the power of ten of what is too large for that."""
+    return f"{loss:.4f}" if abs(loss) < 1e6 else f"{loss:.3e}"
 
 
 def _speed(score: "Score") -> str:
@@ -334,7 +339,7 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | None:
             )
     except SystemExit as end:
         if end.code:
-            raise ArgumentError(usage_line(said.getvalue())) from end
+            raise ArgumentError(usage_line(said.getvalue(), _command_in(argv))) from end
         return None
     parsed: Train[Any] | Evaluate | Predict = getattr(command, "task", command)
     return parsed
@@ -345,7 +350,17 @@ def _subcommand(kind: Any, name: str, description: str) -> Any:
     return annotated[kind, tyro.conf.subcommand(name, description=description)]
 
 
-def usage_line(box: str) -> str:
+def _command_in(argv: Sequence[str]) -> str:
+    """The command that the words begin with, as far as they name one: its --help lists what it takes."""
+    words = ["gatewise"]
+    known = {"train": tasks(), "evaluate": {}, "predict": {}}
+    if argv and argv[0] in known:
+        words.append(argv[0])
+        words += [word for word in argv[1:2] if word in known[argv[0]]]
+    return " ".join(words)
+
+
+def usage_line(box: str, command: str) -> str:
     """One line from the box that tyro draws around what is wrong with a command line.
 
     Parameters
@@ -353,11 +368,13 @@ def usage_line(box: str) -> str:
     box : str
         A title, then sections with rules between them, in box-drawing characters or, where those cannot be
         printed, in dashes. Sections and deeper lines that are an option's help are left out.
+    command : str
+        Whose --help says more.
 
     Returns
     -------
     str
-        What was wrong, what may have been meant, and which --help says more.
+        What was wrong, what may have been meant, and where more is said.
 
     Examples
     --------
@@ -370,8 +387,8 @@ def usage_line(box: str) -> str:
     ... │         Hidden units. (default: 128)       │
     ... │ ────────────────────────────────────────── │
     ... │ For full helptext, run gatewise --help     │
-    ... ╰────────────────────────────────────────────╯'''))
-    Unrecognized options: --hiden-size; Perhaps you meant: --hidden-size INT; see gatewise --help
+    ... ╰────────────────────────────────────────────╯''', "gatewise train digits"))
+    Unrecognized options: --hiden-size; Perhaps you meant: --hidden-size INT; see gatewise train digits --help
     """
     sections: list[list[str]] = [[]]
     for line in box.splitlines():
@@ -380,10 +397,10 @@ def usage_line(box: str) -> str:
             sections.append([])
         elif text and not text.startswith(" " * 8):  # deeper lines are an option's help
             sections[-1].append(text.strip())
-    kept = [" ".join(section).rstrip(".") for section in sections[1:] if section and "helptext:" not in section[0]]
+    kept = [" ".join(section).rstrip(".") for section in sections[1:] if section and "helptext" not in section[0]]
     text = "; ".join(kept) or " ".join(box.split())
     text = re.sub(r"Error parsing __tyro\S*: ", "", text)  # the message of a setting's own check says it all
-    return re.sub(r"For full helptext, (run|see):? ", "see ", text)
+    return f"{text}; see {command} --help"
 
 
 def _one_line(text: str) -> str:

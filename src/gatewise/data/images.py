@@ -211,8 +211,8 @@ def stratified_split(labels: NDArray[Any], fractions: Sequence[float], seed: int
     """
     if not (all(fraction >= 0 for fraction in fractions) and sum(fractions) < 1):
         raise ArgumentError(
-            f"the fractions set aside are {list(fractions)}, needed are at least 0 each and less than 1 "
-            f"together: change them"
+            f"the fractions set aside are {_listed(fractions)}, needed are at least 0 each and less than 1 together: "
+            "make them smaller"
         )
     keys = np.random.PCG64(seed).random_raw(len(labels))
     parts: list[list[NDArray[np.intp]]] = [[] for _ in range(len(fractions) + 1)]
@@ -226,10 +226,14 @@ def stratified_split(labels: NDArray[Any], fractions: Sequence[float], seed: int
     for places, fraction in zip(split, [*fractions, 1.0], strict=True):
         if fraction > 0 and len(places) == 0:
             raise ArgumentError(
-                f"the fractions set aside are {list(fractions)}, which leaves a part of the {len(labels)} "
-                f"samples empty: change them"
+                f"the fractions set aside are {_listed(fractions)}, which leaves a part of the {len(labels)} samples "
+                "empty: change them"
             )
     return split
+
+
+def _listed(fractions: Sequence[float]) -> str:
+    return " and ".join(f"{fraction:g}" for fraction in fractions)
 
 
 def read_image(path: str | os.PathLike[str], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -34,6 +34,11 @@ class DigitsConfig(ImageConfig):
     normalize: tuple[float, float] = (0.3, 0.37)
     max_shift: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most = 1 - TEST_FRACTION
+        self._need("dev_fraction", self.dev_fraction < most, f"below {most:g}, as the test split is {TEST_FRACTION:g}")
+
 
 def splits(config: DigitsConfig) -> dict[str, ImageSet]:
     """The training, dev and test images; no "dev" where its fraction is 0.

@@ -157,13 +157,13 @@ def read_config(path: Path, tasks: Mapping[str, type[TrainConfig]]) -> tuple[str
     task : str
         Its name, one of the keys of `tasks`.
     config : TrainConfig
-        An object of that task's class; a setting that the file lacks has its default.
+        An object of that task's class.
 
     Raises
     ------
     RunError
-        The file is missing or no TOML, or names a task or a setting that does not exist, or a value of the
-        wrong type or range.
+        The file is missing or no TOML, names a task or a setting that does not exist, lacks a setting, or has a
+        value of the wrong type or range.
     """
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -181,8 +181,8 @@ def read_config(path: Path, tasks: Mapping[str, type[TrainConfig]]) -> tuple[str
             nearest = difflib.get_close_matches(name, types, n=1, cutoff=0)[0]
             raise RunError(f"{path}: {name} is no setting of {task}, the nearest is {nearest}: mend the file")
         settings[name] = _setting(path, name, value, types[name])
-    missing = [f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING and f.name not in settings]
-    if missing:
+    missing = [field.name for field in dataclasses.fields(cls) if field.name not in settings]
+    if missing:  # no default in its place: another version's may differ from what the run was trained with
         raise RunError(f"{path} lacks {', '.join(missing)}, which {task} needs: mend the file")
     try:
         return task, cls(**settings)
@@ -194,8 +194,16 @@ def _setting(path: Path, name: str, value: Any, type_: Any) -> Any:
     try:
         return _converter().structure(value, type_)
     except Exception as error:  # cattrs lets each kind of value raise as it likes
-        needed = getattr(type_, "__name__", "") if isinstance(type_, type) else str(type_).removeprefix("typing.")
-        raise RunError(f"{path}: {name} is {value!r}, needed is {needed}: mend the file") from error
+        raise RunError(f"{path}: {name} is {value!r}, needed is {_in_words(type_)}: mend the file") from error
+
+
+def _in_words(type_: Any) -> str:
+    """Say what a value of a type looks like in TOML."""
+    if typing.get_origin(type_) is Literal:
+        return "one of " + ", ".join(repr(choice) for choice in typing.get_args(type_))
+    if typing.get_origin(type_) is tuple:
+        return "an array of " + " and ".join(_in_words(part) for part in typing.get_args(type_))
+    return {bool: "true or false", int: "a whole number", float: "a number"}.get(type_, "a text in quotes")
 
 
 def _converter() -> cattrs.Converter:
