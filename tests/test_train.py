@@ -13,11 +13,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from gatewise.errors import ArgumentError, GatewiseError, RunError
+from gatewise.errors import ArgumentError, DivergenceError, GatewiseError, RunError
 from gatewise.train.checkpoint import Run, fill_weights, read_weights, save_weights
 from gatewise.train.config import ImageConfig, TrainConfig, read_config, write_config
 from gatewise.train.curves import draw_curves
-from gatewise.train.loop import DivergenceError, Examples, Pass, evaluate, fit, predict, shuffled
+from gatewise.train.loop import Examples, Pass, evaluate, fit, predict, shuffled
 from gatewise.train.metrics import Metric, MetricsLog, correct_by_argmax, read_metrics
 
 

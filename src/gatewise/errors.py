@@ -37,3 +37,7 @@ class DataError(GatewiseError, ValueError):
 
 class RunError(GatewiseError, ValueError):
     """A run folder is missing, is none, or lacks one of its files."""
+
+
+class DivergenceError(GatewiseError, ArithmeticError):
+    """A training's loss is no finite number any more."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import RandomSampler
 
-from gatewise.errors import GatewiseError
+from gatewise.errors import DivergenceError
 from gatewise.train.metrics import correct_by_argmax
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -23,10 +23,6 @@ class Augment(Protocol):
 
     def __call__(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Map inputs (B, ...) to inputs (B, ...), drawing from the generator alone."""
-
-
-class DivergenceError(GatewiseError, ArithmeticError):
-    """The loss is no finite number any more."""
 
 
 @dataclass(frozen=True, eq=False)
