@@ -96,7 +96,7 @@ def test_train_says_what_it_does(tmp_path, capsys):
         assert re.match(
             rf" +{number}/2 train {epoch}   dev {epoch}   test {epoch}   \d+\.\d s   [\d,]+ samples/s", line
         )
-    assert re.match(r"best    epoch [12] \(highest dev accuracy, .*\): test loss .*, accuracy .*% of 359", lines[5])
+    assert re.match(r"best    epoch [12] \(lowest dev loss\): test loss .*, accuracy .*% of 359", lines[5])
     assert "best.safetensors, config.toml, curves.png, last.safetensors, metrics.jsonl" in lines[6]
     assert lines[7:] == [f"next    gatewise evaluate '{folder}'", f"        gatewise predict '{folder}' image.png"]
 

@@ -295,7 +295,7 @@ class _Keeper:
             "columns": str(size[1]),
         }
         self.has_dev = has_dev
-        self.chosen_by = "highest dev accuracy, then lowest dev loss" if has_dev else "lowest training loss"
+        self.chosen_by = "lowest dev loss" if has_dev else "lowest training loss"
         self.best: Epoch | None = None
         self.epochs = 0
 
@@ -303,7 +303,7 @@ class _Keeper:
         """Write the weights of an epoch, and tell whether it is the best so far."""
         self._save("last", epoch)
         self.epochs = epoch.number
-        is_best = self.best is None or self._rank(epoch) > self._rank(self.best)
+        is_best = self.best is None or self._loss(epoch) < self._loss(self.best)
         if is_best:
             self._save("best", epoch)
             self.best = epoch
@@ -312,12 +312,9 @@ class _Keeper:
     def _save(self, which: str, epoch: Epoch) -> None:
         save_weights(self.run.weights(which), self.model, self.metadata | {"epoch": str(epoch.number)})
 
-    def _rank(self, epoch: Epoch) -> tuple[float, ...]:
-        """Higher is better. The test split has no say."""
-        if self.has_dev:
-            dev = epoch.scores["dev"]
-            return dev.accuracy, -dev.loss
-        return (-epoch.scores["train"].loss,)
+    def _loss(self, epoch: Epoch) -> float:
+        """What chooses: a loss, as the accuracy of a small split moves in steps of a whole sample. Never the test's."""
+        return epoch.scores["dev" if self.has_dev else "train"].loss
 
 
 def _build(input_size: int, classes: int, config: ImageConfig) -> RowClassifier:

@@ -65,7 +65,7 @@ class TrainConfig:
     """Times that the training goes through all its samples."""
 
     dev_fraction: float = 0.0
-    """Share of the samples set aside to choose the best epoch; with 0 the lowest training loss chooses."""
+    """Share of the samples set aside: the lowest loss on them chooses the best epoch; with 0 the training loss does."""
 
     seed: int = 0
     """Fixes the first weights, the order of the samples, the dropout and the splits: same seed, same result."""
