@@ -14,23 +14,39 @@ using gatewise::BackwardCall;
 using gatewise::ForwardCall;
 using gatewise::Kernels;
 using gatewise::Sizes;
+using gatewise::Walk;
 
 template <class Number>
 Number* address(uintptr_t a) {
   return reinterpret_cast<Number*>(a);
 }
 
+// What both directions of a call have in common, in the order in which kernels.py gives it.
+struct Common {
+  int64_t T, B, I, H, steps, threads;
+  bool reversed;
+  uintptr_t length, order, active, before, reset;  // as in Walk; reset (T, B) contiguous
+
+  Sizes sizes() const { return {T, B, I, H, steps, threads}; }
+  Walk walk() const {
+    return {reversed, address<const int64_t>(length), address<const int64_t>(order), address<const int64_t>(active),
+            address<const int64_t>(before), false, address<const bool>(reset), B, 1};
+  }
+};
+
 template <class Number>
-void forward(int64_t T, int64_t B, int64_t I, int64_t H, int64_t threads, bool training, uintptr_t x, int64_t x_step,
-             int64_t x_row, uintptr_t h_0, uintptr_t c_0, uintptr_t weight_ih, uintptr_t weight_hh, uintptr_t bias_ih,
-             uintptr_t bias_hh, uintptr_t h, int64_t h_step, int64_t h_row, uintptr_t h_n, uintptr_t c_n,
+void forward(const Common& common, bool training, uintptr_t x, uintptr_t h_0, uintptr_t c_0, uintptr_t weight_ih,
+             uintptr_t weight_hh, uintptr_t bias_ih, uintptr_t bias_hh, uintptr_t h, uintptr_t h_n, uintptr_t c_n,
              uintptr_t gates, uintptr_t cells, uintptr_t scratch) {
-  const ForwardCall<Number> call = {
-      {T, B, I, H, threads}, training, address<const Number>(x), x_step, x_row, address<const Number>(h_0),
-      address<const Number>(c_0), address<const Number>(weight_ih), address<const Number>(weight_hh),
-      address<const Number>(bias_ih), address<const Number>(bias_hh), address<Number>(h), h_step, h_row,
-      address<Number>(h_n), address<Number>(c_n), address<Number>(gates), address<Number>(cells),
-      address<Number>(scratch)};
+  const int64_t B = common.B, I = common.I, H = common.H;
+  const ForwardCall<Number> call = {common.sizes(), common.walk(), training,
+                                    address<const Number>(x), B * I, I,
+                                    address<const Number>(h_0), address<const Number>(c_0),
+                                    address<const Number>(weight_ih), address<const Number>(weight_hh),
+                                    address<const Number>(bias_ih), address<const Number>(bias_hh),
+                                    address<Number>(h), B * H, H,
+                                    address<Number>(h_n), address<Number>(c_n),
+                                    address<Number>(gates), address<Number>(cells), address<Number>(scratch)};
   const nb::gil_scoped_release released;
   if constexpr (sizeof(Number) == 4)
     gatewise::kernels().forward_float(call);
@@ -39,18 +55,23 @@ void forward(int64_t T, int64_t B, int64_t I, int64_t H, int64_t threads, bool t
 }
 
 template <class Number>
-void backward(int64_t T, int64_t B, int64_t I, int64_t H, int64_t threads, uintptr_t x, int64_t x_step, int64_t x_row,
-              uintptr_t h_0, uintptr_t weight_ih, uintptr_t weight_hh, uintptr_t h, int64_t h_step, int64_t h_row,
-              uintptr_t cells, uintptr_t gates, uintptr_t d_h, int64_t d_h_step, int64_t d_h_row, uintptr_t d_h_n,
-              uintptr_t d_c_n, uintptr_t d_x, int64_t d_x_step, int64_t d_x_row, bool add_to_d_x, uintptr_t d_h_0,
-              uintptr_t d_c_0, uintptr_t d_weight_ih, uintptr_t d_weight_hh, uintptr_t d_bias, uintptr_t scratch) {
-  const BackwardCall<Number> call = {
-      {T, B, I, H, threads}, address<const Number>(x), x_step, x_row, address<const Number>(h_0),
-      address<const Number>(weight_ih), address<const Number>(weight_hh), address<const Number>(h), h_step, h_row,
-      address<const Number>(cells), address<const Number>(gates), address<Number>(gates), address<const Number>(d_h), d_h_step, d_h_row,
-      address<const Number>(d_h_n), address<const Number>(d_c_n), address<Number>(d_x), d_x_step, d_x_row, add_to_d_x,
-      address<Number>(d_h_0), address<Number>(d_c_0), address<Number>(d_weight_ih), address<Number>(d_weight_hh),
-      address<Number>(d_bias), address<Number>(scratch)};
+void backward(const Common& common, uintptr_t x, uintptr_t h_0, uintptr_t weight_ih, uintptr_t weight_hh, uintptr_t h,
+              uintptr_t cells, uintptr_t gates, uintptr_t d_h, uintptr_t d_h_n, uintptr_t d_c_n, uintptr_t d_x,
+              uintptr_t d_h_0, uintptr_t d_c_0, uintptr_t d_weight_ih, uintptr_t d_weight_hh, uintptr_t d_bias,
+              uintptr_t scratch) {
+  const int64_t B = common.B, I = common.I, H = common.H;
+  const BackwardCall<Number> call = {common.sizes(), common.walk(),
+                                     address<const Number>(x), B * I, I,
+                                     address<const Number>(h_0), address<const Number>(weight_ih),
+                                     address<const Number>(weight_hh),
+                                     address<const Number>(h), B * H, H,
+                                     address<const Number>(cells), address<const Number>(gates), address<Number>(gates),
+                                     address<const Number>(d_h), B * H, H,
+                                     address<const Number>(d_h_n), address<const Number>(d_c_n),
+                                     address<Number>(d_x), B * I, I, false,
+                                     address<Number>(d_h_0), address<Number>(d_c_0),
+                                     address<Number>(d_weight_ih), address<Number>(d_weight_hh),
+                                     address<Number>(d_bias), address<Number>(scratch)};
   const nb::gil_scoped_release released;
   if constexpr (sizeof(Number) == 4)
     gatewise::kernels().backward_float(call);
@@ -59,8 +80,8 @@ void backward(int64_t T, int64_t B, int64_t I, int64_t H, int64_t threads, uintp
 }
 
 // (numbers of gates, cells, forward scratch, backward scratch)
-nb::tuple plan(int itemsize, int64_t T, int64_t B, int64_t I, int64_t H, bool training) {
-  const Sizes sizes = {T, B, I, H, 1};
+nb::tuple plan(int itemsize, int64_t T, int64_t B, int64_t I, int64_t H, int64_t steps, bool training) {
+  const Sizes sizes = {T, B, I, H, steps, 1};
   const Kernels& k = gatewise::kernels();
   const gatewise::Plan p = itemsize == 4 ? k.plan_float(sizes, training) : k.plan_double(sizes, training);
   return nb::make_tuple(p.gates, p.cells, p.forward_scratch, p.backward_scratch);
@@ -91,6 +112,9 @@ bool use(const std::string& name) {
 
 NB_MODULE(_core, m) {
   m.attr("torch_version") = GATEWISE_TORCH_VERSION;
+  nb::class_<Common>(m, "Common")
+      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, uintptr_t, uintptr_t, uintptr_t,
+                    uintptr_t, uintptr_t>());
   m.def("forward_float32", forward<float>);
   m.def("forward_float64", forward<double>);
   m.def("backward_float32", backward<float>);

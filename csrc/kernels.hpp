@@ -3,8 +3,7 @@
 //
 // T, B, I, H as everywhere: steps, batch rows, inputs, hidden units. Numbers are float or double, named `Number`
 // here. Step t of row b of a strided array stands at `array + t * array_step + b * array_row`; its last axis is
-// contiguous. A reversed direction is the same call with the pointers at the last step and negative steps. Arrays
-// without strides are contiguous. No output may overlap another array of the call.
+// contiguous. Arrays without strides are contiguous. No output may overlap another array of the call.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +12,23 @@ namespace gatewise {
 
 struct Sizes {
   int64_t T, B, I, H;
+  int64_t steps;    // of all rows together: T * B where all are equally long
   int64_t threads;  // at most this many are used
+};
+
+// Which steps each row takes, and where they stand. All zero: T steps each, first to last.
+//
+// The core goes through rows of different lengths in an order of descending length: those that take step t are the first
+// ones. `order` says which of the caller's rows each one is. A (B, H) array is in the caller's order.
+struct Walk {
+  bool reversed;           // from a row's last step to its first
+  const int64_t* length;   // (B) in the core's order, each from 0 to T; null: all T, as are `order`, `active` and `before`
+  const int64_t* order;    // (B)
+  const int64_t* active;   // (T): rows with more than t steps
+  const int64_t* before;   // (T + 1): steps of all rows before step t, the sums of `active`
+  bool packed;             // x, h and their gradients are (steps, ·): step t of a row r of the core's at before[t] + r
+  const bool* reset;       // (T, B), strided: the state is not handed on from step t - 1 to t; null: it always is
+  int64_t reset_step, reset_row;
 };
 
 // How many numbers the caller allocates for each of these arrays; their layout is the core's own and depends on the
@@ -28,6 +43,7 @@ struct Plan {
 template <class Number>
 struct ForwardCall {
   Sizes sizes;
+  Walk walk;
   bool training;             // keep gates and cells for backward
   const Number* x;           // (T, B, I), strided
   int64_t x_step, x_row;
@@ -49,6 +65,7 @@ struct ForwardCall {
 template <class Number>
 struct BackwardCall {
   Sizes sizes;
+  Walk walk;                 // as it was in the forward call
   const Number* x;           // as they were in the forward call, from here …
   int64_t x_step, x_row;
   const Number* h_0;

@@ -11,7 +11,7 @@ namespace gatewise::GATEWISE_ISA {
 
 constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
 constexpr int64_t kMostStepRows = 96;   // rows that go through time together
-constexpr int64_t kGradientRows = 256;  // rows of T * B in one block of the weight gradients' sums
+constexpr int64_t kGradientRows = 256;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
 
@@ -83,6 +83,7 @@ GATEWISE_INLINE void with_width(int vectors, const Body& body) {
 template <class Real>
 struct Layout {
   int64_t T, B, I, H;
+  int64_t steps;        // of all rows together
   int64_t units;        // vectors of hidden units
   int64_t padded;       // hidden units, padded to whole vectors
   int64_t gates;        // 4 * padded
@@ -90,7 +91,7 @@ struct Layout {
   int64_t chunk_steps;  // steps whose input products are taken at once
 
   explicit Layout(const Sizes& s)
-      : T(s.T), B(s.B), I(s.I), H(s.H), units((s.H + kLanes<Real> - 1) / kLanes<Real>),
+      : T(s.T), B(s.B), I(s.I), H(s.H), steps(s.steps), units((s.H + kLanes<Real> - 1) / kLanes<Real>),
         padded(units * kLanes<Real>), gates(4 * padded),
         // One cache line more than the gates: rows a power of two apart would all fall into the same cache sets.
         gates_row(gates + 64 / static_cast<int64_t>(sizeof(Real))) {
@@ -111,7 +112,7 @@ struct Layout {
 // A call too small to share among threads is faster on one: waking the others costs about as much as 10^5 products.
 template <class Real>
 int useful_threads(const Layout<Real>& layout, int64_t most) {
-  const int64_t products = layout.T * layout.B * layout.gates * (layout.I + layout.H);
+  const int64_t products = layout.steps * layout.gates * (layout.I + layout.H);
   return products < 100000 ? 1 : static_cast<int>(most);
 }
 
@@ -124,6 +125,75 @@ Split split_between(int64_t team, const Layout<Real>& layout) {
   if (by_rows || layout.units < team) return {team, 1};
   return {1, team};
 }
+
+// A Walk, with an answer where its tables are null. Rows are the core's.
+struct Steps : Walk {
+  int64_t T, B, all;
+  Steps(const Walk& walk, const Sizes& sizes) : Walk(walk), T(sizes.T), B(sizes.B), all(sizes.steps) {}
+
+  int64_t length_of(int64_t b) const { return length ? length[b] : T; }
+  int64_t row_of(int64_t b) const { return order ? order[b] : b; }
+  int64_t active_at(int64_t t) const { return t >= T ? 0 : active ? active[t] : B; }
+  int64_t before_step(int64_t t) const { return before ? before[t] : t * B; }
+  // The caller's step that is the t-th of a row.
+  int64_t step_of(int64_t t, int64_t b) const { return reversed ? length_of(b) - 1 - t : t; }
+
+  // Where the t-th step of a row stands in a caller's array.
+  int64_t place(int64_t t, int64_t b, int64_t array_step, int64_t array_row) const {
+    const int64_t step = step_of(t, b);
+    return packed ? (before_step(step) + b) * array_row : step * array_step + row_of(b) * array_row;
+  }
+
+  // Whether the state before the t-th step of a row is zero by a reset. A reset cuts between two steps, so that the
+  // reverse direction, which comes from the step after, looks there.
+  bool is_reset(int64_t t, int64_t b) const {
+    if (!reset || (reversed && t == 0)) return false;
+    return reset[(step_of(t, b) + reversed) * reset_step + row_of(b) * reset_row];
+  }
+
+  // The rows among these that take step t.
+  Range active_of(Range rows, int64_t t) const { return {rows.first, larger(rows.first, smaller(rows.last, active_at(t)))}; }
+
+  // The j-th of n parts of the rows, and of time, with about as many steps each.
+  Range part_of_rows(int64_t n, int64_t j) const {
+    if (!length) return part(B, n, j);
+    const auto start = [&](int64_t j) {
+      int64_t b = 0;
+      for (int64_t taken = 0; b < B && taken < part(all, n, j).first; ++b) taken += length[b];
+      return b;
+    };
+    return {start(j), j + 1 == n ? B : start(j + 1)};
+  }
+  Range part_of_time(int64_t n, int64_t j) const {
+    if (!length) return part(T, n, j);
+    const auto start = [&](int64_t j) {
+      int64_t t = 0;
+      while (t < T && before[t] < part(all, n, j).first) ++t;
+      return t;
+    };
+    return {start(j), j + 1 == n ? T : start(j + 1)};
+  }
+};
+
+// Goes through the steps of all rows in the order of `before`: t after t, row after row.
+struct Cursor {
+  const Steps& steps;
+  int64_t t = 0, b = 0;
+
+  Cursor(const Steps& steps, int64_t at) : steps(steps) {
+    if (!steps.length) {
+      t = at / steps.B, b = at % steps.B;
+      return;
+    }
+    while (t + 1 < steps.T && steps.before[t + 1] <= at) ++t;
+    b = at - steps.before[t];
+  }
+  void next() {
+    if (++b < steps.active_at(t)) return;
+    b = 0;
+    ++t;
+  }
+};
 
 // The parts of the scratch memory; with a null start only their size counts.
 template <class Real>
@@ -140,7 +210,7 @@ struct Parts {
 template <class Real>
 struct ForwardScratch {
   Real *weight_ih, *weight_hh, *bias;
-  Real* zeros;  // a row of the initial state where there is none
+  Real* zeros;  // a row of a state that is none
   int64_t size;
   ForwardScratch(const Layout<Real>& layout, Real* start) {
     Parts<Real> parts{start};
@@ -156,7 +226,7 @@ template <class Real>
 struct BackwardScratch {
   Real *weight_ih, *weight_hh;  // packed for d_x and for d_h
   Real *rows_ih, *rows_hh;      // packed rows of x and of h before each step
-  Real* zeros;                  // a row of the initial state where there is none
+  Real* zeros;                  // a row of a state, or of d_a, that is none
   Real *d_h, *d_c;              // (B, padded): a product not yet summed to its end; what goes on to step t - 1
   int64_t size;
   BackwardScratch(const Layout<Real>& layout, Real* start) {
@@ -164,9 +234,9 @@ struct BackwardScratch {
     Parts<Real> parts{start};
     weight_ih = parts.take(layout.gates * input);
     weight_hh = parts.take(layout.gates * layout.padded);
-    rows_ih = parts.take(smaller(kGradientRows, layout.T * layout.B) * input);
-    rows_hh = parts.take(smaller(kGradientRows, layout.T * layout.B) * layout.padded);
-    zeros = parts.take(layout.padded);
+    rows_ih = parts.take(smaller(kGradientRows, layout.steps) * input);
+    rows_hh = parts.take(smaller(kGradientRows, layout.steps) * layout.padded);
+    zeros = parts.take(layout.gates);
     d_h = parts.take(layout.B * layout.padded);
     d_c = parts.take(layout.B * layout.padded);
     size = parts.size;

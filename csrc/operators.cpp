@@ -17,9 +17,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -39,31 +41,121 @@ using ThreeAndKept = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
 
 bool is(const OptionalTensor& x) { return x.has_value() && x->defined(); }
 
-// How many operands a call has, and how large they are.
+// What a call is about besides its tensors of numbers.
+struct Options {
+  int64_t num_layers;
+  bool bidirectional, batch_first;
+  OptionalTensor lengths;      // (B) int64: the steps of each row
+  OptionalTensor reset;        // (T, B) bool, or (B, T) if batch_first: no state is handed on from step t - 1 to t
+  OptionalTensor batch_sizes;  // (T) int64, not growing: sequences are packed, (sum of batch_sizes, ·), as in torch
+};
+
+// How many operands a call has, how large they are, and which steps its rows take.
 struct Network {
   int64_t layers, directions;
   int64_t per_direction;  // weights of a layer's direction: 2, or 4 with biases
-  bool batch_first;
+  bool batch_first, packed;
   int64_t T, B, I, H;
+  int64_t steps;          // of all rows
+  std::vector<int64_t> length, order, active, before;  // as in gatewise::Walk; empty where all rows take T steps
+  Tensor reset;
 
-  Network(const Tensor& input, TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first)
-      : layers(num_layers), directions(bidirectional ? 2 : 1), batch_first(batch_first) {
-    TORCH_CHECK(input.dim() == 3, "input has shape ", input.sizes(), ", needed three axes: time, batch and input");
+  Network(const Tensor& input, TensorList weights, const Options& options)
+      : layers(options.num_layers), directions(options.bidirectional ? 2 : 1), batch_first(options.batch_first),
+        packed(is(options.batch_sizes)) {
     TORCH_CHECK(layers > 0, "num_layers is ", layers, ", needed at least 1");
     const int64_t count = static_cast<int64_t>(weights.size());
     per_direction = count / (layers * directions);
     TORCH_CHECK((per_direction == 2 || per_direction == 4) && count == per_direction * layers * directions,
                 "there are ", count, " weights, needed 2 or (with biases) 4 for each of ", layers, " layers and ",
                 directions, " directions");
-    T = input.size(batch_first ? 1 : 0);
-    B = input.size(batch_first ? 0 : 1);
-    I = input.size(2);
-    TORCH_CHECK(T > 0, "input has shape ", input.sizes(), ", needed at least one step");
+    if (packed) {
+      read_batch_sizes(input, options);
+    } else {
+      TORCH_CHECK(input.dim() == 3, "input has shape ", input.sizes(), ", needed three axes: time, batch and input");
+      T = input.size(batch_first ? 1 : 0);
+      B = input.size(batch_first ? 0 : 1);
+      TORCH_CHECK(T > 0, "input has shape ", input.sizes(), ", needed at least one step");
+      steps = T * B;
+      if (is(options.lengths)) read_lengths(*options.lengths);
+    }
+    if (is(options.reset)) read_reset(*options.reset);
+    I = input.size(-1);
     H = weights[1].dim() == 2 ? weights[1].size(1) : 0;
     check(weights, input);
   }
 
   int64_t input_size(int64_t layer) const { return layer ? directions * H : I; }
+
+  void read_batch_sizes(const Tensor& input, const Options& options) {
+    const Tensor& sizes = *options.batch_sizes;
+    TORCH_CHECK(!is(options.lengths) && !is(options.reset), "lengths and reset are for sequences that are not packed");
+    TORCH_CHECK(input.dim() == 2, "input has shape ", input.sizes(), ", needed two axes where it is packed");
+    check_integers("batch_sizes", sizes);
+    TORCH_CHECK(sizes.size(0) > 0, "batch_sizes is empty, needed at least one step");
+    const int64_t* size = sizes.const_data_ptr<int64_t>();
+    T = sizes.size(0);
+    B = size[0];
+    active.assign(size, size + T);
+    for (int64_t t = 0; t < T; ++t)
+      TORCH_CHECK(active[t] > 0 && (t == 0 || active[t] <= active[t - 1]),
+                  "batch_sizes must be positive and never grow");
+    sum_up();
+    TORCH_CHECK(input.size(0) == steps, "input has shape ", input.sizes(), ", needed ", steps,
+                " rows, the sum of batch_sizes");
+    order.resize(B);
+    std::iota(order.begin(), order.end(), 0);
+    length.assign(B, 0);
+    for (int64_t b = 0; b < B; ++b)
+      while (length[b] < T && active[length[b]] > b) ++length[b];
+  }
+
+  void read_lengths(const Tensor& lengths) {
+    check_integers("lengths", lengths);
+    TORCH_CHECK(lengths.size(0) == B, "lengths has shape ", lengths.sizes(), ", needed [", B, "]");
+    const int64_t* given = lengths.const_data_ptr<int64_t>();
+    TORCH_CHECK(std::all_of(given, given + B, [&](int64_t n) { return 0 <= n && n <= T; }),
+                "lengths must be from 0 to ", T);
+    order.resize(B);
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return given[a] > given[b]; });
+    for (const int64_t row : order) length.push_back(given[row]);
+    active.assign(T, 0);
+    for (const int64_t n : length)
+      if (n > 0) ++active[n - 1];
+    for (int64_t t = T - 2; t >= 0; --t) active[t] += active[t + 1];
+    sum_up();
+  }
+
+  void sum_up() {
+    before.assign(T + 1, 0);
+    std::partial_sum(active.begin(), active.end(), before.begin() + 1);
+    steps = before[T];
+  }
+
+  void read_reset(const Tensor& mask) {
+    const int64_t needed[2] = {batch_first ? B : T, batch_first ? T : B};
+    TORCH_CHECK(mask.sizes() == at::IntArrayRef(needed, 2), "reset has shape ", mask.sizes(), ", needed ",
+                at::IntArrayRef(needed, 2));
+    TORCH_CHECK(mask.scalar_type() == at::kBool && mask.is_cpu() && mask.layout() == at::kStrided,
+                "reset must be a strided bool tensor on the cpu");
+    reset = mask;
+  }
+
+  static void check_integers(const char* name, const Tensor& x) {
+    TORCH_CHECK(x.dim() == 1 && x.scalar_type() == at::kLong && x.is_cpu() && x.is_contiguous(), name,
+                " must be a contiguous int64 tensor of one axis on the cpu");
+  }
+
+  gatewise::Sizes sizes(int64_t layer) const { return {T, B, input_size(layer), H, steps, at::get_num_threads()}; }
+
+  gatewise::Walk walk(int64_t direction) const {
+    const auto table = [](const std::vector<int64_t>& x) { return x.empty() ? nullptr : x.data(); };
+    const bool cut = reset.defined();
+    return {direction == 1, table(length), table(order), table(active), table(before), packed,
+            cut ? reset.const_data_ptr<bool>() : nullptr, cut ? reset.stride(batch_first ? 1 : 0) : 0,
+            cut ? reset.stride(batch_first ? 0 : 1) : 0};
+  }
 
   // The core reads as far as these sizes say: nothing may be smaller.
   void check(TensorList weights, const Tensor& input) const {
@@ -105,7 +197,19 @@ struct Network {
   bool output_batch_first(int64_t layer) const { return batch_first && layer == layers - 1; }
   bool input_batch_first(int64_t layer) const { return batch_first && layer == 0; }
   Tensor new_sequence(bool batch_first, int64_t width, const at::TensorOptions& options) const {
-    return batch_first ? at::empty({B, T, width}, options) : at::empty({T, B, width}, options);
+    if (packed) return at::empty({steps, width}, options);
+    const Tensor x = batch_first ? at::empty({B, T, width}, options) : at::empty({T, B, width}, options);
+    if (!length.empty()) zero_past_ends(x, batch_first);
+    return x;
+  }
+
+  // Of a contiguous tensor.
+  void zero_past_ends(const Tensor& x, bool batch_first) const {
+    const size_t row = x.size(2) * x.element_size();
+    char* start = static_cast<char*>(x.mutable_data_ptr());
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t t = length[b]; t < T; ++t)
+        std::memset(start + (batch_first ? order[b] * T + t : t * B + order[b]) * row, 0, row);
   }
 };
 
@@ -245,13 +349,12 @@ struct Sequence {
   int64_t step, row;
 };
 
-// A tensor of sequences as one direction walks through it, from `offset` on along its last axis.
+// A tensor of sequences, from `offset` on along its last axis.
 template <class Number>
-Sequence<Number> sequence(const Tensor& x, bool batch_first, int64_t T, int64_t direction, int64_t offset = 0) {
+Sequence<Number> sequence(const Network& net, const Tensor& x, bool batch_first, int64_t offset = 0) {
   if (!x.defined()) return {nullptr, 0, 0};
-  const int64_t step = x.stride(batch_first ? 1 : 0), row = x.stride(batch_first ? 0 : 1);
-  Number* at = data<Number>(x, offset);
-  return direction == 0 ? Sequence<Number>{at, step, row} : Sequence<Number>{at + (T - 1) * step, -step, row};
+  if (net.packed) return {data<Number>(x, offset), 0, x.stride(0)};
+  return {data<Number>(x, offset), x.stride(batch_first ? 1 : 0), x.stride(batch_first ? 0 : 1)};
 }
 
 // ------------------------------------------------------------------------------------------------ forward
@@ -287,20 +390,26 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
   std::vector<Tensor> gates_kept;
   Tensor x = rows_contiguous(input), gates;
   for (int64_t layer = 0; layer < net.layers; ++layer) {
-    const gatewise::Sizes sizes = {net.T, net.B, net.input_size(layer), net.H, at::get_num_threads()};
+    const gatewise::Sizes sizes = net.sizes(layer);
     const gatewise::Plan plan = Core<Number>::plan(sizes, training);
+    // Room for T steps of each row, whatever the lengths: a compiler knows no sum of lengths, and what is not touched
+    // costs nothing.
+    gatewise::Sizes longest = sizes;
+    if (!net.packed) longest.steps = net.T * net.B;
+    const gatewise::Plan most = Core<Number>::plan(longest, training);
+    const int64_t room = most.gates + most.cells;
     const bool out_batch_first = net.output_batch_first(layer);
     const Tensor output = net.new_sequence(out_batch_first, net.directions * net.H, options);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
       const int64_t state = number * net.B * net.H;
-      if (training || !gates.defined() || gates.numel() < plan.gates + plan.cells)
-        gates = Pool::take(plan.gates + plan.cells, options);
+      if (training || !gates.defined() || gates.numel() < room)
+        gates = Pool::take(room, options);
       if (training) gates_kept.push_back(gates);
       if (net.B == 0) continue;
-      const auto from = sequence<const Number>(x, net.input_batch_first(layer), net.T, direction);
-      const auto to = sequence<Number>(output, out_batch_first, net.T, direction, direction * net.H);
-      Core<Number>::forward({sizes, training, from.at, from.step, from.row, data<Number>(h_0, state),
+      const auto from = sequence<const Number>(net, x, net.input_batch_first(layer));
+      const auto to = sequence<Number>(net, output, out_batch_first, direction * net.H);
+      Core<Number>::forward({sizes, net.walk(direction), training, from.at, from.step, from.row, data<Number>(h_0, state),
                              data<Number>(c_0, state), data<const Number>(weights[first]),
                              data<const Number>(weights[first + 1]),
                              bias ? data<const Number>(weights[first + 2]) : nullptr,
@@ -317,9 +426,8 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
 }
 
 Three forward_of_any_number(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
-                            TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first,
-                            std::vector<Tensor>* kept) {
-  const Network net(input, weights, num_layers, bidirectional, batch_first);
+                            TensorList weights, const Options& options, std::vector<Tensor>* kept) {
+  const Network net(input, weights, options);
   net.check_state("h_0", h_0, input);
   net.check_state("c_0", c_0, input);
   return input.scalar_type() == at::kFloat ? forward<float>(net, input, h_0, c_0, weights, kept)
@@ -327,15 +435,19 @@ Three forward_of_any_number(const Tensor& input, const OptionalTensor& h_0, cons
 }
 
 Three lstm(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
-           int64_t num_layers, bool bidirectional, bool batch_first) {
-  return forward_of_any_number(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, nullptr);
+           int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
+           const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+  return forward_of_any_number(input, h_0, c_0, weights, options, nullptr);
 }
 
 ThreeAndKept lstm_training(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
-                           TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first) {
+                           TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first,
+                           const OptionalTensor& lengths, const OptionalTensor& reset,
+                           const OptionalTensor& batch_sizes) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
   std::vector<Tensor> kept;
-  auto [output, h_n, c_n] =
-      forward_of_any_number(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, &kept);
+  auto [output, h_n, c_n] = forward_of_any_number(input, h_0, c_0, weights, options, &kept);
   return {output, h_n, c_n, kept};
 }
 
@@ -381,7 +493,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     const Tensor x = layer ? kept[layer - 1] : rows_contiguous(input);
     const Tensor& h = layer == net.layers - 1 ? output : kept[layer];
     const bool in_batch_first = net.input_batch_first(layer), out_batch_first = net.output_batch_first(layer);
-    const gatewise::Sizes sizes = {net.T, net.B, net.input_size(layer), net.H, at::get_num_threads()};
+    const gatewise::Sizes sizes = net.sizes(layer);
     const gatewise::Plan plan = Core<Number>::plan(sizes, true);
     Tensor d_x;
     if (layer > last_layer || wanted[0]) d_x = net.new_sequence(in_batch_first, net.input_size(layer), options);
@@ -390,15 +502,15 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
       const int64_t state = number * net.B * net.H, offset = direction * net.H;
       const Tensor& gates = kept[net.layers - 1 + number];
       if (!in_place && !d_a.defined()) d_a = Pool::take(plan.gates, options);
-      const auto from_x = sequence<const Number>(x, in_batch_first, net.T, direction);
-      const auto from_h = sequence<const Number>(h, out_batch_first, net.T, direction, offset);
-      const auto from_d_h = sequence<const Number>(d_output, out_batch_first, net.T, direction, offset);
-      const auto to_d_x = sequence<Number>(d_x, in_batch_first, net.T, direction);
+      const auto from_x = sequence<const Number>(net, x, in_batch_first);
+      const auto from_h = sequence<const Number>(net, h, out_batch_first, offset);
+      const auto from_d_h = sequence<const Number>(net, d_output, out_batch_first, offset);
+      const auto to_d_x = sequence<Number>(net, d_x, in_batch_first);
       // Both biases have the same gradient, and each gets memory of its own: both may keep it as .grad.
       Tensor* const biases = net.per_direction == 4 ? &d[3 + first + 2] : nullptr;
       const Tensor d_bias = !biases ? Tensor() : biases[0].defined() ? biases[0] : biases[1];
       Core<Number>::backward(
-          {sizes, from_x.at, from_x.step, from_x.row, data<Number>(h_0, state), data<const Number>(weights[first]),
+          {sizes, net.walk(direction), from_x.at, from_x.step, from_x.row, data<Number>(h_0, state), data<const Number>(weights[first]),
            data<const Number>(weights[first + 1]), from_h.at, from_h.step, from_h.row,
            data<const Number>(gates, plan.gates), data<const Number>(gates), data<Number>(in_place ? gates : d_a),
            from_d_h.at, from_d_h.step, from_d_h.row, data<Number>(d_h_n, state), data<Number>(d_c_n, state), to_d_x.at,
@@ -416,9 +528,9 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
 std::vector<Tensor> backward_of_any_number(const OptionalTensor& d_output, const OptionalTensor& d_h_n,
                                            const OptionalTensor& d_c_n, const Tensor& input, const OptionalTensor& h_0,
                                            const OptionalTensor& c_0, TensorList weights, const Tensor& output,
-                                           TensorList kept, int64_t num_layers, bool bidirectional, bool batch_first,
-                                           at::ArrayRef<bool> wanted, bool in_place) {
-  const Network net(input, weights, num_layers, bidirectional, batch_first);
+                                           TensorList kept, const Options& options, at::ArrayRef<bool> wanted,
+                                           bool in_place) {
+  const Network net(input, weights, options);
   return input.scalar_type() == at::kFloat
              ? backward<float>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted, in_place)
              : backward<double>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted, in_place);
@@ -429,10 +541,11 @@ std::vector<Tensor> lstm_backward(const OptionalTensor& d_output, const Optional
                                   const OptionalTensor& d_c_n, const Tensor& input, const OptionalTensor& h_0,
                                   const OptionalTensor& c_0, TensorList weights, const Tensor& output, TensorList kept,
                                   int64_t num_layers, bool bidirectional, bool batch_first,
-                                  const c10::List<bool>& wanted) {
+                                  const OptionalTensor& lengths, const OptionalTensor& reset,
+                                  const OptionalTensor& batch_sizes, const c10::List<bool>& wanted) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
   const c10::SmallVector<bool, 16> flags(wanted.begin(), wanted.end());
-  std::vector<Tensor> d = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept,
-                                                 num_layers, bidirectional, batch_first,
+  std::vector<Tensor> d = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, options,
                                                  at::ArrayRef<bool>(flags.data(), flags.size()), false);
   for (Tensor& gradient : d)
     if (!gradient.defined()) gradient = at::empty({0}, input.options());
@@ -446,14 +559,29 @@ c10::TypedOperatorHandle<Signature> operator_named(const char* name) {
   return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
 }
 
+// The operator with what backward needs, below autograd.
+ThreeAndKept call_training(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
+                           const Options& o) {
+  static const auto op = operator_named<decltype(lstm_training)>("gatewise::lstm_training");
+  at::AutoDispatchBelowADInplaceOrView below;
+  return op.call(input, h_0, c_0, weights, o.num_layers, o.bidirectional, o.batch_first, o.lengths, o.reset,
+                 o.batch_sizes);
+}
+
 struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
+  static constexpr int64_t kSaved = 7;  // tensors before the weights
+  static constexpr int64_t kOther = 6;  // arguments that have no gradient
+
   static std::vector<Tensor> forward(torch::autograd::AutogradContext* ctx, const Tensor& input,
                                      const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
-                                     int64_t num_layers, bool bidirectional, bool batch_first) {
-    static const auto op = operator_named<decltype(lstm_training)>("gatewise::lstm_training");
-    at::AutoDispatchBelowADInplaceOrView below;
-    auto [output, h_n, c_n, kept] = op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
-    std::vector<Tensor> saved = {input, h_0.value_or(Tensor()), c_0.value_or(Tensor()), output};
+                                     int64_t num_layers, bool bidirectional, bool batch_first,
+                                     const OptionalTensor& lengths, const OptionalTensor& reset,
+                                     const OptionalTensor& batch_sizes) {
+    const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+    auto [output, h_n, c_n, kept] = call_training(input, h_0, c_0, weights, options);
+    const auto or_none = [](const OptionalTensor& x) { return x.value_or(Tensor()); };
+    std::vector<Tensor> saved = {input,          or_none(h_0),   or_none(c_0),        output,
+                                 or_none(lengths), or_none(reset), or_none(batch_sizes)};
     saved.insert(saved.end(), weights.begin(), weights.end());
     saved.insert(saved.end(), kept.begin(), kept.end());
     ctx->save_for_backward(std::move(saved));
@@ -472,8 +600,10 @@ struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
     const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
     const OptionalTensor h_0 = given(saved[1]), c_0 = given(saved[2]);
     const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
-    const TensorList weights(saved.data() + 4, count);
-    std::vector<Tensor> kept(saved.begin() + 4 + count, saved.end());
+    const Options options = {num_layers,      bidirectional,   batch_first,
+                             given(saved[4]), given(saved[5]), given(saved[6])};
+    const TensorList weights(saved.data() + kSaved, count);
+    std::vector<Tensor> kept(saved.begin() + kSaved + count, saved.end());
 
     // autograd counts the tensors that it was given, these say which of them it asks for.
     c10::SmallVector<bool, 16> wanted(3 + count, false);
@@ -483,7 +613,7 @@ struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
 
     // Where gradients of gradients are asked for, or someone watches or traces the operators, the gates stay as they
     // are. Otherwise they are overwritten; a graph that was retained and goes backward again computes them anew.
-    if (used) kept = again(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
+    if (used) kept = std::get<3>(call_training(input, h_0, c_0, weights, options));
     std::vector<Tensor> gradients;
     if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() ||
         kept.back().key_set().has(c10::DispatchKey::Python)) {
@@ -491,39 +621,33 @@ struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
       c10::List<bool> asked;
       for (const bool want : wanted) asked.push_back(want);
       gradients = op.call(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, num_layers, bidirectional,
-                          batch_first, asked);
+                          batch_first, options.lengths, options.reset, options.batch_sizes, asked);
       for (size_t j = 0; j < gradients.size(); ++j)
         if (!wanted[j]) gradients[j] = Tensor();
     } else {
       network.set(4, true);
-      gradients = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, num_layers,
-                                         bidirectional, batch_first, at::ArrayRef<bool>(wanted.data(), wanted.size()), true);
+      gradients = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, options,
+                                         at::ArrayRef<bool>(wanted.data(), wanted.size()), true);
     }
-    gradients.resize(gradients.size() + 3);  // of num_layers, bidirectional, batch_first: none
+    gradients.resize(gradients.size() + kOther);
     return gradients;
-  }
-
-  static std::vector<Tensor> again(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
-                                   TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first) {
-    static const auto op = operator_named<decltype(lstm_training)>("gatewise::lstm_training");
-    at::AutoDispatchBelowADInplaceOrView below;
-    return std::get<3>(op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first));
   }
 };
 
 Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
-                    int64_t num_layers, bool bidirectional, bool batch_first) {
+                    int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
+                    const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
   const auto differentiable = [](const OptionalTensor& x) { return is(x) && x->requires_grad(); };
   if (at::GradMode::is_enabled() &&
       (input.requires_grad() || differentiable(h_0) || differentiable(c_0) ||
        std::any_of(weights.begin(), weights.end(), [](const Tensor& w) { return w.requires_grad(); }))) {
-    const std::vector<Tensor> results =
-        LSTMFunction::apply(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
+    const std::vector<Tensor> results = LSTMFunction::apply(input, h_0, c_0, weights, num_layers, bidirectional,
+                                                            batch_first, lengths, reset, batch_sizes);
     return {results[0], results[1], results[2]};
   }
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
   at::AutoDispatchBelowADInplaceOrView below;
-  return op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first);
+  return op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes);
 }
 
 }  // namespace
@@ -531,14 +655,15 @@ Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const Option
 TORCH_LIBRARY(gatewise, m) {
   m.def(
       "lstm(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
-      "bool batch_first) -> (Tensor output, Tensor h_n, Tensor c_n)");
+      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes) -> (Tensor output, Tensor h_n, Tensor c_n)");
   m.def(
       "lstm_training(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
-      "bool batch_first) -> (Tensor output, Tensor h_n, Tensor c_n, Tensor[] kept)");
+      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes) "
+      "-> (Tensor output, Tensor h_n, Tensor c_n, Tensor[] kept)");
   m.def(
       "lstm_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor input, Tensor? h_0, Tensor? c_0, "
       "Tensor[] weights, Tensor output, Tensor[] kept, int num_layers, bool bidirectional, bool batch_first, "
-      "bool[] wanted) -> Tensor[]");
+      "Tensor? lengths, Tensor? reset, Tensor? batch_sizes, bool[] wanted) -> Tensor[]");
 }
 
 TORCH_LIBRARY_IMPL(gatewise, CPU, m) {

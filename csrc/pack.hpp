@@ -30,12 +30,12 @@ void pack_gates(const Real* weights, int64_t width, const Layout<Real>& layout, 
     }
 }
 
-// The rows that row(r) points to (null: a row of zeros), cut into panels of columns: [panel][row][column in it].
+// The rows that row() points to, one after another (null: a row of zeros), cut into panels of columns: [panel][row][column in it].
 template <class Real, class Row>
-void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t rows, const Row& row, Real* packed) {
+void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t rows, Row row, Real* packed) {
   constexpr int64_t lanes = kLanes<Real>;
   for (int64_t r = 0; r < rows; ++r) {
-    const Real* from = row(r);
+    const Real* from = row();
     for (int64_t p = which.first; p < which.last; ++p) {
       const int64_t column = p * kPanelVectors * lanes, vectors = panels.vectors(p);
       Real* to = packed + column * rows + r * vectors * lanes;
@@ -46,7 +46,7 @@ void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t row
   }
 }
 
-// The row of zeros that stands for a missing initial state.
+// The row of zeros that stands for a state that is none.
 template <class Real>
 void fill_zeros(Real* zeros, Range units) {
   for (int64_t u = units.first; u < units.last; ++u) store(zeros + u * kLanes<Real>, Vec<Real>{});

@@ -18,8 +18,9 @@ struct Region {
   Range rows, units;
 };
 
-Region region_of(const Split& split, int64_t B, int64_t units, int thread) {
-  return {part(B, split.row_parts, thread / split.unit_parts), part(units, split.unit_parts, thread % split.unit_parts)};
+Region region_of(const Split& split, const Steps& steps, int64_t units, int thread) {
+  return {steps.part_of_rows(split.row_parts, thread / split.unit_parts),
+          part(units, split.unit_parts, thread % split.unit_parts)};
 }
 
 // ------------------------------------------------------------------------------------------------ forward
@@ -28,21 +29,29 @@ template <class Real>
 struct Forward {
   const ForwardCall<Real>& call;
   const Layout<Real> layout;
+  const Steps steps;
   const ForwardScratch<Real> scratch;
 
-  const Real* x(int64_t t, int64_t b) const { return call.x + t * call.x_step + b * call.x_row; }
-  Real* h(int64_t t, int64_t b) const { return call.h + t * call.h_step + b * call.h_row; }
+  const Real* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
+  Real* h(int64_t t, int64_t b) const { return call.h + steps.place(t, b, call.h_step, call.h_row); }
+  const Real* initial_h(int64_t b) const {
+    return call.h_0 ? call.h_0 + steps.row_of(b) * layout.H : scratch.zeros;
+  }
   const Real* h_before(int64_t t, int64_t b) const {
-    if (t > 0) return h(t - 1, b);
-    return call.h_0 ? call.h_0 + b * layout.H : scratch.zeros;
+    if (steps.is_reset(t, b)) return scratch.zeros;
+    return t > 0 ? h(t - 1, b) : initial_h(b);
   }
-  // The cells of a row before step t; inference keeps one slot for all of time.
-  Real* c_before(int64_t t, int64_t b) const {
-    return call.cells + ((call.training ? t * layout.B : 0) + b) * layout.padded;
+  // The cells of a row after its first t steps: those before all of time, then those after each step. Inference keeps
+  // one slot for all of them.
+  Real* c(int64_t t, int64_t b) const {
+    const int64_t slot = call.training && t > 0 ? layout.B + steps.before_step(t - 1) + b : b;
+    return call.cells + slot * layout.padded;
   }
+  const Real* c_before(int64_t t, int64_t b) const { return steps.is_reset(t, b) ? scratch.zeros : c(t, b); }
   // The gates of a row; inference keeps those of the current chunk of steps.
   Real* gates(int64_t t, int64_t chunk, int64_t b) const {
-    return call.gates + ((call.training ? t : t - chunk) * layout.B + b) * layout.gates_row;
+    const int64_t row = steps.before_step(t) - (call.training ? 0 : steps.before_step(chunk)) + b;
+    return call.gates + row * layout.gates_row;
   }
 
   void pack(int thread, int threads) const {
@@ -62,14 +71,14 @@ struct Forward {
   }
 
   // The input's part of (1.1) for the steps of a chunk: it needs no h, so all of them are one product.
-  void project_input(Range steps, Range rows, Range units) const {
+  void project_input(Range chunk, Range rows, Range units) const {
     const Real* from[kMostRows];
     Real* to[kMostRows];
     int64_t count = 0;
-    for (int64_t t = steps.first; t < steps.last; ++t)
-      for (int64_t b = rows.first; b < rows.last; ++b, ++count) {
+    for (int64_t t = chunk.first; t < chunk.last; ++t)
+      for (int64_t b = rows.first; b < steps.active_of(rows, t).last; ++b, ++count) {
         from[count] = x(t, b);
-        to[count] = gates(t, steps.first, b);
+        to[count] = gates(t, chunk.first, b);
       }
     for (int64_t u = units.first; u < units.last; ++u) {
       const Real* weights = scratch.weight_ih + u * 4 * kLanes<Real> * layout.I;
@@ -94,13 +103,17 @@ struct Forward {
 
   // The hidden state's part of (1.1), then the step, before anything but the gates is stored.
   void advance(int64_t t, int64_t chunk, Range rows, Range units) const {
-    const Real* from[kMostRows];
-    Real* a[kMostRows];
-    for (int64_t b = rows.first; b < rows.last; ++b) {
-      from[b - rows.first] = h_before(t, b);
-      a[b - rows.first] = gates(t, chunk, b);
-    }
+    const Real *from[kMostStepRows], *c_from[kMostStepRows];
+    Real *a[kMostStepRows], *c_to[kMostStepRows], *h_to[kMostStepRows];
     const int64_t count = rows.last - rows.first;
+    for (int64_t row = 0; row < count; ++row) {
+      const int64_t b = rows.first + row;
+      from[row] = h_before(t, b);
+      c_from[row] = c_before(t, b);
+      a[row] = gates(t, chunk, b);
+      c_to[row] = c(t + 1, b);
+      h_to[row] = h(t, b);
+    }
     for (int64_t u = units.first; u < units.last; ++u) {
       const Real* weights = scratch.weight_hh + u * 4 * kLanes<Real> * layout.H;
       const int64_t at = u * 4 * kLanes<Real>, unit = u * kLanes<Real>;
@@ -116,18 +129,17 @@ struct Forward {
                                });
       panel_product<Real, 4>(count, from, k, 1, weights + k * 4 * kLanes<Real>, layout.H - k, first,
                              [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][4]) {
-                               const int64_t b = rows.first + row;
                                Gates<Real> gate[M];
-                               Vec<Real> c_prev[M], c[M], next_h[M];
+                               Vec<Real> c_prev[M], c_next[M], h_next[M];
                                for (int m = 0; m < M; ++m) {
                                  gate[m] = {sum[m][0], sum[m][1], sum[m][2], sum[m][3]};
-                                 c_prev[m] = load(c_before(t, b + m) + unit);
+                                 c_prev[m] = load(c_from[row + m] + unit);
                                }
-                               step<Real, M>(gate, c_prev, c, next_h);
+                               step<Real, M>(gate, c_prev, c_next, h_next);
                                for (int m = 0; m < M; ++m) {
                                  if (call.training) store_gates<Real>(a[row + m] + at, gate[m]);
-                                 store(c_before(t + 1, b + m) + unit, c[m]);
-                                 store_first(h(t, b + m) + unit, next_h[m], layout.units_in(u));
+                                 store(c_to[row + m] + unit, c_next[m]);
+                                 store_first(h_to[row + m] + unit, h_next[m], layout.units_in(u));
                                }
                              });
     }
@@ -135,24 +147,27 @@ struct Forward {
 
   void run(const Region& region, bool meet) const {
     for (const Range rows : RowBlocks{region.rows, kMostStepRows}) {
-      for (int64_t b = rows.first; b < rows.last; ++b)
-        for (int64_t u = region.units.first; u < region.units.last; ++u)
-          store(c_before(0, b) + u * kLanes<Real>,
-                call.c_0 ? load_first(call.c_0 + b * layout.H + u * kLanes<Real>, layout.units_in(u)) : Vec<Real>{});
+      const auto for_units = [&](const auto& body) {
+        for (int64_t b = rows.first; b < rows.last; ++b)
+          for (int64_t u = region.units.first; u < region.units.last; ++u)
+            body(b, u * kLanes<Real>, steps.row_of(b) * layout.H + u * kLanes<Real>, layout.units_in(u));
+      };
+      for_units([&](int64_t b, int64_t unit, int64_t at, int64_t n) {
+        store(c(0, b) + unit, call.c_0 ? load_first(call.c_0 + at, n) : Vec<Real>{});
+      });
       for (int64_t chunk = 0; chunk < layout.T; chunk += layout.chunk_steps) {
-        const Range steps = {chunk, smaller(chunk + layout.chunk_steps, layout.T)};
-        project_input(steps, rows, region.units);
-        for (int64_t t = steps.first; t < steps.last; ++t) {
-          advance(t, chunk, rows, region.units);
+        const Range of_chunk = {chunk, smaller(chunk + layout.chunk_steps, layout.T)};
+        project_input(of_chunk, rows, region.units);
+        for (int64_t t = of_chunk.first; t < of_chunk.last; ++t) {
+          advance(t, chunk, steps.active_of(rows, t), region.units);
           if (meet) barrier();
         }
       }
-      for (int64_t b = rows.first; b < rows.last; ++b)
-        for (int64_t u = region.units.first; u < region.units.last; ++u) {
-          const int64_t n = layout.units_in(u), unit = u * kLanes<Real>;
-          store_first(call.h_n + b * layout.H + unit, load_first(h(layout.T - 1, b) + unit, n), n);
-          store_first(call.c_n + b * layout.H + unit, load(c_before(layout.T, b) + unit), n);
-        }
+      for_units([&](int64_t b, int64_t unit, int64_t at, int64_t n) {
+        const int64_t length = steps.length_of(b);
+        store_first(call.h_n + at, load_first((length > 0 ? h(length - 1, b) : initial_h(b)) + unit, n), n);
+        store_first(call.c_n + at, load(c(length, b) + unit), n);
+      });
     }
   }
 };
@@ -160,12 +175,12 @@ struct Forward {
 template <class Real>
 void forward(const ForwardCall<Real>& call) {
   const Layout<Real> layout(call.sizes);
-  const Forward<Real> f{call, layout, ForwardScratch<Real>(layout, call.scratch)};
+  const Forward<Real> f{call, layout, Steps(call.walk, call.sizes), ForwardScratch<Real>(layout, call.scratch)};
   in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
     const Split split = split_between(threads, layout);
     f.pack(thread, threads);
     barrier();
-    f.run(region_of(split, layout.B, layout.units, thread), split.unit_parts > 1);
+    f.run(region_of(split, f.steps, layout.units, thread), split.unit_parts > 1);
   });
 }
 
@@ -175,27 +190,35 @@ template <class Real>
 struct Backward {
   const BackwardCall<Real>& call;
   const Layout<Real> layout;
+  const Steps steps;
   const BackwardScratch<Real> scratch;
 
-  const Real* x(int64_t t, int64_t b) const { return call.x + t * call.x_step + b * call.x_row; }
+  const Real* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
+  // Null where it is zero.
   const Real* h_before(int64_t t, int64_t b) const {
-    if (t > 0) return call.h + (t - 1) * call.h_step + b * call.h_row;
-    return call.h_0 ? call.h_0 + b * layout.H : scratch.zeros;
+    if (steps.is_reset(t, b)) return nullptr;
+    if (t > 0) return call.h + steps.place(t - 1, b, call.h_step, call.h_row);
+    return call.h_0 ? call.h_0 + steps.row_of(b) * layout.H : nullptr;
   }
-  const Real* c_before(int64_t t, int64_t b) const { return call.cells + (t * layout.B + b) * layout.padded; }
-  const Real* gates(int64_t t, int64_t b) const { return call.gates + (t * layout.B + b) * layout.gates_row; }
-  Real* d_a(int64_t t, int64_t b) const { return call.d_a + (t * layout.B + b) * layout.gates_row; }
-  Real* d_x(int64_t t, int64_t b) const { return call.d_x + t * call.d_x_step + b * call.d_x_row; }
+  const Real* c(int64_t t, int64_t b) const {
+    return call.cells + (t > 0 ? layout.B + steps.before_step(t - 1) + b : b) * layout.padded;
+  }
+  const Real* c_before(int64_t t, int64_t b) const { return steps.is_reset(t, b) ? scratch.zeros : c(t, b); }
+  int64_t gates_at(int64_t t, int64_t b) const { return (steps.before_step(t) + b) * layout.gates_row; }
+  const Real* gates(int64_t t, int64_t b) const { return call.gates + gates_at(t, b); }
+  Real* d_a(int64_t t, int64_t b) const { return call.d_a + gates_at(t, b); }
+  Real* d_x(int64_t t, int64_t b) const { return call.d_x + steps.place(t, b, call.d_x_step, call.d_x_row); }
+  const Real* d_h(int64_t t, int64_t b) const { return call.d_h + steps.place(t, b, call.d_h_step, call.d_h_row); }
 
   void pack(int thread, int threads) const {
     const auto gate_rows = [&](const Real* weights, int64_t width) {
-      return [this, weights, width](int64_t m) -> const Real* {
-        const int64_t row = layout.torch_row(m);
+      return [this, weights, width, m = int64_t{0}]() mutable -> const Real* {
+        const int64_t row = layout.torch_row(m++);
         return row < 0 ? nullptr : weights + row * width;
       };
     };
     const Panels hidden(layout.H, kLanes<Real>), input(layout.I, kLanes<Real>);
-    fill_zeros(scratch.zeros, part(layout.units, threads, thread));
+    fill_zeros(scratch.zeros, part(4 * layout.units, threads, thread));
     pack_panels<Real>(hidden, layout.H, part(hidden.count, threads, thread), layout.gates, gate_rows(call.weight_hh, layout.H),
                    scratch.weight_hh);
     if (call.d_x)
@@ -204,13 +227,15 @@ struct Backward {
   }
 
   // d_h of (2.1) for the units of a panel: what the output and, by way of d_a of step t + 1, the next step send back.
-  // `take(b, u, d_h)` gets it for rows b, b + 1, … and the vectors of units u, u + 1, …; `next` is the step whose d_a is multiplied, T for none.
+  // `take(b, u, d_h)` gets it for rows b, b + 1, … and the vectors of units u, u + 1, …; `next` is t + 1.
   template <int N, class First, class Done>
   GATEWISE_INLINE void hidden_gradient(int64_t next, Range rows, int64_t panel, const First& first_d_h,
                                        const Done& take) const {
-    const Real* from[kMostRows];
-    const int64_t depth = next < layout.T ? layout.gates : 0, count = rows.last - rows.first;
-    for (int64_t b = rows.first; b < rows.last; ++b) from[b - rows.first] = d_a(smaller(next, layout.T - 1), b);
+    const Real* from[kMostStepRows];
+    const int64_t count = rows.last - rows.first, still_active = steps.active_at(next);
+    const int64_t depth = still_active > rows.first ? layout.gates : 0;
+    for (int64_t b = rows.first; b < rows.last; ++b)
+      from[b - rows.first] = b < still_active && !steps.is_reset(next, b) ? d_a(next, b) : scratch.zeros;
     const int64_t u = panel * kPanelVectors;
     const Real* weights = scratch.weight_hh + u * kLanes<Real> * layout.gates;
     const auto partial = [&](int64_t row) { return scratch.d_h + (rows.first + row) * layout.padded + u * kLanes<Real>; };
@@ -228,6 +253,11 @@ struct Backward {
                         [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) { take(rows.first + row, u, sum); });
   }
 
+  Vec<Real> final_d_h(int64_t b, int64_t u) const {
+    return call.d_h_n ? load_first(call.d_h_n + steps.row_of(b) * layout.H + u * kLanes<Real>, layout.units_in(u))
+                      : Vec<Real>{};
+  }
+
   // Step t for the units of a panel.
   template <int N>
   void retreat(int64_t t, Range rows, int64_t panel) const {
@@ -235,15 +265,13 @@ struct Backward {
         t + 1, rows, panel,
         [&](int64_t b, int64_t u) {
           Vec<Real> d_h = {};
-          if (call.d_h) d_h = load_first(call.d_h + t * call.d_h_step + b * call.d_h_row + u * kLanes<Real>, layout.units_in(u));
-          if (call.d_h_n && t == layout.T - 1)
-            d_h += load_first(call.d_h_n + b * layout.H + u * kLanes<Real>, layout.units_in(u));
-          return d_h;
+          if (call.d_h) d_h = load_first(this->d_h(t, b) + u * kLanes<Real>, layout.units_in(u));
+          return t == steps.length_of(b) - 1 ? d_h + final_d_h(b, u) : d_h;
         },
         [&]<int M>(int64_t first_b, int64_t first_u, const Vec<Real>(&d_h)[M][N]) {
           Vec<Real> tanh_c[N][M];
           for (int n = 0; n < N; ++n) {
-            each<M>([&](int m) { tanh_c[n][m] = load(c_before(t + 1, first_b + m) + (first_u + n) * kLanes<Real>); });
+            each<M>([&](int m) { tanh_c[n][m] = load(c(t + 1, first_b + m) + (first_u + n) * kLanes<Real>); });
             tanh<Real, M>(tanh_c[n]);
           }
 #pragma GCC unroll 1
@@ -253,7 +281,9 @@ struct Backward {
               const int64_t b = first_b + m, unit = (first_u + n) * kLanes<Real>;
               Real* d_c = scratch.d_c + b * layout.padded + unit;
               Gates<Real> gate = load_gates(gates(t, b) + 4 * unit);
-              store(d_c, step_backward<Real>(gate, load(c_before(t, b) + unit), tanh_c[n][m], d_h[m][n], load(d_c)));
+              const Vec<Real> d_c_prev =
+                  step_backward<Real>(gate, load(c_before(t, b) + unit), tanh_c[n][m], d_h[m][n], load(d_c));
+              store(d_c, steps.is_reset(t, b) ? Vec<Real>{} : d_c_prev);
               store_gates<Real>(d_a(t, b) + 4 * unit, gate);
             }
         });
@@ -263,11 +293,13 @@ struct Backward {
   template <int N>
   void initial_hidden_gradient(Range rows, int64_t panel) const {
     hidden_gradient<N>(
-        0, rows, panel, [](int64_t, int64_t) { return Vec<Real>{}; },
+        0, rows, panel,
+        [&](int64_t b, int64_t u) { return steps.length_of(b) == 0 ? final_d_h(b, u) : Vec<Real>{}; },
         [&]<int M>(int64_t b, int64_t u, const Vec<Real>(&d_h)[M][N]) {
           for (int m = 0; m < M; ++m)
             for (int n = 0; n < N; ++n)
-              store_first(call.d_h_0 + (b + m) * layout.H + (u + n) * kLanes<Real>, d_h[m][n], layout.units_in(u + n));
+              store_first(call.d_h_0 + steps.row_of(b + m) * layout.H + (u + n) * kLanes<Real>, d_h[m][n],
+                          layout.units_in(u + n));
         });
   }
 
@@ -278,14 +310,15 @@ struct Backward {
         for (int64_t b = rows.first; b < rows.last; ++b)
           for (int64_t u = region.units.first * kPanelVectors;
                u < smaller(region.units.last * kPanelVectors, layout.units); ++u)
-            body(b * layout.H + u * kLanes<Real>, scratch.d_c + b * layout.padded + u * kLanes<Real>, layout.units_in(u));
+            body(steps.row_of(b) * layout.H + u * kLanes<Real>, scratch.d_c + b * layout.padded + u * kLanes<Real>, layout.units_in(u));
       };
       for_units([&](int64_t at, Real* d_c, int64_t n) {
         store(d_c, call.d_c_n ? load_first(call.d_c_n + at, n) : Vec<Real>{});
       });
       for (int64_t t = layout.T - 1; t >= 0; --t) {
+        const Range active = steps.active_of(rows, t);
         for (int64_t p = region.units.first; p < region.units.last; ++p)
-          with_width(panels.vectors(p), [&](auto n) { retreat<decltype(n)::value>(t, rows, p); });
+          with_width(panels.vectors(p), [&](auto n) { retreat<decltype(n)::value>(t, active, p); });
         if (meet) barrier();
       }
       if (call.d_h_0)
@@ -297,40 +330,45 @@ struct Backward {
   }
 
   // (3.2) for some steps of some rows.
-  void input_gradient(Range steps, Range rows_of_step) const {
-    const Panels panels(layout.I, kLanes<Real>);
-    const int64_t width = rows_of_step.last - rows_of_step.first;
-    const Real* from[kMostRows];
-    Real* to[kMostRows];
-    for (const Range rows : RowBlocks{{0, (steps.last - steps.first) * width}, kMostStepRows}) {
-      int64_t t = steps.first + rows.first / width, b = rows_of_step.first + rows.first % width;
-      for (int64_t r = rows.first; r < rows.last; ++r) {
-        from[r - rows.first] = d_a(t, b);
-        to[r - rows.first] = d_x(t, b);
-        if (++b == rows_of_step.last) b = rows_of_step.first, ++t;
+  void input_gradient(Range times, Range rows) const {
+    const Real* from[kMostStepRows];
+    Real* to[kMostStepRows];
+    int64_t count = 0;
+    for (int64_t t = times.first; t < times.last; ++t)
+      for (int64_t b = rows.first; b < steps.active_of(rows, t).last; ++b) {
+        from[count] = d_a(t, b);
+        to[count] = d_x(t, b);
+        if (++count == kMostStepRows) {
+          input_gradient_of(count, from, to);
+          count = 0;
+        }
       }
-      for (int64_t k = 0; k < layout.gates; k += kBackwardBlock<Real>)
-        for (int64_t p = 0; p < panels.count; ++p)
-          with_width(panels.vectors(p), [&](auto width) {
-            constexpr int N = decltype(width)::value;
-            const int64_t column = p * kPanelVectors * kLanes<Real>;
-            panel_product<Real, N>(
-                rows.last - rows.first, from, k, 1, scratch.weight_ih + column * layout.gates + k * N * kLanes<Real>,
-                smaller(kBackwardBlock<Real>, layout.gates - k),
-                [&](int64_t row, Vec<Real>(&sum)[N]) {
+    input_gradient_of(count, from, to);
+  }
+
+  void input_gradient_of(int64_t count, const Real* const* from, Real* const* to) const {
+    const Panels panels(layout.I, kLanes<Real>);
+    for (int64_t k = 0; k < layout.gates; k += kBackwardBlock<Real>)
+      for (int64_t p = 0; p < panels.count; ++p)
+        with_width(panels.vectors(p), [&](auto width) {
+          constexpr int N = decltype(width)::value;
+          const int64_t column = p * kPanelVectors * kLanes<Real>;
+          panel_product<Real, N>(
+              count, from, k, 1, scratch.weight_ih + column * layout.gates + k * N * kLanes<Real>,
+              smaller(kBackwardBlock<Real>, layout.gates - k),
+              [&](int64_t row, Vec<Real>(&sum)[N]) {
+                for (int n = 0; n < N; ++n)
+                  sum[n] = k > 0 || call.add_to_d_x
+                               ? load_first(to[row] + column + n * kLanes<Real>, layout.I - column - n * kLanes<Real>)
+                               : Vec<Real>{};
+              },
+              [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
+                for (int m = 0; m < M; ++m)
                   for (int n = 0; n < N; ++n)
-                    sum[n] = k > 0 || call.add_to_d_x
-                                 ? load_first(to[row] + column + n * kLanes<Real>, layout.I - column - n * kLanes<Real>)
-                                 : Vec<Real>{};
-                },
-                [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
-                  for (int m = 0; m < M; ++m)
-                    for (int n = 0; n < N; ++n)
-                      store_first(to[row + m] + column + n * kLanes<Real>, sum[m][n],
-                                  layout.I - column - n * kLanes<Real>);
-                });
-          });
-    }
+                    store_first(to[row + m] + column + n * kLanes<Real>, sum[m][n],
+                                layout.I - column - n * kLanes<Real>);
+              });
+        });
   }
 
   // One block of (3.3) or (3.4): d_weight's rows m (in the order of gates) += d_a' of them times the packed rows.
@@ -377,21 +415,27 @@ struct Backward {
     }
   }
 
-  // (3.3), (3.4), (3.5), a chunk of rows of T * B after another; threads share the gates.
+  // (3.3), (3.4), (3.5), a chunk of steps of all rows after another; threads share the gates.
   void parameter_gradients(int thread, int threads) const {
     const Panels input(layout.I, kLanes<Real>), hidden(layout.H, kLanes<Real>);
     const Range vectors = part(layout.gates / kLanes<Real>, threads, thread);
     const Range m = {vectors.first * kLanes<Real>, vectors.last * kLanes<Real>};
-    const int64_t all = layout.T * layout.B;
-    for (int64_t first = 0; first < all; first += kGradientRows) {
-      const int64_t depth = smaller(kGradientRows, all - first);
-      if (call.d_weight_ih)
-        pack_panels<Real>(input, layout.I, part(input.count, threads, thread), depth,
-                       [&](int64_t r) { return x((first + r) / layout.B, (first + r) % layout.B); }, scratch.rows_ih);
+    for (int64_t first = 0; first < larger(1, layout.steps); first += kGradientRows) {
+      const int64_t depth = smaller(kGradientRows, layout.steps - first);
+      const auto pack = [&](const Panels& panels, int64_t columns, const auto& row, Real* packed) {
+        Cursor at(steps, first);
+        pack_panels<Real>(
+            panels, columns, part(panels.count, threads, thread), depth,
+            [&] {
+              const Real* from = row(at.t, at.b);
+              at.next();
+              return from;
+            },
+            packed);
+      };
+      if (call.d_weight_ih) pack(input, layout.I, [&](int64_t t, int64_t b) { return x(t, b); }, scratch.rows_ih);
       if (call.d_weight_hh)
-        pack_panels<Real>(hidden, layout.H, part(hidden.count, threads, thread), depth,
-                       [&](int64_t r) { return h_before((first + r) / layout.B, (first + r) % layout.B); },
-                       scratch.rows_hh);
+        pack(hidden, layout.H, [&](int64_t t, int64_t b) { return h_before(t, b); }, scratch.rows_hh);
       barrier();
       const Real* d_a = call.d_a + first * layout.gates_row;
       if (call.d_weight_ih) weight_gradient(d_a, depth, m, layout.I, scratch.rows_ih, call.d_weight_ih, first > 0);
@@ -405,17 +449,17 @@ struct Backward {
 template <class Real>
 void backward(const BackwardCall<Real>& call) {
   const Layout<Real> layout(call.sizes);
-  const Backward<Real> b{call, layout, BackwardScratch<Real>(layout, call.scratch)};
+  const Backward<Real> b{call, layout, Steps(call.walk, call.sizes), BackwardScratch<Real>(layout, call.scratch)};
   in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
     const Split split = split_between(threads, layout);
     b.pack(thread, threads);
     barrier();
-    b.run(region_of(split, layout.B, Panels(layout.H, kLanes<Real>).count, thread), split.unit_parts > 1);
+    const Region region = region_of(split, b.steps, Panels(layout.H, kLanes<Real>).count, thread);
+    b.run(region, split.unit_parts > 1);
     // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others' of its steps.
-    const Range all_steps = {0, layout.T}, all_rows = {0, layout.B};
-    if (call.d_x && split.unit_parts == 1) b.input_gradient(all_steps, part(layout.B, split.row_parts, thread));
+    if (call.d_x && split.unit_parts == 1) b.input_gradient({0, layout.T}, region.rows);
     barrier();
-    if (call.d_x && split.unit_parts > 1) b.input_gradient(part(layout.T, threads, thread), all_rows);
+    if (call.d_x && split.unit_parts > 1) b.input_gradient(b.steps.part_of_time(threads, thread), {0, layout.B});
     if (call.d_weight_ih || call.d_weight_hh || call.d_bias) b.parameter_gradients(thread, threads);
   });
 }
@@ -425,8 +469,9 @@ void backward(const BackwardCall<Real>& call) {
 template <class Real>
 Plan plan(const Sizes& sizes, bool training) {
   const Layout<Real> layout(sizes);
-  return {(training ? layout.T : smaller(layout.chunk_steps, layout.T)) * layout.B * layout.gates_row,
-          (training ? layout.T + 1 : 1) * layout.B * layout.padded, ForwardScratch<Real>(layout, nullptr).size,
+  const int64_t chunk = smaller(layout.chunk_steps * layout.B, layout.steps);
+  return {(training ? layout.steps : chunk) * layout.gates_row,
+          (layout.B + (training ? layout.steps : 0)) * layout.padded, ForwardScratch<Real>(layout, nullptr).size,
           BackwardScratch<Real>(layout, nullptr).size};
 }
 

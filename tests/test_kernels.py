@@ -55,35 +55,52 @@ def case(T, B, I, H, bias=True, dtype=np.float64, seed=0):
     return inputs, parameters, gradients
 
 
-def run(inputs, parameters, gradients, *, threads=1):
+def run(inputs, parameters, gradients, *, threads=1, **walk):
     """Run the kernels; return every output and gradient by name."""
-    result = kernels.forward(*inputs.values(), *(parameters.get(name) for name in NAMES), threads=threads)
+    result = kernels.forward(*inputs.values(), *(parameters.get(name) for name in NAMES), threads=threads, **walk)
     outputs = {"h": result.h, "h_n": result.h_n, "c_n": result.c_n}
     return outputs | kernels.backward(result, **gradients, threads=threads)._asdict()
 
 
-def run_reference(inputs, parameters, gradients):
-    """Run the reference in float64 on the same numbers."""
+def run_reference(inputs, parameters, gradients, *, reverse=False, lengths=None, reset=None):
+    """Run the reference in float64 on the same numbers; in reverse as the second of two directions."""
     wide = lambda arrays: {name: a.astype(np.float64) for name, a in arrays.items()}  # noqa: E731
     inputs, parameters, gradients = wide(inputs), wide(parameters), wide(gradients)
-    forward = reference.forward(inputs["x"], parameters, inputs["h_0"][None], inputs["c_0"][None])
+    H, direction = inputs["h_0"].shape[1], int(reverse)
+    suffix = "_reverse" if reverse else ""
+    if reverse:
+        parameters |= {f"{name}{suffix}": weight for name, weight in parameters.items()}
+
+    def of_direction(array, axis):
+        if array is None or not reverse:
+            return array if array is None or axis else array[None]
+        return np.stack([np.zeros_like(array), array]) if axis == 0 else np.concatenate([0 * array, array], axis)
+
+    forward = reference.forward(
+        inputs["x"],
+        parameters,
+        of_direction(inputs["h_0"], 0),
+        of_direction(inputs["c_0"], 0),
+        bidirectional=reverse,
+        lengths=lengths,
+        reset=reset,
+    )
     back = reference.backward(
         forward,
-        d_output=gradients.get("d_h"),
-        d_h_n=gradients["d_h_n"][None] if "d_h_n" in gradients else None,
-        d_c_n=gradients["d_c_n"][None] if "d_c_n" in gradients else None,
+        d_output=of_direction(gradients.get("d_h"), 2),
+        d_h_n=of_direction(gradients.get("d_h_n"), 0),
+        d_c_n=of_direction(gradients.get("d_c_n"), 0),
     )
-    H = inputs["h_0"].shape[1]
     return {
-        "h": forward.output,
-        "h_n": forward.h_n[0],
-        "c_n": forward.c_n[0],
+        "h": forward.output[:, :, direction * H :],
+        "h_n": forward.h_n[direction],
+        "c_n": forward.c_n[direction],
         "d_x": back.d_x,
-        "d_h_0": back.d_h_0[0],
-        "d_c_0": back.d_c_0[0],
-        "d_weight_ih": back.d_parameters["weight_ih_l0"],
-        "d_weight_hh": back.d_parameters["weight_hh_l0"],
-        "d_bias": back.d_parameters.get("bias_hh_l0", np.zeros(4 * H)),
+        "d_h_0": back.d_h_0[direction],
+        "d_c_0": back.d_c_0[direction],
+        "d_weight_ih": back.d_parameters[f"weight_ih_l0{suffix}"],
+        "d_weight_hh": back.d_parameters[f"weight_hh_l0{suffix}"],
+        "d_bias": back.d_parameters.get(f"bias_hh_l0{suffix}", np.zeros(4 * H)),
     }
 
 
@@ -138,6 +155,51 @@ def test_threads_change_no_bit(isa, dtype, size):
             assert np.array_equal(one[name], other[name]), name
 
 
+def walks(T, B, seed=0):
+    """Draw lengths, some of them 0 and some T, and resets."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, T + 1, B)
+    lengths[rng.integers(0, B)] = T
+    return {"lengths": lengths, "reset": rng.random((T, B)) < 0.3}
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_lengths_resets_and_reverse_against_reference(isa, dtype, size):
+    arrays = case(*size, dtype=dtype)
+    both = walks(*size[:2])
+    with kernels.using(isa):
+        for given_ in ([], ["lengths"], ["reset"], ["lengths", "reset"]):
+            for reverse in (False, True):
+                walk = {name: both[name] for name in given_} | {"reverse": reverse}
+                expected = run_reference(*arrays, **walk)
+                one, two = (run(*arrays, threads=threads, **walk) for threads in (1, 2))
+                assert_close(one, expected)
+                for name in one:
+                    assert np.array_equal(one[name], two[name]), name
+
+
+def test_no_steps_at_all():
+    inputs, _, gradients = arrays = case(3, 2, 4, 5)
+    got = run(*arrays, lengths=np.zeros(2, np.int64))
+    assert_close(got, run_reference(*arrays, lengths=np.zeros(2, np.int64)), skip=["h", "d_x", "d_weight_ih"])
+    assert np.array_equal(got["h_n"], inputs["h_0"])
+    assert np.array_equal(got["d_h_0"], gradients["d_h_n"])
+    assert not any(got[name].any() for name in ("h", "d_x", "d_weight_ih", "d_weight_hh", "d_bias"))
+
+
+def test_numbers_past_the_lengths_are_not_read():
+    inputs, parameters, gradients = case(5, 3, 4, 6, dtype=np.float32)
+    lengths = np.array([2, 5, 0])
+    clean = run(inputs, parameters, gradients, lengths=lengths)
+    past = np.arange(5)[:, None] >= lengths
+    inputs["x"][past] = np.nan
+    gradients["d_h"][past] = np.nan
+    for name, value in run(inputs, parameters, gradients, lengths=lengths).items():
+        assert np.array_equal(value, clean[name]), name
+
+
 @pytest.mark.parametrize("isa", ISAS)
 def test_inference_equals_training(isa):
     for size in SIZES:
@@ -146,8 +208,12 @@ def test_inference_equals_training(isa):
         with kernels.using(isa):
             kept = kernels.forward(*inputs.values(), *weights, threads=2)
             dropped = kernels.forward(*inputs.values(), *weights, threads=2, training=False)
+            walk = walks(*size[:2])
+            kept_short = kernels.forward(*inputs.values(), *weights, **walk)
+            dropped_short = kernels.forward(*inputs.values(), *weights, **walk, training=False)
         for name in ("h", "h_n", "c_n"):
             assert np.array_equal(getattr(kept, name), getattr(dropped, name)), (size, name)
+            assert np.array_equal(getattr(kept_short, name), getattr(dropped_short, name)), (size, name)
 
 
 sizes = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 20), st.integers(1, 40))
@@ -219,7 +285,7 @@ def test_bad_arrays_are_named():
     weights = [parameters[name] for name in NAMES]
     with pytest.raises(ShapeError, match=r"h_0 has shape \(2, 5\), needed \(B, H\) = \(3, 5\)"):
         kernels.forward(inputs["x"], inputs["h_0"][:2], inputs["c_0"], *weights)
-    with pytest.raises(DtypeError, match="c_0 is float32 and x is float64"):
+    with pytest.raises(DtypeError, match="c_0 is float32, needed float64"):
         kernels.forward(inputs["x"], inputs["h_0"], inputs["c_0"].astype(np.float32), *weights)
     with pytest.raises(ShapeError, match="at least one step"):
         kernels.forward(inputs["x"][:0], inputs["h_0"], inputs["c_0"], *weights)

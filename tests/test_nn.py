@@ -286,9 +286,15 @@ def test_the_operators_keep_what_they_promise_to_torch():
     lstm = gatewise.LSTM(3, 4, 2, bidirectional=True)
     weights = list(lstm.parameters())
     x, h_0, c_0 = (torch.randn(*s, requires_grad=True) for s in ((5, 2, 3), (4, 2, 4), (4, 2, 4)))
-    network = (2, True, False)
+    network = (2, True, False, None, None, None)
     torch.library.opcheck(torch.ops.gatewise.lstm.default, (x, h_0, c_0, weights, *network))
     torch.library.opcheck(torch.ops.gatewise.lstm.default, (x, None, None, weights, *network))
+    reset = torch.tensor([[False, True], [True, False], [False] * 2, [True] * 2, [False] * 2])
+    walk = (torch.tensor([3, 5]), reset, None)
+    torch.library.opcheck(torch.ops.gatewise.lstm.default, (x, h_0, c_0, weights, *network[:3], *walk))
+    packed = (x.detach().flatten(0, 1)[:7].requires_grad_(), h_0, c_0, weights, *network[:3])
+    batch_sizes = torch.tensor([2, 2, 2, 1])
+    torch.library.opcheck(torch.ops.gatewise.lstm.default, (*packed, None, None, batch_sizes))
     plain = [w.detach() for w in weights]
     forward = (x.detach(), None, None, plain, *network)
     # (test_aot_dispatch_dynamic compares results, and part of what is kept for backward is padding that nobody writes.)
@@ -406,10 +412,11 @@ def test_errors_name_axes_and_remedies():
         lstm(torch.randn(4))
     with pytest.raises(ShapeError, match="at least one step along T"):
         lstm(torch.randn(3, 0, 4))
-    with pytest.raises(DtypeError, match="needed float32 or float64"):
-        lstm.bfloat16()(x.bfloat16())
-    with pytest.raises(DtypeError, match=r"input is a PackedSequence, needed a torch\.Tensor"):
-        gatewise.LSTM(4, 6)(torch.nn.utils.rnn.pack_sequence([torch.randn(3, 4)]))
+    narrow = torch.float8_e4m3fn
+    with pytest.raises(DtypeError, match="are torch.float8_e4m3fn, needed float64, float32, bfloat16 or float16"):
+        copy.deepcopy(lstm).to(narrow)(x.to(narrow))
+    with pytest.raises(DtypeError, match=r"input is a list, needed a torch\.Tensor"):
+        lstm([[1.0]])
     cell = gatewise.LSTMCell(4, 6)
     with pytest.raises(ShapeError, match=r"needed \(B, I\)"):
         cell(torch.randn(3, 5))

@@ -108,6 +108,63 @@ def test_every_gradient_matches_finite_differences(sizes, num_layers, bidirectio
         np.testing.assert_allclose(gradient, wanted, rtol=0, atol=DIFFERENCE_TOLERANCE, err_msg=name)
 
 
+WALKS = {
+    "lengths": {"lengths": np.array([3, 0, 4])},
+    "reset": {"reset": np.array([[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]], bool)},
+}
+WALKS["both"] = WALKS["lengths"] | WALKS["reset"]
+
+
+@pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
+@pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (2, True)])
+def test_gradients_with_lengths_and_resets_match_finite_differences(walk, num_layers, bidirectional):
+    rng = np.random.default_rng(0)
+    parameters = make_parameters(rng, inputs=2, hidden=2, num_layers=num_layers, bidirectional=bidirectional)
+    rows = num_layers * (1 + bidirectional)
+    x, h_0, c_0 = rng.normal(size=(4, 3, 2)), rng.normal(size=(rows, 3, 2)), rng.normal(size=(rows, 3, 2))
+    d_output = rng.normal(size=(4, 3, 2 * (1 + bidirectional)))
+    d_h_n, d_c_n = rng.normal(size=h_0.shape), rng.normal(size=c_0.shape)
+
+    def run() -> Forward:
+        return forward(x, parameters, h_0, c_0, num_layers=num_layers, bidirectional=bidirectional, **walk)
+
+    def loss() -> float:
+        now = run()
+        return float((now.output * d_output).sum() + (now.h_n * d_h_n).sum() + (now.c_n * d_c_n).sum())
+
+    found = backward(run(), d_output, d_h_n, d_c_n)
+    arrays = {"x": x, "h_0": h_0, "c_0": c_0} | parameters
+    gradients = {"x": found.d_x, "h_0": found.d_h_0, "c_0": found.d_c_0} | found.d_parameters
+    for name, array in arrays.items():
+        np.testing.assert_allclose(gradients[name], differences(loss, array), atol=DIFFERENCE_TOLERANCE, err_msg=name)
+
+
+def test_a_short_sequence_is_the_sequence_alone():
+    rng = np.random.default_rng(0)
+    parameters = make_parameters(rng, inputs=3, hidden=2, num_layers=2, bidirectional=True)
+    x, lengths = rng.normal(size=(5, 3, 3)), np.array([5, 2, 0])
+    h_0, c_0 = rng.normal(size=(2, 4, 3, 2))
+    options = {"num_layers": 2, "bidirectional": True}
+    batch = forward(x, parameters, h_0, c_0, **options, lengths=lengths)
+    for b, length in enumerate(lengths):
+        alone = forward(x[:length, [b]], parameters, h_0[:, [b]], c_0[:, [b]], **options)
+        np.testing.assert_allclose(batch.output[:length, [b]], alone.output, rtol=1e-14)  # products in another order
+        assert not batch.output[length:, b].any()
+        np.testing.assert_allclose(batch.h_n[:, [b]], alone.h_n, rtol=1e-14)
+        np.testing.assert_allclose(batch.c_n[:, [b]], alone.c_n, rtol=1e-14)
+
+
+def test_a_reset_sequence_is_its_parts_laid_end_to_end():
+    rng = np.random.default_rng(0)
+    parameters = make_parameters(rng, inputs=3, hidden=2, bidirectional=True)
+    x = rng.normal(size=(6, 1, 3))
+    reset = np.zeros((6, 1), bool)
+    reset[[2, 5]] = True
+    whole = forward(x, parameters, bidirectional=True, reset=reset)
+    parts = [forward(part, parameters, bidirectional=True) for part in np.split(x, [2, 5])]
+    np.testing.assert_array_equal(whole.output, np.concatenate([part.output for part in parts]))
+
+
 def test_missing_gradients_are_zero():
     rng = np.random.default_rng(3)
     options = {"num_layers": 2, "bidirectional": True}

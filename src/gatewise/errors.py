@@ -15,8 +15,8 @@ class GatewiseError(Exception):
     """
 
 
-class ShapeError(GatewiseError, RuntimeError):
-    """A tensor has a wrong size along a named axis (torch raises RuntimeError here too)."""
+class ShapeError(GatewiseError, RuntimeError, ValueError):
+    """A tensor has a wrong size along a named axis (torch raises RuntimeError here, or ValueError)."""
 
 
 class DtypeError(GatewiseError, ValueError):

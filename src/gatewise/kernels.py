@@ -121,7 +121,7 @@ class Plan(NamedTuple):
 
 
 @lru_cache(maxsize=1024)
-def plan(itemsize: int, T: int, B: int, I: int, H: int, training: bool) -> Plan:
+def plan(itemsize: int, T: int, B: int, I: int, H: int, steps: int, training: bool) -> Plan:
     """Tell how much to allocate for a call of these sizes.
 
     Parameters
@@ -130,26 +130,28 @@ def plan(itemsize: int, T: int, B: int, I: int, H: int, training: bool) -> Plan:
         Bytes of a number: 4 for float32, 8 for float64.
     T, B, I, H
         Steps, batch rows, inputs, hidden units.
+    steps
+        Steps of all rows together: T·B where all are equally long.
     training
         Whether the forward call keeps what backward needs.
 
     Examples
     --------
-    >>> plan(4, T=10, B=8, I=3, H=5, training=True).cells >= 11 * 8 * 5
+    >>> plan(4, T=10, B=8, I=3, H=5, steps=80, training=True).cells >= 11 * 8 * 5
     True
     """
-    return Plan(*_core.plan(itemsize, T, B, I, H, training))
+    return Plan(*_core.plan(itemsize, T, B, I, H, steps, training))
 
 
 class Kept(NamedTuple):
-    """How many numbers a training call keeps for each step of each row: of gates, and of cells."""
+    """How many numbers a training call keeps for each step of each row of gates, and of cells."""
 
     gates: int
     cells: int
 
 
 def kept_numbers(itemsize: int, H: int) -> Kept:
-    """Tell what a training call of any length keeps: T·B times the gates, (T + 1)·B times the cells.
+    """Tell what a training call of any length keeps: for each step of each row, and the cells once more for each row.
 
     Parameters
     ----------
@@ -160,22 +162,56 @@ def kept_numbers(itemsize: int, H: int) -> Kept:
 
     Examples
     --------
-    >>> kept, whole = kept_numbers(4, H=5), plan(4, T=10, B=8, I=3, H=5, training=True)
+    >>> kept, whole = kept_numbers(4, H=5), plan(4, T=10, B=8, I=3, H=5, steps=80, training=True)
     >>> (10 * 8 * kept.gates, 11 * 8 * kept.cells) == (whole.gates, whole.cells)
     True
     """
-    smallest = plan(itemsize, 1, 1, 1, H, True)
+    smallest = plan(itemsize, 1, 1, 1, H, 1, True)
     return Kept(smallest.gates, smallest.cells // 2)
+
+
+class Walk(NamedTuple):
+    """Which steps each row takes, in the core's own terms: csrc/kernels.hpp."""
+
+    reverse: bool
+    length: Array | None  # (B) int64, descending
+    order: Array | None  # (B) int64
+    active: Array | None  # (T) int64
+    before: Array | None  # (T + 1) int64
+    reset: Array | None  # (T, B) bool
+
+    def common(self, T: int, B: int, I: int, H: int, threads: int) -> _core.Common:
+        """Say it to the core, with the sizes."""
+        return _core.Common(T, B, I, H, self.steps(T, B), threads, self.reverse, *(_address(a) for a in self[1:]))
+
+    def steps(self, T: int, B: int) -> int:
+        """Count the steps of all rows."""
+        return T * B if self.before is None else int(self.before[-1])
+
+
+def _walk(T: int, B: int, reverse: bool, lengths: Array | None, reset: Array | None) -> Walk:
+    if reset is not None:
+        reset = _checked("reset", reset, np.bool_, T=T, B=B)
+    if lengths is None:
+        return Walk(reverse, None, None, None, None, reset)
+    lengths = _checked("lengths", lengths, np.int64, B=B)
+    if lengths.min() < 0 or lengths.max() > T:
+        raise ShapeError(f"lengths go from {lengths.min()} to {lengths.max()}, needed from 0 to T = {T}")
+    order = np.argsort(-lengths, kind="stable")
+    active = (lengths[:, np.newaxis] > np.arange(T)).sum(axis=0, dtype=np.int64)
+    before = np.concatenate([[0], active.cumsum()]).astype(np.int64)
+    return Walk(reverse, lengths[order], order, active, before, reset)
 
 
 @dataclass
 class Forward:
     """What `forward` computed, and what `backward` needs of it (consumed by the first `backward`)."""
 
-    h: Array  # (T, B, H)
+    h: Array  # (T, B, H); what stands past a row's length is zero
     h_n: Array  # (B, H)
     c_n: Array  # (B, H)
     inputs: tuple[Array, ...]  # x, h_0, c_0, weight_ih, weight_hh
+    walk: Walk
     gates: Array | None
     cells: Array | None
 
@@ -193,7 +229,7 @@ class Gradients(NamedTuple):
 
 def _checked(name: str, array: Array, dtype: npt.DTypeLike, **axes: int) -> Array:
     if array.dtype != dtype:
-        raise DtypeError(f"{name} is {array.dtype} and x is {np.dtype(dtype)}: convert one of them")
+        raise DtypeError(f"{name} is {array.dtype}, needed {np.dtype(dtype)}: convert it")
     if array.shape != tuple(axes.values()):
         needed = f"({', '.join(axes)}) = {tuple(axes.values())}"
         raise ShapeError(f"{name} has shape {array.shape}, needed {needed}: pass an array of that shape")
@@ -213,6 +249,9 @@ def forward(
     bias_ih: Array | None = None,
     bias_hh: Array | None = None,
     *,
+    reverse: bool = False,
+    lengths: Array | None = None,
+    reset: Array | None = None,
     threads: int = 1,
     training: bool = True,
 ) -> Forward:
@@ -228,6 +267,12 @@ def forward(
         (4H, I) and (4H, H), rows in the order i, f, g, o.
     bias_ih, bias_hh
         (4H,) each; both or neither.
+    reverse
+        Go from the last step to the first.
+    lengths
+        Each row's steps, (B,), int64, from 0 to T; None: T for all.
+    reset
+        (T, B), bool: where true, no state is handed on from step t - 1 to t. None: nowhere.
     threads
         At most this many threads; the result does not depend on it, bit for bit.
     training
@@ -262,19 +307,21 @@ def forward(
     if bias_ih is not None and bias_hh is not None:
         bias_ih = _checked("bias_ih", bias_ih, dtype, **{"4H": 4 * H})
         bias_hh = _checked("bias_hh", bias_hh, dtype, **{"4H": 4 * H})
-    sizes = plan(dtype.itemsize, T, B, I, H, training)
-    h, h_n, c_n = np.empty((T, B, H), dtype), np.empty((B, H), dtype), np.empty((B, H), dtype)
+    walk = _walk(T, B, reverse, lengths, reset)
+    sizes = plan(dtype.itemsize, T, B, I, H, walk.steps(T, B), training)
+    h, h_n, c_n = np.zeros((T, B, H), dtype), np.empty((B, H), dtype), np.empty((B, H), dtype)
     gates, cells = np.empty(sizes.gates, dtype), np.empty(sizes.cells, dtype)
     scratch = np.empty(sizes.forward_scratch, dtype)
     _forward[dtype.itemsize](
-        *(T, B, I, H, threads, training),
-        *(_address(x), B * I, I, _address(h_0), _address(c_0)),
+        walk.common(T, B, I, H, threads),
+        training,
+        *(_address(x), _address(h_0), _address(c_0)),
         *(_address(weight_ih), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
-        *(_address(h), B * H, H, _address(h_n), _address(c_n)),
+        *(_address(h), _address(h_n), _address(c_n)),
         *(_address(gates), _address(cells), _address(scratch)),
     )
     inputs = (x, h_0, c_0, weight_ih, weight_hh)
-    return Forward(h, h_n, c_n, inputs, gates if training else None, cells if training else None)
+    return Forward(h, h_n, c_n, inputs, walk, gates if training else None, cells if training else None)
 
 
 def backward(
@@ -325,27 +372,22 @@ def backward(
     if d_c_n is not None:
         d_c_n = _checked("d_c_n", d_c_n, dtype, B=B, H=H)
     grads = Gradients(
-        np.empty_like(x),
+        np.zeros_like(x),
         np.empty_like(h_0),
         np.empty_like(h_0),
         np.empty_like(weight_ih),
         np.empty_like(weight_hh),
         np.empty(4 * H, dtype),
     )
-    scratch = np.empty(plan(dtype.itemsize, T, B, I, H, True).backward_scratch, dtype)
+    scratch = np.empty(plan(dtype.itemsize, T, B, I, H, result.walk.steps(T, B), True).backward_scratch, dtype)
     gates, result.gates = result.gates, None
     _backward[dtype.itemsize](
-        *(T, B, I, H, threads),
-        *(_address(x), B * I, I, _address(h_0), _address(weight_ih), _address(weight_hh)),
-        *(_address(result.h), B * H, H, _address(result.cells), _address(gates)),
-        *(_address(d_h), B * H, H, _address(d_h_n), _address(d_c_n)),
-        *(_address(grads.d_x), B * I, I, False, _address(grads.d_h_0), _address(grads.d_c_0)),
-        *(
-            _address(grads.d_weight_ih),
-            _address(grads.d_weight_hh),
-            _address(grads.d_bias),
-            _address(scratch),
-        ),
+        result.walk.common(T, B, I, H, threads),
+        *(_address(x), _address(h_0), _address(weight_ih), _address(weight_hh)),
+        *(_address(result.h), _address(result.cells), _address(gates)),
+        *(_address(d_h), _address(d_h_n), _address(d_c_n)),
+        *(_address(array) for array in grads),
+        _address(scratch),
     )
     return grads
 

@@ -7,14 +7,15 @@ from torch import Tensor, nn
 
 from gatewise.errors import ShapeError
 from gatewise.nn.checks import check_numbers, check_shape, check_state
-from gatewise.nn.operators import lstm
+from gatewise.nn.network import Network
+from gatewise.nn.paths import path_of, under_autocast
 
 
-class LSTMCell(nn.RNNCellBase):
+class LSTMCell(nn.LSTMCell):
     """One step of one LSTM layer (equations 1.1 to 1.7 of docs/equations.md).
 
-    Arguments, shapes, parameter names, gate order and initial weights are those of `torch.nn.LSTMCell`. A loop over
-    cells gives the same values as `LSTM`, bit for bit, at the price of a Python call a step.
+    Arguments, shapes, parameter names, gate order and initial weights are those of `torch.nn.LSTMCell`, and it is one.
+    A loop over cells gives the same values as `LSTM`, bit for bit, at the price of a Python call a step.
 
     Parameters
     ----------
@@ -25,7 +26,7 @@ class LSTMCell(nn.RNNCellBase):
     bias : bool, default True
         Whether there are ``bias_ih`` and ``bias_hh``.
     device, dtype
-        As in torch; float32 and float64 on the CPU are what the kernels have code for.
+        As in torch. `gatewise.explain_path` tells which code serves a call.
 
     Attributes
     ----------
@@ -50,7 +51,7 @@ class LSTMCell(nn.RNNCellBase):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(input_size, hidden_size, bias, num_chunks=4, device=device, dtype=dtype)
+        super().__init__(input_size, hidden_size, bias, device=device, dtype=dtype)
 
     def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """Advance the state by one step.
@@ -76,27 +77,30 @@ class LSTMCell(nn.RNNCellBase):
         ArgumentError
             `hx` is no pair.
         KernelError
-            A tensor is not on the CPU, or not dense.
+            Tensors are on different devices, or not dense.
         """
-        check_numbers("input", input, self.weight_ih)
+        weights = [self.weight_ih, self.weight_hh]
+        if self.bias:
+            weights += [self.bias_ih, self.bias_hh]
+        input, *weights = (under_autocast(tensor) for tensor in (input, *weights))
+        check_numbers("input", input, weights[0])
         if input.dim() not in (1, 2) or input.size(-1) != self.input_size:
             raise ShapeError(
                 f"input has shape {tuple(input.shape)}, needed (B, I), or (I,) without a batch axis, with "
                 f"I = {self.input_size} (input_size)"
             )
         batched = input.dim() == 2
-        x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
-        if hx is None:
-            h_0 = c_0 = None
-        else:
+        if hx is not None:
             check_state(hx)
-            sizes = {"B": x.size(1), "H": self.hidden_size} if batched else {"H": self.hidden_size}
+            hx = (under_autocast(hx[0]), under_autocast(hx[1]))
+            sizes = {"B": input.size(0), "H": self.hidden_size} if batched else {"H": self.hidden_size}
             for name, state in zip(("h", "c"), hx, strict=True):
-                check_numbers(name, state, self.weight_ih)
+                check_numbers(name, state, weights[0])
                 check_shape(name, state, **sizes)
-            h_0, c_0 = (state.reshape(1, x.size(1), self.hidden_size) for state in hx)
-        weights = [self.weight_ih, self.weight_hh]
-        if self.bias:
-            weights += [self.bias_ih, self.bias_hh]
-        _, h, c = lstm(x, h_0, c_0, weights, 1, False, False)
+        path = path_of(input, projected=False, walked=False)
+        if path.name == "torch":
+            return super().forward(input, hx)
+        x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
+        h_0, c_0 = (None, None) if hx is None else (state.reshape(1, x.size(1), self.hidden_size) for state in hx)
+        _, h, c = Network(1, False, False).run(path, x, h_0, c_0, weights)
         return (h[0], c[0]) if batched else (h[0, 0], c[0, 0])

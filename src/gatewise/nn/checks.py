@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from gatewise.errors import ArgumentError, DtypeError, KernelError, ShapeError
+from gatewise.nn.paths import KERNEL_DTYPES, ROUNDED_DTYPES, transformed
 
-_DTYPES = (torch.float32, torch.float64)
+_DTYPES = (*KERNEL_DTYPES, *ROUNDED_DTYPES)
 
 
 def check_numbers(name: str, x: object, weight: Tensor) -> None:
-    """Refuse a tensor whose dtype or device is not the weights', or that the kernels have no code for.
+    """Refuse a tensor whose dtype or device is not the weights', or that there is no code for.
 
     Raises
     ------
     DtypeError
-        It is no tensor (packed sequences are none), the dtypes differ, or are neither float32 nor float64.
+        It is no tensor, the dtypes differ, or they are no floating-point numbers of 16, 32 or 64 bits.
     KernelError
-        A tensor is not on the CPU, or is sparse, nested or otherwise not laid out by strides.
+        The devices differ, or a tensor is sparse, nested or otherwise not laid out by strides.
 
     Examples
     --------
@@ -32,14 +35,81 @@ def check_numbers(name: str, x: object, weight: Tensor) -> None:
             remedy += f" or the other (module.to({x.dtype}))"
         raise DtypeError(f"{name} is {x.dtype} and the weights are {weight.dtype}: {remedy}")
     if x.dtype not in _DTYPES:
-        raise DtypeError(f"{name} and the weights are {x.dtype}, needed float32 or float64: convert both")
-    if not (x.is_cpu and weight.is_cpu):
+        raise DtypeError(
+            f"{name} and the weights are {x.dtype}, needed float64, float32, bfloat16 or float16: convert both"
+        )
+    if x.device != weight.device:
         raise KernelError(
-            f"{name} is on {x.device} and the weights are on {weight.device}, needed both on the cpu: move them there"
+            f"{name} is on {x.device} and the weights are on {weight.device}: move the one "
+            f"({name}.to('{weight.device}')) or the other (module.to('{x.device}'))"
         )
     if x.layout != torch.strided or x.is_nested:
         kind = "nested" if x.is_nested else f"laid out as {x.layout}"
         raise KernelError(f"{name} is {kind}, needed a dense tensor: convert it, as with {name}.to_dense()")
+
+
+def as_lengths(lengths: Any, *, T: int, B: int) -> Tensor:
+    """Bring lengths into the form that the operators take, or refuse them.
+
+    Parameters
+    ----------
+    lengths
+        A tensor, an array or a list of B whole numbers from 0 to T.
+    T, B
+        Steps and sequences of the input.
+
+    Returns
+    -------
+    Tensor
+        (B,), int64, on the CPU, contiguous.
+
+    Raises
+    ------
+    ShapeError, DtypeError, ArgumentError
+        They are not B, no whole numbers, or not from 0 to T.
+
+    Examples
+    --------
+    >>> as_lengths([3, 0], T=3, B=2)
+    tensor([3, 0])
+    """
+    given = torch.as_tensor(lengths)
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise DtypeError(f"lengths are {given.dtype}, needed whole numbers: convert them, as with lengths.long()")
+    if given.shape != (B,):
+        raise ShapeError(f"lengths have shape {tuple(given.shape)}, needed (B,) = ({B},): one for each sequence")
+    given = given.to("cpu", torch.int64).contiguous()
+    # What is traced has no numbers yet: the operators look at them when they run.
+    if not (torch.compiler.is_compiling() or transformed()) and type(given) is Tensor and B:
+        least, most = given.aminmax()
+        if least < 0 or most > T:
+            raise ArgumentError(f"lengths go from {int(least)} to {int(most)}, needed from 0 to T = {T}: correct them")
+    return given
+
+
+def check_reset(reset: object, input: Tensor, batch_first: bool) -> None:
+    """Refuse a reset mask that does not fit the input (T, B, I), or (B, T, I) if `batch_first`.
+
+    Raises
+    ------
+    ShapeError, DtypeError, KernelError
+        It is of another shape, not bool, or elsewhere.
+
+    Examples
+    --------
+    >>> check_reset(torch.zeros(5, 2, dtype=torch.bool), torch.zeros(5, 2, 4), batch_first=False)
+    """
+    if not isinstance(reset, Tensor) or reset.dtype != torch.bool:
+        given = reset.dtype if isinstance(reset, Tensor) else f"a {type(reset).__name__}"
+        raise DtypeError(f"reset is {given}, needed a torch.bool tensor: convert it, as with reset.bool()")
+    if batch_first:
+        check_shape("reset", reset, B=input.size(0), T=input.size(1))
+    else:
+        check_shape("reset", reset, T=input.size(0), B=input.size(1))
+    if reset.device != input.device:
+        raise KernelError(
+            f"reset is on {reset.device} and input on {input.device}: move it, with reset.to(input.device)"
+        )
 
 
 def check_state(hx: object) -> None:

@@ -1,4 +1,4 @@
-"""The LSTM in torch's own operations: slower than the kernels, and differentiable as often as one likes.
+"""The LSTM in torch's own operations: slower than the kernels, on any device, and differentiable in any way.
 
 The same equations, layer after layer and step after step, for whatever the kernels have no code for.
 """
@@ -20,67 +20,118 @@ def composite_lstm(
     num_layers: int,
     bidirectional: bool,
     batch_first: bool,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    batch_sizes: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run all layers of an LSTM, as `gatewise.nn.operators.lstm` does.
 
     Parameters
     ----------
     input
-        (T, B, I), or (B, T, I) if `batch_first`.
+        (T, B, I), or (B, T, I) if `batch_first`, or (sum of `batch_sizes`, I) where these are given.
     h_0, c_0
-        The initial states, (L·D, B, H); None: zeros.
+        The initial states, (L·D, B, P) and (L·D, B, H); None: zeros. P is the width of h: H, or what weight_hr makes
+        of it.
     weights
-        weight_ih, weight_hh and, where there are biases, bias_ih and bias_hh of layer 0 forward, then of layer 0
-        reverse if `bidirectional`, then of layer 1, and so on.
+        weight_ih, weight_hh, then bias_ih and bias_hh where there are biases, then weight_hr where h is projected, of
+        layer 0 forward, then of layer 0 reverse if `bidirectional`, then of layer 1, and so on.
     num_layers, bidirectional
         L, and whether D is 2.
     batch_first
-        Whether input and output are (B, T, ·). The states are (L·D, B, H) either way.
+        Whether input, output and reset are (B, T, ·). The states are (L·D, B, ·) either way.
+    lengths
+        (B,): the steps of each sequence; None: T for all.
+    reset
+        (T, B), or (B, T) if `batch_first`, bool: where no state is handed on from step t - 1 to t; None: nowhere.
+    batch_sizes
+        (T,): how many sequences take each step, of packed sequences as torch packs them.
 
     Returns
     -------
     output : Tensor
-        h of the last layer, (T, B, D·H), or (B, T, D·H) if `batch_first`.
+        h of the last layer, (T, B, D·P), or as `input` is laid out; zero past a sequence's length.
     h_n, c_n : Tensor
-        The final states, (L·D, B, H).
+        The final states, (L·D, B, P) and (L·D, B, H).
 
     Examples
     --------
-    >>> zeros = torch.zeros
-    >>> composite_lstm(zeros(5, 2, 4), None, None, [zeros(12, 4), zeros(12, 3)], 1, False, False)[0].shape
+    >>> weights = [torch.zeros(12, 4), torch.zeros(12, 3)]
+    >>> composite_lstm(torch.zeros(5, 2, 4), None, None, weights, 1, False, False, None, None, None)[0].shape
     torch.Size([5, 2, 3])
     """
     directions = 2 if bidirectional else 1
     per_direction = len(weights) // (num_layers * directions)
-    x = input.transpose(0, 1) if batch_first else input
+    x = input
+    taken = None
+    if batch_sizes is not None:
+        rows = torch.arange(int(batch_sizes[0]))
+        taken = (rows < batch_sizes[:, None]).to(x.device)  # (T, B)
+        places = (batch_sizes.cumsum(0) - batch_sizes)[:, None] + rows
+        x = x[torch.where(taken, places.to(x.device), 0)]
+    elif batch_first:
+        x = x.transpose(0, 1)
+        reset = None if reset is None else reset.transpose(0, 1)
+    if lengths is not None:
+        taken = torch.arange(x.size(0), device=x.device)[:, None] < lengths.to(x.device)
     finals: list[tuple[Tensor, Tensor]] = []
     for layer in range(num_layers):
         outputs = []
         for direction in range(directions):
             number = layer * directions + direction
             own = weights[number * per_direction : (number + 1) * per_direction]
-            zeros = x.new_zeros(x.size(1), own[1].size(1))
-            h = zeros if h_0 is None else h_0[number]
-            c = zeros if c_0 is None else c_0[number]
-            h, c, output = _direction(x, h, c, own, reverse=direction == 1)
+            h = x.new_zeros(x.size(1), own[1].size(1)) if h_0 is None else h_0[number]
+            c = x.new_zeros(x.size(1), own[0].size(0) // 4) if c_0 is None else c_0[number]
+            h, c, output = _direction(x, h, c, own, taken, _cuts(reset, taken, direction), reverse=direction == 1)
             outputs.append(output)
             finals.append((h, c))
         x = torch.cat(outputs, dim=-1) if bidirectional else outputs[0]
-    output = x.transpose(0, 1) if batch_first else x
-    return output, torch.stack([h for h, _ in finals]), torch.stack([c for _, c in finals])
+    h_n, c_n = torch.stack([h for h, _ in finals]), torch.stack([c for _, c in finals])
+    if batch_sizes is not None and taken is not None:
+        return x[taken], h_n, c_n
+    return x.transpose(0, 1) if batch_first else x, h_n, c_n
+
+
+def _cuts(reset: Tensor | None, taken: Tensor | None, direction: int) -> Tensor | None:
+    """Where a direction is handed no state, (T, B) by the step that reads it (1.15)."""
+    if reset is None or direction == 0:
+        return reset
+    if taken is not None:
+        reset = reset & taken  # what comes from beyond the end is the initial state
+    return torch.cat([reset[1:], torch.zeros_like(reset[:1])])
 
 
 def _direction(
-    x: Tensor, h: Tensor, c: Tensor, weights: Sequence[Tensor], reverse: bool
+    x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    weights: Sequence[Tensor],
+    taken: Tensor | None,
+    cuts: Tensor | None,
+    reverse: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer in one direction: the state after its last step, and every h, (T, B, H)."""
-    weight_ih, weight_hh, *biases = weights
-    from_input = linear(x, weight_ih, biases[0] + biases[1] if biases else None)
+    """One layer in one direction: the state after its last step, and every h, (T, B, P)."""
+    weight_ih, weight_hh, *others = weights
+    weight_hr = others.pop() if len(others) % 2 else None
+    from_input = linear(x, weight_ih, others[0] + others[1] if others else None)
     outputs: list[Tensor] = []
-    for a_x in reversed(from_input.unbind()) if reverse else from_input.unbind():
-        a_i, a_f, a_g, a_o = (a_x + linear(h, weight_hh)).chunk(4, dim=-1)  # (1.1)
+    times = range(x.size(0))
+    for t in reversed(times) if reverse else times:
+        h_prev, c_prev = h, c
+        if cuts is not None:
+            h_prev, c_prev = (torch.where(cuts[t, :, None], 0, state) for state in (h, c))  # (1.15)
+        a = from_input[t] + linear(h_prev, weight_hh)  # (1.1)
+        a_i, a_f, a_g, a_o = a.chunk(4, dim=-1)
         i, f, g, o = a_i.sigmoid(), a_f.sigmoid(), a_g.tanh(), a_o.sigmoid()  # (1.2) to (1.5)
-        c = f * c + i * g  # (1.6)
-        h = o * c.tanh()  # (1.7)
-        outputs.append(h)
+        c_next = f * c_prev + i * g  # (1.6)
+        h_next = o * c_next.tanh()  # (1.7)
+        if weight_hr is not None:
+            h_next = linear(h_next, weight_hr)
+        if taken is None:
+            h, c = h_next, c_next
+            outputs.append(h)
+        else:
+            now = taken[t, :, None]
+            h, c = torch.where(now, h_next, h), torch.where(now, c_next, c)  # (1.14)
+            outputs.append(torch.where(now, h_next, 0))
     return h, c, torch.stack(outputs[::-1] if reverse else outputs)

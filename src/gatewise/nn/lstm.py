@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
-from gatewise.errors import ShapeError
-from gatewise.nn.checks import check_numbers, check_shape, check_state
+from gatewise.errors import ArgumentError, ShapeError
+from gatewise.nn.checks import as_lengths, check_numbers, check_reset, check_shape, check_state
+from gatewise.nn.gates import Gates, split_gates, stack_gates
+from gatewise.nn.network import Network
 from gatewise.nn.operators import lstm
+from gatewise.nn.paths import path_of, plainly_served, under_autocast
+
+State = tuple[Tensor, Tensor]
 
 
 class LSTM(nn.RNNBase):
@@ -24,8 +31,10 @@ class LSTM(nn.RNNBase):
         c = f c + i g
         h = o tanh(c)
 
+    and with ``proj_size`` (Sak et al. 2014) ``h = weight_hr (o tanh c)``.
+
     Below, T, B, I, H are steps, batch rows, ``input_size`` and ``hidden_size``; L is ``num_layers`` and D is 2 if
-    ``bidirectional``, else 1.
+    ``bidirectional``, else 1; P is ``proj_size`` if that is not 0, else H.
 
     Parameters
     ----------
@@ -44,17 +53,23 @@ class LSTM(nn.RNNBase):
         The masks are drawn by torch's generator.
     bidirectional : bool, default False
         Whether a second set of weights reads the sequence backwards; the output holds both, forward first.
+    proj_size : int, default 0
+        Width of h (P), less than H; 0: h is not projected.
     device, dtype
-        As in torch; float32 and float64 on the CPU are what the kernels have code for.
+        As in torch. `gatewise.explain_path` tells which code serves a call.
 
     Attributes
     ----------
     weight_ih_l0 : Parameter
-        (4H, I), and (4H, D·H) in the layers after the first: the rows of i, f, g and o, in this order.
+        (4H, I), and (4H, D·P) in the layers after the first: the rows of i, f, g and o, in this order.
     weight_hh_l0 : Parameter
-        (4H, H).
+        (4H, P).
     bias_ih_l0, bias_hh_l0 : Parameter
-        (4H,) each.
+        (4H,) each, if ``bias``.
+    weight_hr_l0 : Parameter
+        (P, H), if h is projected.
+
+    (It is a `torch.nn.RNNBase` and no `torch.nn.LSTM`, because torch.compile stops at each of these.)
 
     Those of layer k end in ``_lk``, those of its reverse direction in ``_lk_reverse``. All start uniform in
     ±1/√H.
@@ -76,7 +91,7 @@ class LSTM(nn.RNNBase):
         batch_first: bool = False,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        *,
+        proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -89,89 +104,310 @@ class LSTM(nn.RNNBase):
             batch_first,
             dropout,
             bidirectional,
+            proj_size,
             device=device,
             dtype=dtype,
         )
 
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    @classmethod
+    def from_gates(
+        cls, layers: Gates | Sequence[Gates | Sequence[Gates]], *, batch_first: bool = False, dropout: float = 0.0
+    ) -> Self:
+        """Make an LSTM from the weights of its gates.
+
+        Parameters
+        ----------
+        layers
+            The gates of each layer, from the lowest on; a pair of them for a layer of two directions. One `Gates` alone
+            is a single layer. The weights are copied.
+        batch_first, dropout
+            As in the class.
+
+        Returns
+        -------
+        LSTM
+            Of the sizes, the dtype and the device of the weights; with biases if the gates have them.
+
+        Raises
+        ------
+        ArgumentError
+            There is no layer, or not as many directions in each.
+        ShapeError
+            Weights do not fit one another.
+
+        Examples
+        --------
+        One step by hand: W = [[.1, .2], [.1, .2]], U = [[0, .1], [.1, 0]] and b = .1 in every gate, written for
+        x W + h U as in many texts. torch multiplies from the other side, hence the transpose.
+
+        >>> from gatewise.nn import Gate, Gates
+        >>> W, U = torch.tensor([[0.1, 0.2], [0.1, 0.2]]), torch.tensor([[0.0, 0.1], [0.1, 0.0]])
+        >>> gate = Gate(weight_ih=W.T, weight_hh=U.T, bias_ih=torch.full((2,), 0.1), bias_hh=torch.zeros(2))
+        >>> lstm = LSTM.from_gates(Gates(i=gate, f=gate, g=gate, o=gate))
+        >>> output, (h_n, c_n) = lstm(torch.tensor([[[1.0, 0.0]]]))
+        >>> h_n.detach()
+        tensor([[[0.0594, 0.0952]]])
+        """
+        given = [layers] if isinstance(layers, Gates) else list(layers)
+        by_layer = [[layer] if isinstance(layer, Gates) else list(layer) for layer in given]
+        directions = {len(layer) for layer in by_layer}
+        if len(directions) != 1 or not directions <= {1, 2}:
+            raise ArgumentError(
+                f"the layers have {[len(layer) for layer in by_layer]} directions, needed at least one layer and 1 or "
+                "2 directions, the same in each: give a Gates, or a pair of them, for each layer"
+            )
+        stacked = [stack_gates(gates) for layer in by_layer for gates in layer]
+        weight_ih, weight_hh, *biases = stacked[0]
+        module = cls(
+            weight_ih.shape[1],
+            weight_hh.shape[1],
+            len(by_layer),
+            bias=bool(biases),
+            batch_first=batch_first,
+            dropout=dropout,
+            bidirectional=directions == {2},
+            device=weight_ih.device,
+            dtype=weight_ih.dtype,
+        )
+        new = [weight for weights in stacked for weight in weights]
+        if len(new) != len(module._flat_weights_names):
+            raise ShapeError("some gates have biases and some have none: give all of them biases, or none")
+        with torch.no_grad():
+            for name, weight in zip(module._flat_weights_names, new, strict=True):
+                own: Tensor = getattr(module, name)
+                if own.shape != weight.shape:
+                    raise ShapeError(
+                        f"{name} has shape {tuple(weight.shape)} from its gates, needed {tuple(own.shape)} to fit the "
+                        "first layer's: give all layers gates of the same H"
+                    )
+                own.copy_(weight)
+        return module
+
+    def gates(self, layer: int = 0, direction: int = 0) -> Gates:
+        """Give the weights of one layer and direction gate by gate.
+
+        Parameters
+        ----------
+        layer
+            From 0 to L - 1.
+        direction
+            0 forward, 1 reverse.
+
+        Returns
+        -------
+        Gates
+            Views, not copies: what is written into them, under `torch.no_grad`, the LSTM computes with.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such layer or direction, or h is projected.
+
+        Examples
+        --------
+        A forget gate that begins open (Jozefowicz et al. 2015):
+
+        >>> lstm = LSTM(4, 3)
+        >>> with torch.no_grad():
+        ...     _ = lstm.gates().f.bias_hh.fill_(1)
+        >>> lstm.bias_hh_l0[3:6]
+        tensor([1., 1., 1.], grad_fn=<SliceBackward0>)
+        """
+        directions = 2 if self.bidirectional else 1
+        if not (0 <= layer < self.num_layers and 0 <= direction < directions):
+            raise ArgumentError(
+                f"layer is {layer} and direction {direction}, needed a layer below {self.num_layers} and a direction "
+                f"below {directions}"
+            )
+        suffix = f"_l{layer}" + "_reverse" * direction
+        weight_ih, weight_hh = getattr(self, f"weight_ih{suffix}"), getattr(self, f"weight_hh{suffix}")
+        if not self.bias:
+            return split_gates(weight_ih, weight_hh, None, None)
+        return split_gates(weight_ih, weight_hh, getattr(self, f"bias_ih{suffix}"), getattr(self, f"bias_hh{suffix}"))
+
+    def init_state(self, batch_size: int | None = None) -> State:
+        """Make the state that a call without one begins with.
+
+        Parameters
+        ----------
+        batch_size
+            B; None: for a single sequence without a batch axis.
+
+        Returns
+        -------
+        h_0, c_0 : Tensor
+            Zeros, (L·D, B, P) and (L·D, B, H), or without B, of the weights' dtype and device.
+
+        Examples
+        --------
+        >>> h_0, c_0 = LSTM(4, 3, num_layers=2).init_state(8)
+        >>> h_0.shape
+        torch.Size([2, 8, 3])
+        """
+        rows = self.num_layers * (2 if self.bidirectional else 1)
+        batch = () if batch_size is None else (batch_size,)
+        weight = self._weights()[0]
+        return (
+            weight.new_zeros(rows, *batch, self.proj_size or self.hidden_size),
+            weight.new_zeros(rows, *batch, self.hidden_size),
+        )
+
+    @overload
+    def forward(
+        self, input: Tensor, hx: State | None = None, *, lengths: Any = None, reset: Tensor | None = None
+    ) -> tuple[Tensor, State]: ...
+
+    @overload
+    def forward(self, input: PackedSequence, hx: State | None = None) -> tuple[PackedSequence, State]: ...
+
+    def forward(self, input: Any, hx: State | None = None, *, lengths: Any = None, reset: Tensor | None = None) -> Any:
         """Run the network over a batch of sequences.
 
         Parameters
         ----------
         input
-            (T, B, I); (B, T, I) if ``batch_first``; (T, I) for a single sequence without a batch axis.
+            (T, B, I); (B, T, I) if ``batch_first``; (T, I) for a single sequence without a batch axis; or a
+            `PackedSequence`.
         hx
-            The initial state (h_0, c_0), each (L·D, B, H), or (L·D, H) for a single sequence. Default: zeros.
+            The initial state (h_0, c_0), (L·D, B, P) and (L·D, B, H), or without B for a single sequence. Default:
+            zeros.
+        lengths
+            (B,) whole numbers from 0 to T, in any order, as a tensor or a list: the steps of each sequence. The work
+            grows with their sum. Default: T for all.
+        reset
+            (T, B), or (B, T) if ``batch_first``, or (T,) for a single sequence, bool: where it is true a new sequence
+            begins, and neither state nor gradient passes between that step and the one before it, in either direction.
+            At the first step it drops the forward direction's initial state. Default: nowhere.
 
         Returns
         -------
-        output : Tensor
-            The last layer's h at every step: (T, B, D·H); (B, T, D·H) if ``batch_first``; (T, D·H) for a single
-            sequence.
+        output : Tensor or PackedSequence
+            The last layer's h at every step: (T, B, D·P); (B, T, D·P) if ``batch_first``; (T, D·P) for a single
+            sequence; packed if the input is. Past a sequence's length it is zero.
         (h_n, c_n) : tuple of Tensor
-            Every layer's and direction's state after its last step, shaped as `hx`. ``output[-1]`` equals
-            ``h_n[-1]`` only where the network is not bidirectional: the reverse direction ends at the first step.
+            Every layer's and direction's state after its last step, shaped as `hx`: with lengths, each sequence's own
+            last step. ``output[-1]`` equals ``h_n[-1]`` only where the network is not bidirectional and all sequences
+            are equally long: the reverse direction ends at the first step.
 
         Raises
         ------
         ShapeError
             An axis has a wrong size, or there is no step.
         DtypeError
-            The input or the state is not of the weights' dtype.
+            The input or the state is not of the weights' dtype, `lengths` are no whole numbers, or `reset` is not bool.
         ArgumentError
-            `hx` is no pair.
+            `hx` is no pair, a length is not from 0 to T, or a packed input comes with lengths or reset.
         KernelError
-            A tensor is not on the CPU, or not dense.
+            Tensors are on different devices, or not dense.
+
+        Examples
+        --------
+        >>> lstm = LSTM(4, 3, bidirectional=True)
+        >>> output, (h_n, c_n) = lstm(torch.ones(5, 2, 4), lengths=[5, 2])
+        >>> output[2:, 1].abs().sum(), torch.equal(h_n[0, 1], output[1, 1, :3])
+        (tensor(0., grad_fn=<SumBackward0>), True)
         """
-        weights = self._weights()
-        if hx is None:
-            h_0 = c_0 = None
-        else:
+        if hx is not None:
             check_state(hx)
-            h_0, c_0 = hx
+        if (
+            lengths is not None
+            or reset is not None
+            or self.proj_size
+            or not plainly_served(input)
+            or input.dim() != 3
+            or (self.dropout and self.training)
+        ):
+            return self._any(input, hx, lengths, reset)
+        h_0, c_0 = (None, None) if hx is None else hx
         try:
-            if isinstance(input, Tensor) and input.dim() == 2:
-                self._check(input, hx, weights)
-                output, h_n, c_n = self._run(
-                    input.unsqueeze(0 if self.batch_first else 1),
-                    None if h_0 is None else h_0.unsqueeze(1),
-                    None if c_0 is None else c_0.unsqueeze(1),
-                    weights,
-                )
-                return output.squeeze(0 if self.batch_first else 1), (h_n.squeeze(1), c_n.squeeze(1))
-            output, h_n, c_n = self._run(input, h_0, c_0, weights)
+            output, h_n, c_n = lstm(
+                input,
+                h_0,
+                c_0,
+                self._weights(),
+                self.num_layers,
+                self.bidirectional,
+                self.batch_first,
+                None,
+                None,
+                None,
+            )
         except (RuntimeError, TypeError):
             # The operator checks all that it needs in no time; in words it is said here.
-            self._check(input, hx, weights)
+            self._check(input, h_0, c_0, self._weights()[0], None)
             raise
         return output, (h_n, c_n)
 
-    def _run(
-        self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run all layers on (T, B, I), or (B, T, I), and states (L·D, B, H)."""
-        if self.dropout and self.training and self.num_layers > 1:
-            return self._layer_by_layer(x, h_0, c_0, weights)
-        return lstm(x, h_0, c_0, weights, self.num_layers, self.bidirectional, self.batch_first)
+    def _any(self, input: Any, hx: State | None, lengths: Any, reset: Any) -> Any:
+        """Serve any call: check it in words, choose a path, and bring input and output into its form."""
+        packed = input if isinstance(input, PackedSequence) else None
+        x, batch_sizes, state = input, None, hx
+        if packed is not None:
+            if lengths is not None or reset is not None:
+                raise ArgumentError("input is packed and has lengths of its own: pad it to use lengths and reset")
+            x, batch_sizes = packed.data, packed.batch_sizes
+            state = _in_order(hx, packed.sorted_indices)
+        x, h_0, c_0, *weights = (under_autocast(t) for t in (x, *(state or (None, None)), *self._weights()))
+        self._check(x, h_0, c_0, weights[0], batch_sizes)
+        path = path_of(x, projected=self.proj_size > 0, walked=lengths is not None or reset is not None)
+        batch = 0 if self.batch_first else 1
+        single = packed is None and x.dim() == 2
+        if single:
+            if lengths is not None:
+                raise ShapeError(f"input has shape {tuple(x.shape)}, needed a batch axis for lengths: cut the sequence")
+            x = x.unsqueeze(batch)
+            h_0, c_0 = (None if t is None else t.unsqueeze(1) for t in (h_0, c_0))
+            reset = reset.unsqueeze(batch) if isinstance(reset, Tensor) else reset
+        if lengths is not None:
+            lengths = as_lengths(lengths, T=x.size(1 - batch), B=x.size(batch))
+        if reset is not None:
+            check_reset(reset, x, self.batch_first)
+        network = Network(
+            self.num_layers,
+            self.bidirectional,
+            self.batch_first,
+            lengths,
+            reset,
+            batch_sizes,
+            self.dropout if self.training else 0.0,
+        )
+        output, h_n, c_n = network.run(path, x, h_0, c_0, weights)
+        if packed is not None:
+            packed = PackedSequence(output, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+            return packed, _in_order((h_n, c_n), packed.unsorted_indices)
+        if single:
+            return output.squeeze(batch), (h_n.squeeze(1), c_n.squeeze(1))
+        return output, (h_n, c_n)
 
-    def _check(self, input: Tensor, hx: tuple[Tensor, Tensor] | None, weights: list[Tensor]) -> None:
+    def _check(
+        self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weight: Tensor, batch_sizes: Tensor | None
+    ) -> None:
         """Refuse an input or a state that does not fit, naming the axes."""
-        check_numbers("input", input, weights[0])
-        axes = ("B", "T", "I") if self.batch_first else ("T", "B", "I")
-        if input.dim() not in (2, 3) or input.size(-1) != self.input_size:
-            raise ShapeError(
-                f"input has shape {tuple(input.shape)}, needed ({', '.join(axes)}), or (T, I) for a single sequence, "
-                f"with I = {self.input_size} (input_size)"
-            )
-        batched = input.dim() == 3
-        if input.size(axes.index("T") if batched else 0) == 0:
-            raise ShapeError(f"input has shape {tuple(input.shape)}, needed at least one step along T")
-        sizes = {"L·D": self.num_layers * (2 if self.bidirectional else 1), "H": self.hidden_size}
-        if batched:
-            sizes = {"L·D": sizes["L·D"], "B": input.size(axes.index("B")), "H": self.hidden_size}
-        for name, state in zip(("h_0", "c_0"), hx or (), strict=False):
-            check_numbers(name, state, weights[0])
-            check_shape(name, state, **sizes)
+        check_numbers("input", x, weight)
+        sizes = {"L·D": self.num_layers * (2 if self.bidirectional else 1)}
+        if batch_sizes is not None:
+            if x.dim() != 2 or x.size(-1) != self.input_size:
+                raise ShapeError(
+                    f"input has packed data of shape {tuple(x.shape)}, needed (steps, I) with I = {self.input_size} "
+                    "(input_size)"
+                )
+            sizes["B"] = int(batch_sizes[0])
+        else:
+            axes = ("B", "T", "I") if self.batch_first else ("T", "B", "I")
+            if x.dim() not in (2, 3) or x.size(-1) != self.input_size:
+                raise ShapeError(
+                    f"input has shape {tuple(x.shape)}, needed ({', '.join(axes)}), or (T, I) for a single sequence, "
+                    f"with I = {self.input_size} (input_size)"
+                )
+            if x.size(axes.index("T") if x.dim() == 3 else 0) == 0:
+                raise ShapeError(f"input has shape {tuple(x.shape)}, needed at least one step along T")
+            if x.dim() == 3:
+                sizes["B"] = x.size(axes.index("B"))
+        width_of_h = {"P": self.proj_size} if self.proj_size else {"H": self.hidden_size}
+        for name, state, width in (("h_0", h_0, width_of_h), ("c_0", c_0, {"H": self.hidden_size})):
+            if h_0 is not None or c_0 is not None:
+                check_numbers(name, state, weight)
+                check_shape(name, state, **sizes, **width)  # type: ignore[arg-type]
 
     def _weights(self) -> list[Tensor]:
         """List the weights in torch's order, whatever they are parametrized by."""
@@ -182,28 +418,9 @@ class LSTM(nn.RNNBase):
             getattr(self, name) if (weight := own.get(name)) is None else weight for name in self._flat_weights_names
         ]
 
-    def _layer_by_layer(
-        self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: list[Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Run the layers one at a time, with dropout between them drawn over (T, B, D·H) as torch draws it."""
-        directions = 2 if self.bidirectional else 1
-        per_layer = directions * (4 if self.bias else 2)
-        states: list[tuple[Tensor, Tensor]] = []
-        x = x.transpose(0, 1) if self.batch_first else x
-        for layer in range(self.num_layers):
-            last = layer == self.num_layers - 1
-            number = slice(layer * directions, (layer + 1) * directions)
-            x, h_n, c_n = lstm(
-                x,
-                None if h_0 is None else h_0[number],
-                None if c_0 is None else c_0[number],
-                weights[layer * per_layer : (layer + 1) * per_layer],
-                1,
-                self.bidirectional,
-                False,
-            )
-            if not last:
-                x = nn.functional.dropout(x, self.dropout, training=True)
-            states.append((h_n, c_n))
-        output = x.transpose(0, 1) if self.batch_first else x
-        return output, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states])
+
+def _in_order(state: State | None, order: Tensor | None) -> State | None:
+    """A state with its batch rows in another order."""
+    if state is None or order is None:
+        return state
+    return state[0].index_select(1, order), state[1].index_select(1, order)

@@ -32,11 +32,6 @@ torch.ops.load_library(kernels.operators_library())  # type: ignore[no-untyped-c
 lstm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.gatewise.lstm.default
 
 
-def _sizes(input: Tensor, batch_first: bool) -> tuple[int, int]:
-    """Return T and B."""
-    return (input.size(1), input.size(0)) if batch_first else (input.size(0), input.size(1))
-
-
 def _lstm_shapes(
     input: Tensor,
     h_0: Tensor | None,
@@ -45,9 +40,17 @@ def _lstm_shapes(
     num_layers: int,
     bidirectional: bool,
     batch_first: bool,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    batch_sizes: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    (T, B), H, directions = _sizes(input, batch_first), weights[1].size(1), 2 if bidirectional else 1
-    output = input.new_empty((B, T, directions * H) if batch_first else (T, B, directions * H))
+    H, directions = weights[1].size(1), 2 if bidirectional else 1
+    if batch_sizes is not None:
+        # How many sequences are packed stands in the numbers of batch_sizes, unless a state tells.
+        B = h_0.size(1) if h_0 is not None else torch.library.get_ctx().new_dynamic_size()
+    else:
+        B = input.size(0 if batch_first else 1)
+    output = input.new_empty((*input.shape[:-1], directions * H))
     h_n = input.new_empty((num_layers * directions, B, H))
     return output, h_n, torch.empty_like(h_n)
 
@@ -60,13 +63,20 @@ def _lstm_training_shapes(
     num_layers: int,
     bidirectional: bool,
     batch_first: bool,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    batch_sizes: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    results = _lstm_shapes(input, h_0, c_0, weights, num_layers, bidirectional, batch_first)
-    (T, B), H, directions = _sizes(input, batch_first), weights[1].size(1), 2 if bidirectional else 1
+    results = _lstm_shapes(
+        input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes
+    )
+    H, directions = weights[1].size(1), 2 if bidirectional else 1
     row = kernels.kept_numbers(input.element_size(), int(H))  # a compiled call holds for one number of hidden units
-    between = [input.new_empty((T, B, directions * H)) for _ in range(num_layers - 1)]
-    gates = [input.new_empty(T * B * row.gates + (T + 1) * B * row.cells) for _ in range(num_layers * directions)]
-    return *results, [*between, *gates]
+    steps = input.size(0) if batch_sizes is not None else input.size(0) * input.size(1)
+    kept = steps * row.gates + (steps + results[1].size(1)) * row.cells
+    by_time = input.shape[:-1] if batch_sizes is not None or not batch_first else (input.size(1), input.size(0))
+    between = [input.new_empty((*by_time, directions * H)) for _ in range(num_layers - 1)]
+    return *results, [*between, *(input.new_empty(kept) for _ in range(num_layers * directions))]
 
 
 def _lstm_backward_shapes(
@@ -82,6 +92,9 @@ def _lstm_backward_shapes(
     num_layers: int,
     bidirectional: bool,
     batch_first: bool,
+    lengths: Tensor | None,
+    reset: Tensor | None,
+    batch_sizes: Tensor | None,
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     return [
@@ -99,8 +112,8 @@ for _name, _shapes in (
 
 
 def _keep_for_second_derivatives(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    d_output, d_h_n, d_c_n, input, h_0, c_0, weights, _, kept, *network, wanted = inputs
-    ctx.save_for_backward(d_output, d_h_n, d_c_n, input, h_0, c_0, *weights)
+    d_output, d_h_n, d_c_n, input, h_0, c_0, weights, _, kept, *network, lengths, reset, batch_sizes, wanted = inputs
+    ctx.save_for_backward(lengths, reset, batch_sizes, d_output, d_h_n, d_c_n, input, h_0, c_0, *weights)
     ctx.kept, ctx.network, ctx.wanted = len(kept), network, list(wanted)
 
 
@@ -110,16 +123,19 @@ def _second_derivatives(ctx: Any, d: Sequence[Tensor | None]) -> tuple[Any, ...]
     The gradients are a function of the results' gradients, the inputs and the weights: what forward kept is computed
     anew from these, so it gets no gradient of its own.
     """
-    num_layers, bidirectional, batch_first = ctx.network
+    lengths, reset, batch_sizes, *saved = ctx.saved_tensors
     with torch.enable_grad():
         given: list[Any] = [
             # An alias, so that a tensor that is given twice gets two gradients.
             None if t is None else t.view_as(t) if t.requires_grad else t.detach().requires_grad_()
-            for t in ctx.saved_tensors
+            for t in saved
         ]
         d_results, inputs = given[:3], given[3:]
         input, h_0, c_0, *weights = inputs
-        results = composite_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first)
+        num_layers, bidirectional, batch_first = ctx.network
+        results = composite_lstm(
+            input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes
+        )
         pairs = [(r, d_r) for r, d_r in zip(results, d_results, strict=True) if d_r is not None]
         sought = {j: x for j, (x, want) in enumerate(zip(inputs, ctx.wanted, strict=True)) if want and x is not None}
         gradients = torch.autograd.grad(
@@ -141,7 +157,7 @@ def _second_derivatives(ctx: Any, d: Sequence[Tensor | None]) -> tuple[Any, ...]
             )
         )
     second = [None if t is None else next(found) for t in given]
-    return *second[:6], second[6:], None, [None] * ctx.kept, None, None, None, None
+    return *second[:6], second[6:], None, [None] * ctx.kept, *[None] * 7
 
 
 torch.library.register_autograd(

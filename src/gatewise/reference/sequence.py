@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gatewise.errors import ArgumentError
+from gatewise.errors import ArgumentError, DtypeError, ShapeError
 from gatewise.reference.step import Array, Step, checked, step, step_backward
 
 
@@ -32,6 +33,10 @@ class Forward(NamedTuple):
         The initial state.
     parameters : dict of str to ndarray
         The weights and biases under torch's names.
+    lengths : ndarray of int, (B,)
+        The steps that each sequence takes. What `output` and `gates` hold past them is zero.
+    reset : ndarray of bool, (T, B)
+        Where no state is handed on from step t - 1 to t.
 
     The inputs and parameters are those that were given, not copies: leave them unchanged until
     `backward` has been called.
@@ -45,6 +50,8 @@ class Forward(NamedTuple):
     h_0: Array
     c_0: Array
     parameters: dict[str, Array]
+    lengths: NDArray[np.integer]
+    reset: NDArray[np.bool_]
 
 
 class Gradients(NamedTuple):
@@ -72,6 +79,8 @@ def forward(
     *,
     num_layers: int = 1,
     bidirectional: bool = False,
+    lengths: NDArray[np.integer] | None = None,
+    reset: NDArray[np.bool_] | None = None,
 ) -> Forward:
     """Run a stacked, perhaps bidirectional LSTM over a batch of sequences.
 
@@ -89,6 +98,11 @@ def forward(
         L.
     bidirectional : bool
         Whether each layer also reads the sequence from its end.
+    lengths : ndarray of int, (B,), optional
+        The steps of each sequence, from 0 to T; None is T for all.
+    reset : ndarray of bool, (T, B), optional
+        Where it is true, the sequence is cut between step t - 1 and t: no state is handed on there, in either
+        direction. Before step 0 it is the forward direction's initial state that is not handed on.
 
     Returns
     -------
@@ -98,7 +112,7 @@ def forward(
     Raises
     ------
     ArgumentError
-        If there are no layers, or parameters are missing or too many.
+        If there are no layers, parameters are missing or too many, or a length is not from 0 to T.
     ShapeError, DtypeError
         If an array does not fit the others or is not float64.
 
@@ -122,6 +136,7 @@ def forward(
     state = {"L*D": num_layers * directions, "B": x.shape[1], "H": hidden}
     h_0 = _checked_or_zero("h_0", h_0, state)
     c_0 = _checked_or_zero("c_0", c_0, state)
+    lengths, reset = _checked_lengths(lengths, *x.shape[:2]), _checked_reset(reset, *x.shape[:2])
 
     h_n, c_n = np.empty_like(h_0), np.empty_like(c_0)
     gates: list[tuple[Step, ...]] = []
@@ -136,15 +151,16 @@ def forward(
             steps = Step(*(np.empty((*x.shape[:2], hidden)) for _ in Step._fields))
             h, c = h_0[row], c_0[row]
             for t in _time_order(len(x), direction):
-                now = step(layer_input[t], h, c, *cell)
+                taken, cut = _taken(t, lengths), _cut(t, direction, lengths, reset)
+                now = step(layer_input[t], np.where(cut, 0, h), np.where(cut, 0, c), *cell)  # (1.15)
                 for over_time, at_t in zip(steps, now, strict=True):
-                    over_time[t] = at_t
-                h, c = now.h, now.c
+                    over_time[t] = np.where(taken, at_t, 0)
+                h, c = np.where(taken, now.h, h), np.where(taken, now.c, c)  # (1.14)
             h_n[row], c_n[row] = h, c  # (1.13)
             both.append(steps)
         gates.append(tuple(both))
         layer_input = np.concatenate([steps.h for steps in both], axis=2)  # (1.10), (1.12)
-    return Forward(layer_input, h_n, c_n, tuple(gates), tuple(inputs), h_0, c_0, parameters)
+    return Forward(layer_input, h_n, c_n, tuple(gates), tuple(inputs), h_0, c_0, parameters, lengths, reset)
 
 
 def backward(
@@ -202,16 +218,19 @@ def backward(
         for direction, steps in enumerate(forward.gates[layer]):
             row = layer * directions + direction
             weight_ih, weight_hh, *biases = _names(layer, direction, forward.parameters)
-            h_prev = _before(steps.h, forward.h_0[row], direction)
-            c_prev = _before(steps.c, forward.c_0[row], direction)
+            h_prev = _before(steps.h, forward.h_0[row], direction, forward)
+            c_prev = _before(steps.c, forward.c_0[row], direction, forward)
             d_hidden = d_layer[:, :, direction * hidden : (direction + 1) * hidden]
             d_a = np.empty((time, batch, 4 * hidden))
             d_h, d_c = d_h_n[row], d_c_n[row]
             for t in reversed(_time_order(time, direction)):
-                d_h = d_hidden[t] + d_h  # (2.1)
+                taken, cut = _taken(t, forward.lengths), _cut(t, direction, forward.lengths, forward.reset)
                 at_t = Step(*(over_time[t] for over_time in steps))
-                d_a[t], d_c = step_backward(d_h, d_c, at_t, c_prev[t])
-                d_h = d_a[t] @ forward.parameters[weight_hh]  # (3.1)
+                d_a_t, d_c_prev = step_backward(d_hidden[t] + d_h, d_c, at_t, c_prev[t])  # (2.1)
+                d_a[t] = np.where(taken, d_a_t, 0)
+                d_h_prev = d_a[t] @ forward.parameters[weight_hh]  # (3.1)
+                d_h = np.where(taken, np.where(cut, 0, d_h_prev), d_h)  # (3.9)
+                d_c = np.where(taken, np.where(cut, 0, d_c_prev), d_c)  # (3.9)
             d_h_0[row] = d_h  # (3.6)
             d_c_0[row] = d_c  # (3.7)
             d_layer_input += d_a @ forward.parameters[weight_ih]  # (3.2), (3.8)
@@ -229,11 +248,29 @@ def _time_order(time: int, direction: int) -> range:
     return range(time - 1, -1, -1) if direction else range(time)  # (1.11)
 
 
-def _before(states: Array, initial: Array, direction: int) -> Array:
-    """Return the state before each step, (T, B, H), from the state after each and the initial one."""
-    if direction:
-        return np.concatenate([states, initial[np.newaxis]])[1:]
-    return np.concatenate([initial[np.newaxis], states])[:-1]
+def _taken(t: int, lengths: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Return which sequences take step t, (B, 1)."""
+    taken: NDArray[np.bool_] = t < lengths
+    return taken[:, np.newaxis]
+
+
+def _cut(t: int, direction: int, lengths: NDArray[np.integer], reset: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return where no state is handed on to step t, (B, 1)."""
+    if not direction:
+        return reset[t, :, np.newaxis]
+    if t + 1 == len(reset):
+        return np.zeros((len(lengths), 1), bool)
+    return reset[t + 1, :, np.newaxis] & _taken(t + 1, lengths)  # what comes from beyond the end is the initial state
+
+
+def _before(states: Array, initial: Array, direction: int, forward: Forward) -> Array:
+    """Return the state handed to each step, (T, B, H), from the state after each and the initial one."""
+    before = np.empty_like(states)
+    state = initial
+    for t in _time_order(len(states), direction):
+        before[t] = np.where(_cut(t, direction, forward.lengths, forward.reset), 0, state)
+        state = np.where(_taken(t, forward.lengths), states[t], state)
+    return before
 
 
 def _names(layer: int, direction: int, parameters: Mapping[str, Array]) -> list[str]:
@@ -276,3 +313,27 @@ def _checked_or_zero(name: str, array: Array | None, axes: Mapping[str, int]) ->
     if array is None:
         return np.zeros(tuple(axes.values()))
     return checked(name, array, axes)
+
+
+def _checked_lengths(lengths: NDArray[np.integer] | None, time: int, batch: int) -> NDArray[np.integer]:
+    if lengths is None:
+        return np.full(batch, time)
+    lengths = np.asarray(lengths)
+    if lengths.shape != (batch,):
+        raise ShapeError(f"lengths: needed shape (B,) = ({batch},), given {lengths.shape}")
+    if not np.issubdtype(lengths.dtype, np.integer):
+        raise DtypeError(f"lengths: needed integers, given {lengths.dtype}")
+    if batch and not (lengths.min() >= 0 and lengths.max() <= time):
+        raise ArgumentError(f"lengths: needed from 0 to T = {time}, given from {lengths.min()} to {lengths.max()}")
+    return lengths
+
+
+def _checked_reset(reset: NDArray[np.bool_] | None, time: int, batch: int) -> NDArray[np.bool_]:
+    if reset is None:
+        return np.zeros((time, batch), bool)
+    reset = np.asarray(reset)
+    if reset.shape != (time, batch):
+        raise ShapeError(f"reset: needed shape (T, B) = ({time}, {batch}), given {reset.shape}")
+    if reset.dtype != bool:
+        raise DtypeError(f"reset: needed bool, given {reset.dtype}")
+    return reset

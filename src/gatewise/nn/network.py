@@ -1,0 +1,116 @@
+"""All layers of a network by one of the paths: dropout between them, and dtypes that are computed in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from gatewise.nn.composite import composite_lstm
+from gatewise.nn.operators import lstm
+from gatewise.nn.paths import ROUNDED_DTYPES, Path
+
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is computed: the arguments of `gatewise.nn.operators.lstm` but the tensors that gradients go to.
+
+    Parameters
+    ----------
+    num_layers, bidirectional, batch_first, lengths, reset, batch_sizes
+        As there.
+    dropout
+        Probability with which each number between two layers is zeroed; 0 in evaluation.
+    """
+
+    num_layers: int
+    bidirectional: bool
+    batch_first: bool
+    lengths: Tensor | None = None
+    reset: Tensor | None = None
+    batch_sizes: Tensor | None = None
+    dropout: float = 0.0
+
+    def run(self, path: Path, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: Sequence[Tensor]) -> Three:
+        """Compute output, h_n and c_n by the code that a path names.
+
+        Examples
+        --------
+        >>> weights = [torch.zeros(12, 4), torch.zeros(12, 3)]
+        >>> Network(1, False, False).run(Path("kernel", ""), torch.zeros(5, 2, 4), None, None, weights)[0].shape
+        torch.Size([5, 2, 3])
+        """
+        if path.name == "torch":
+            return self._by_torch(x, h_0, c_0, list(weights))
+        function = lstm if path.name == "kernel" else composite_lstm
+        dtype = x.dtype
+        if dtype not in ROUNDED_DTYPES:
+            return self._layers(function, x, h_0, c_0, weights)
+        with torch.autocast(x.device.type, enabled=False):  # or it would cast the composite's products back
+            x, h_0, c_0 = x.float(), None if h_0 is None else h_0.float(), None if c_0 is None else c_0.float()
+            output, h_n, c_n = self._layers(function, x, h_0, c_0, [weight.float() for weight in weights])
+        return output.to(dtype), h_n.to(dtype), c_n.to(dtype)
+
+    def _by_torch(self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: list[Tensor]) -> Three:
+        """By what torch.nn.LSTM itself calls: cuDNN, on a GPU."""
+        directions = 2 if self.bidirectional else 1
+        per_direction = len(weights) // (self.num_layers * directions)
+        if h_0 is None or c_0 is None:
+            batch = x.size(0 if self.batch_first else 1) if self.batch_sizes is None else int(self.batch_sizes[0])
+            rows = self.num_layers * directions
+            h_0 = x.new_zeros(rows, batch, weights[1].size(1))
+            c_0 = x.new_zeros(rows, batch, weights[0].size(0) // 4)
+        # cuDNN keeps what backward needs in training mode only, and gradients may be asked for in evaluation too: there
+        # the dropout is 0.
+        network = (per_direction > 3, self.num_layers, self.dropout, torch.is_grad_enabled(), self.bidirectional)
+        if self.batch_sizes is not None:
+            return torch._VF.lstm(x, self.batch_sizes, (h_0, c_0), weights, *network)
+        return torch._VF.lstm(x, (h_0, c_0), weights, *network, self.batch_first)
+
+    def _layers(
+        self,
+        function: Callable[..., Three],
+        x: Tensor,
+        h_0: Tensor | None,
+        c_0: Tensor | None,
+        weights: Sequence[Tensor],
+    ) -> Three:
+        if not self.dropout or self.num_layers == 1:
+            return function(
+                x,
+                h_0,
+                c_0,
+                weights,
+                self.num_layers,
+                self.bidirectional,
+                self.batch_first,
+                self.lengths,
+                self.reset,
+                self.batch_sizes,
+            )
+        # Layer by layer; between them as (T, B, ·), as torch draws its masks.
+        directions = 2 if self.bidirectional else 1
+        per_layer = len(weights) // self.num_layers
+        across = self.batch_first and self.batch_sizes is None
+        reset = self.reset.transpose(0, 1) if across and self.reset is not None else self.reset
+        one = replace(self, num_layers=1, batch_first=False, reset=reset)
+        x = x.transpose(0, 1) if across else x
+        states: list[tuple[Tensor, Tensor]] = []
+        for layer in range(self.num_layers):
+            if layer > 0:
+                x = nn.functional.dropout(x, self.dropout, training=True)
+            own = slice(layer * directions, (layer + 1) * directions)
+            x, h_n, c_n = one._layers(
+                function,
+                x,
+                None if h_0 is None else h_0[own],
+                None if c_0 is None else c_0[own],
+                weights[layer * per_layer : (layer + 1) * per_layer],
+            )
+            states.append((h_n, c_n))
+        output = x.transpose(0, 1) if across else x
+        return output, torch.cat([h for h, _ in states]), torch.cat([c for _, c in states])

@@ -1,0 +1,189 @@
+"""Which code serves a call, and why: the kernels, torch's own LSTM, or the composite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.utils.rnn import PackedSequence
+
+from gatewise import kernels
+from gatewise.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from gatewise.nn.cell import LSTMCell
+    from gatewise.nn.lstm import LSTM
+
+KERNEL_DTYPES = (torch.float32, torch.float64)
+"""What the kernels compute in."""
+
+ROUNDED_DTYPES = (torch.bfloat16, torch.float16)
+"""What is computed in float32 and rounded."""
+
+
+@dataclass(frozen=True)
+class Path:
+    """The code that serves a call.
+
+    Parameters
+    ----------
+    name : {"kernel", "torch", "composite"}
+        gatewise's kernels; torch's own LSTM (cuDNN, on a GPU); or the LSTM in torch's operations, step by step, which
+        is slower and works everywhere.
+    why : str
+        The reason, in a sentence.
+
+    Examples
+    --------
+    >>> print(Path("kernel", "float32 on the CPU"))
+    kernel: float32 on the CPU
+    """
+
+    name: Literal["kernel", "torch", "composite"]
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}"
+
+
+def transformed() -> bool:
+    """Whether a transform of torch.func, or a forward-mode derivative, is under way.
+
+    Examples
+    --------
+    >>> transformed()
+    False
+    >>> torch.func.vmap(lambda x: x + transformed())(torch.zeros(2))
+    tensor([1., 1.])
+    """
+    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+
+
+def plainly_served(input: object) -> bool:
+    """Whether the kernels take a tensor as it is: the common case, asked before every call.
+
+    Examples
+    --------
+    >>> plainly_served(torch.zeros(3)), plainly_served(torch.zeros(3, dtype=torch.bfloat16))
+    (True, False)
+    """
+    return (
+        isinstance(input, Tensor)
+        and input.is_cpu
+        and input.dtype in KERNEL_DTYPES
+        and not transformed()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def path_of(input: Tensor, *, projected: bool, walked: bool) -> Path:
+    """Choose the code for a call.
+
+    Parameters
+    ----------
+    input
+        What the LSTM reads, after autocast.
+    projected
+        Whether h is projected (`proj_size`).
+    walked
+        Whether there are lengths or resets.
+
+    Examples
+    --------
+    >>> print(path_of(torch.zeros(3, 2, 4), projected=True, walked=False))
+    composite: the kernels have no code for proj_size yet
+    """
+    device = input.device.type
+    if transformed():
+        return Path("composite", "torch.func and forward-mode derivatives go through torch's operations")
+    if device not in ("cpu", "meta"):
+        if walked:
+            return Path("composite", f"torch's own LSTM on {device} has neither lengths nor resets")
+        return Path("torch", f"on {device} torch's own LSTM computes it, from the same weights")
+    if projected:
+        return Path("composite", "the kernels have no code for proj_size yet")
+    if device == "meta":
+        return Path("kernel", "shapes alone, on the meta device")
+    dtype = str(input.dtype).removeprefix("torch.")
+    where = f"on the CPU, instruction set {kernels.instruction_set()}"
+    if input.dtype in ROUNDED_DTYPES:
+        return Path("kernel", f"{dtype} {where}: computed in float32, the results rounded to {dtype}")
+    return Path("kernel", f"{dtype} {where}; gradients of gradients through the composite")
+
+
+def explain_path(
+    module: LSTM | LSTMCell,
+    input: Tensor | PackedSequence,
+    hx: Any = None,
+    *,
+    lengths: Any = None,
+    reset: Tensor | None = None,
+) -> Path:
+    """Tell which code would serve a call, without making it.
+
+    Every path computes the same numbers, within the error of their dtype; they differ in speed. Nothing falls from one
+    to another in silence: what this says is what happens.
+
+    Parameters
+    ----------
+    module : LSTM or LSTMCell
+        The module that would be called.
+    input, hx, lengths, reset
+        As the call would have them. Call it in the same surroundings too: under autocast, within `torch.func.vmap`.
+
+    Returns
+    -------
+    Path
+        The name of the path and the reason.
+
+    Raises
+    ------
+    ArgumentError
+        `module` is none of gatewise's.
+
+    Examples
+    --------
+    >>> import gatewise
+    >>> lstm = gatewise.LSTM(4, 8)
+    >>> gatewise.explain_path(lstm, torch.zeros(5, 2, 4)).name
+    'kernel'
+    >>> torch.func.vmap(lambda x: x * (gatewise.explain_path(lstm, x).name == "composite"))(torch.ones(1, 5, 4)).all()
+    tensor(True)
+    """
+    from gatewise.nn.cell import LSTMCell
+    from gatewise.nn.lstm import LSTM
+
+    if not isinstance(module, (LSTM, LSTMCell)):
+        raise ArgumentError(
+            f"module is a {type(module).__module__}.{type(module).__name__}, needed a gatewise.LSTM or a "
+            "gatewise.LSTMCell"
+        )
+    x = under_autocast(input.data if isinstance(input, PackedSequence) else input)
+    return path_of(
+        x,
+        projected=isinstance(module, LSTM) and module.proj_size > 0,
+        walked=lengths is not None or reset is not None,
+    )
+
+
+def under_autocast(x: Any) -> Any:
+    """Cast a tensor as torch.autocast does where it is on: floating-point numbers of up to 32 bits to its dtype.
+
+    What is no tensor stays as it is.
+
+    Examples
+    --------
+    >>> with torch.autocast("cpu", dtype=torch.bfloat16):
+    ...     under_autocast(torch.zeros(2)).dtype
+    torch.bfloat16
+    """
+    if not isinstance(x, Tensor):
+        return x
+    device = x.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return x
+    narrow = x.is_floating_point() and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(device)) if narrow else x
