@@ -123,6 +123,7 @@ NB_MODULE(_core, m) {
   m.def("instruction_sets", instruction_sets);
   m.def("instruction_set", [] { return gatewise::kernels().name; });
   m.def("use", use);
+  m.def("forked", gatewise::forked);
   m.def("sigmoid_float32", [](uintptr_t x, uintptr_t y, int64_t n) {
     gatewise::kernels().sigmoid_float(address<const float>(x), address<float>(y), n);
   });

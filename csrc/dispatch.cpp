@@ -1,4 +1,6 @@
-// Picks the instruction set once: the best one that this machine has.
+// Picks the instruction set once, the best one that this machine has, and notices a fork.
+#include <pthread.h>
+
 #include "kernels.hpp"
 
 namespace gatewise {
@@ -39,7 +41,12 @@ const Kernels* best() {
 
 const Kernels* chosen = nullptr;
 
+bool child_of_fork = false;
+[[maybe_unused]] const int registered = pthread_atfork(nullptr, nullptr, [] { child_of_fork = true; });
+
 }  // namespace
+
+bool forked() { return child_of_fork; }
 
 const Kernels& kernels() {
   if (!chosen) chosen = best();

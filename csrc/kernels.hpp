@@ -108,6 +108,10 @@ struct Kernels {
   void (*tanh_double)(const double* x, double* y, int64_t n);
 };
 
+// Whether this process is the child of a fork. It has none of its parent's threads, and OpenMP would wait for them for
+// ever: there a call runs on one thread, with the same results.
+bool forked();
+
 // All instruction sets compiled in, the best first.
 const Kernels* const* all_kernels(int* count);
 

@@ -1,7 +1,7 @@
 // Where everything stands: padded sizes, how threads share the work, and the scratch memory's parts.
 //
-// Hidden units are padded to whole vectors; the padding's weights are zero, so its gates, states and gradients stay
-// harmless and are never written to a caller's array. A row of gates is [vector of units][i, f, g, o][unit in it].
+// Hidden units are padded to whole vectors; the padding's weights and its d_a are zero, so that it adds nothing to a
+// product, and nothing of it is written to a caller's array. A row of gates is [vector of units][i, f, g, o][unit in it].
 #pragma once
 
 #include "kernels.hpp"

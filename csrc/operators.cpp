@@ -236,7 +236,7 @@ void* scratch(int64_t bytes) {
 
 // What forward keeps for backward is as large as all activations together, and every training step takes as much again.
 // Memory fresh from the system costs more than filling it, so what backward has used is kept for the next step: never
-// more than was in use at one time.
+// more than was in use at one time, of late.
 class Pool {
  public:
   static Tensor take(int64_t count, const at::TensorOptions& options) {
@@ -274,6 +274,7 @@ class Pool {
   void* reuse(size_t size) {
     const std::lock_guard<std::mutex> lock(mutex_);
     in_use_ += size;
+    most_of_step_ = std::max(most_of_step_, in_use_);
     most_ = std::max(most_, in_use_);
     const auto found = free_.find(size);
     if (found == free_.end()) {
@@ -291,6 +292,10 @@ class Pool {
     in_use_ -= size;
     free_.emplace(size, memory);
     held_ += size;
+    if (in_use_ == 0) {  // the end of a step; after one of long sequences, some dozens of short ones bring it down
+      most_ = std::max(most_of_step_, most_ - most_ / 8);
+      most_of_step_ = 0;
+    }
     shrink(most_ - std::min(most_, in_use_));
   }
 
@@ -315,7 +320,7 @@ class Pool {
 
   std::mutex mutex_;
   std::multimap<size_t, void*> free_;
-  size_t held_ = 0, in_use_ = 0, most_ = 0;
+  size_t held_ = 0, in_use_ = 0, most_of_step_ = 0, most_ = 0;
 };
 
 // The core reads numbers of the last axis side by side; any strides of the others will do.

@@ -3,15 +3,15 @@
 
 #include <omp.h>
 
+#include "kernels.hpp"
 #include "vec.hpp"
 
 namespace gatewise::GATEWISE_ISA {
 
-// body(thread, threads) on each of `most` threads at most. One thread runs it without entering OpenMP at all, which a
-// process forked from one that used threads could not leave again.
+// body(thread, threads) on each of `most` threads at most. One thread runs it without entering OpenMP at all.
 template <class Body>
 void in_parallel(int most, const Body& body) {
-  if (most <= 1) return body(0, 1);
+  if (most <= 1 || forked()) return body(0, 1);
 #pragma omp parallel num_threads(most)
   body(omp_get_thread_num(), omp_get_num_threads());
 }

@@ -284,7 +284,9 @@ struct Backward {
               const Vec<Real> d_c_prev =
                   step_backward<Real>(gate, load(c_before(t, b) + unit), tanh_c[n][m], d_h[m][n], load(d_c));
               store(d_c, steps.is_reset(t, b) ? Vec<Real>{} : d_c_prev);
-              store_gates<Real>(d_a(t, b) + 4 * unit, gate);
+              // Infinity times a weight of the padding is not a number, and must not reach the other units.
+              const int64_t units = layout.units_in(first_u + n);
+              store_gates<Real>(d_a(t, b) + 4 * unit, units < kLanes<Real> ? keep_first<Real>(gate, units) : gate);
             }
         });
   }

@@ -27,6 +27,12 @@ GATEWISE_INLINE void store_gates(Real* to, const Gates<Real>& a) {
   store(to + 3 * n, a.o);
 }
 
+// Zeros in place of what stands behind the first n units.
+template <class Real>
+GATEWISE_INLINE Gates<Real> keep_first(const Gates<Real>& a, long n) {
+  return {keep_first<Real>(a.i, n), keep_first<Real>(a.f, n), keep_first<Real>(a.g, n), keep_first<Real>(a.o, n)};
+}
+
 // M rows at once, so that their chains of dependent operations overlap. Activates the gates in place; returns c_t and
 // h_t.
 template <class Real, int M>

@@ -87,6 +87,14 @@ GATEWISE_INLINE void store_first(Real* to, Vec<Real> v, long n) {
   for (long j = 0; j < n; ++j) to[j] = lanes[j];
 }
 
+// The first n lanes, and zeros behind them, whatever stood there.
+template <class Real>
+GATEWISE_INLINE Vec<Real> keep_first(Vec<Real> v, long n) {
+  Real lanes[kLanes<Real>];
+  store(lanes, v);
+  return load_first(lanes, n);
+}
+
 // Every lane the same. (x - 0 is x for every x, -0 and NaN too; x + 0 would lose the sign of -0.)
 template <class Real>
 GATEWISE_INLINE Vec<Real> broadcast(Real x) {

@@ -313,7 +313,9 @@ def test_weights_that_do_not_belong_to_the_settings(tmp_path):
     config = DigitsConfig(epochs=1, **SMALL)
     train("digits", config, tmp_path / "run")
     other = dataclasses.replace(config, hidden_size=9)
-    with pytest.raises(RunError, match=r"linear.weight has shape \(10, 8\), needed is \(10, 9\)"):
+    with pytest.raises(
+        RunError, match=r"linear.weight has shape \(10, 8\), and in the model of config.toml has shape \(10, 9\)"
+    ):
         rows._load(other, tmp_path / "run" / "best.safetensors")
 
 

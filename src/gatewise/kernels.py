@@ -93,6 +93,19 @@ def use(name: str) -> None:
     _core.use(name)
 
 
+def forked() -> bool:
+    """Whether this process is the child of a fork, where every call runs on one thread.
+
+    Such a child has none of its parent's threads, and OpenMP would wait for them for ever. The results are the same.
+
+    Examples
+    --------
+    >>> forked()
+    False
+    """
+    return _core.forked()
+
+
 @contextmanager
 def using(name: str) -> Iterator[None]:
     """Use an instruction set within a `with` block.

@@ -124,11 +124,12 @@ def check_state(hx: object) -> None:
     --------
     >>> check_state((torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
     """
-    if not (isinstance(hx, (tuple, list)) and len(hx) == 2):
-        given = f"a tensor of shape {tuple(hx.shape)}" if isinstance(hx, Tensor) else f"a {type(hx).__name__}"
-        if isinstance(hx, (tuple, list)):
-            given += f" of {len(hx)}"
-        raise ArgumentError(f"hx is {given}, needed a pair (h_0, c_0), or None for zeros: pass both states")
+    if isinstance(hx, (tuple, list)) and len(hx) == 2 and isinstance(hx[0], Tensor) and isinstance(hx[1], Tensor):
+        return
+    given = f"a tensor of shape {tuple(hx.shape)}" if isinstance(hx, Tensor) else f"a {type(hx).__name__}"
+    if isinstance(hx, (tuple, list)):
+        given += f" of {', '.join(type(state).__name__ for state in hx) or 'nothing'}"
+    raise ArgumentError(f"hx is {given}, needed a pair of tensors (h_0, c_0), or None for zeros: pass both states")
 
 
 def check_shape(name: str, x: Tensor, **axes: int) -> None:

@@ -400,7 +400,9 @@ class LSTM(nn.RNNBase):
                     f"with I = {self.input_size} (input_size)"
                 )
             if x.size(axes.index("T") if x.dim() == 3 else 0) == 0:
-                raise ShapeError(f"input has shape {tuple(x.shape)}, needed at least one step along T")
+                raise ShapeError(
+                    f"input has shape {tuple(x.shape)}, needed at least one step along T: leave empty sequences out"
+                )
             if x.dim() == 3:
                 sizes["B"] = x.size(axes.index("B"))
         width_of_h = {"P": self.proj_size} if self.proj_size else {"H": self.hidden_size}

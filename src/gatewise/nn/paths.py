@@ -34,12 +34,12 @@ class Path:
         gatewise's kernels; torch's own LSTM (cuDNN, on a GPU); or the LSTM in torch's operations, step by step, which
         is slower and works everywhere.
     why : str
-        The reason, in a sentence.
+        The reason, in a phrase.
 
     Examples
     --------
-    >>> print(Path("kernel", "float32 on the CPU"))
-    kernel: float32 on the CPU
+    >>> print(Path("kernel", "float32 on cpu, instruction set avx2: as it is"))
+    kernel: float32 on cpu, instruction set avx2: as it is
     """
 
     name: Literal["kernel", "torch", "composite"]
@@ -59,6 +59,8 @@ def transformed() -> bool:
     >>> torch.func.vmap(lambda x: x + transformed())(torch.zeros(2))
     tensor([1., 1.])
     """
+    if torch.compiler.is_compiling():  # (torch.export works by a transform of its own, which takes any operator.)
+        return False
     return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
 
 
@@ -79,6 +81,16 @@ def plainly_served(input: object) -> bool:
     )
 
 
+# What `path_of` chooses among.
+_TRANSFORMED = Path("composite", "torch.func and forward-mode derivatives go through torch's operations")
+_WALKED_ELSEWHERE = Path("composite", "torch's own LSTM on this device has neither lengths nor resets")
+_ELSEWHERE = Path("torch", "on this device torch's own LSTM computes it, from the same weights")
+_PROJECTED = Path("composite", "the kernels have no code for proj_size yet")
+_META = Path("kernel", "shapes alone")
+_ROUNDED = Path("kernel", "computed in float32, the results rounded")
+_PLAIN = Path("kernel", "as it is; gradients of gradients through the composite")
+
+
 def path_of(input: Tensor, *, projected: bool, walked: bool) -> Path:
     """Choose the code for a call.
 
@@ -96,22 +108,16 @@ def path_of(input: Tensor, *, projected: bool, walked: bool) -> Path:
     >>> print(path_of(torch.zeros(3, 2, 4), projected=True, walked=False))
     composite: the kernels have no code for proj_size yet
     """
-    device = input.device.type
     if transformed():
-        return Path("composite", "torch.func and forward-mode derivatives go through torch's operations")
+        return _TRANSFORMED
+    device = input.device.type
     if device not in ("cpu", "meta"):
-        if walked:
-            return Path("composite", f"torch's own LSTM on {device} has neither lengths nor resets")
-        return Path("torch", f"on {device} torch's own LSTM computes it, from the same weights")
+        return _WALKED_ELSEWHERE if walked else _ELSEWHERE
     if projected:
-        return Path("composite", "the kernels have no code for proj_size yet")
+        return _PROJECTED
     if device == "meta":
-        return Path("kernel", "shapes alone, on the meta device")
-    dtype = str(input.dtype).removeprefix("torch.")
-    where = f"on the CPU, instruction set {kernels.instruction_set()}"
-    if input.dtype in ROUNDED_DTYPES:
-        return Path("kernel", f"{dtype} {where}: computed in float32, the results rounded to {dtype}")
-    return Path("kernel", f"{dtype} {where}; gradients of gradients through the composite")
+        return _META
+    return _ROUNDED if input.dtype in ROUNDED_DTYPES else _PLAIN
 
 
 def explain_path(
@@ -162,11 +168,16 @@ def explain_path(
             "gatewise.LSTMCell"
         )
     x = under_autocast(input.data if isinstance(input, PackedSequence) else input)
-    return path_of(
+    path = path_of(
         x,
         projected=isinstance(module, LSTM) and module.proj_size > 0,
         walked=lengths is not None or reset is not None,
     )
+    how = f"{str(x.dtype).removeprefix('torch.')} on {x.device}"
+    if path.name == "kernel" and x.is_cpu:
+        how += f", instruction set {kernels.instruction_set()}"
+        how += ", one thread as this process was forked" * kernels.forked()
+    return Path(path.name, f"{how}: {path.why}")
 
 
 def under_autocast(x: Any) -> Any:

@@ -52,6 +52,8 @@ class Run:
             The folder exists and is not empty, or cannot be made.
         """
         try:
+            if folder.exists() and not folder.is_dir():
+                raise RunError(f"{folder} is a file, needed is a new folder: give another --run")
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
                 raise RunError(f"{folder} is not empty, needed is a new folder: give another --run or remove it")
@@ -203,16 +205,16 @@ def fill_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: 
     --------
     >>> fill_weights(nn.Linear(2, 1), {"weight": torch.ones(1, 3), "bias": torch.ones(1)}, Path("best.safetensors"))
     Traceback (most recent call last):
-    gatewise.errors.RunError: best.safetensors: weight has shape (1, 3), needed is (1, 2): take the config.toml \
-that belongs to it
+    gatewise.errors.RunError: best.safetensors: weight has shape (1, 3), and in the model of config.toml has shape \
+(1, 2): take the one that belongs to it
     """
     own = model.state_dict()
     for name in sorted(own.keys() | tensors.keys()):
-        given = tuple(tensors[name].shape) if name in tensors else "missing"
-        needed = tuple(own[name].shape) if name in own else "no such tensor"
+        given = f"has shape {tuple(tensors[name].shape)}" if name in tensors else "is missing"
+        needed = f"has shape {tuple(own[name].shape)}" if name in own else "is missing"
         if given != needed:
             raise RunError(
-                f"{source}: {name} has shape {given}, needed is {needed}: take the config.toml that belongs to it"
+                f"{source}: {name} {given}, and in the model of config.toml {needed}: take the one that belongs to it"
             )
     model.load_state_dict(dict(tensors))
 

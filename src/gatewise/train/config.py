@@ -34,7 +34,7 @@ class TrainConfig:
     3
     >>> TrainConfig(epochs=0)
     Traceback (most recent call last):
-    gatewise.errors.ArgumentError: epochs is 0, needed is a number of at least 1: change it
+    gatewise.errors.ArgumentError: epochs is 0, needed is a number from 1 to below 2^31: change it
     """
 
     hidden_size: int = 128
@@ -78,7 +78,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("hidden_size", "num_layers", "batch_size", "eval_batch_size", "epochs", "log_every"):
-            self._need(name, getattr(self, name) >= 1, "a number of at least 1")
+            self._need(name, 1 <= getattr(self, name) < 2**31, "a number from 1 to below 2^31")
         for name in ("dropout", "dev_fraction"):
             self._need(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
         self._need("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0")
