@@ -1,6 +1,7 @@
 """gatewise's modules in torch's place: every option, every way to call them, and everything done to modules."""
 
 import copy
+import doctest
 import io
 import itertools
 import os
@@ -8,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -451,6 +453,14 @@ def test_the_operator_by_hand_is_the_same():
         c = a[1].sigmoid() * c + a[0].sigmoid() * a[2].tanh()
         h = a[3].sigmoid() * c.tanh()
     assert_same(h, theirs(x)[0][-1])
+
+
+def test_the_page_about_gates():
+    results = doctest.testfile(
+        str(Path(__file__).parents[1] / "docs" / "gates.md"), module_relative=False, encoding="utf-8"
+    )
+    assert results.attempted > 20
+    assert results.failed == 0
 
 
 def test_gates_that_do_not_fit():
