@@ -230,12 +230,13 @@ def test_predict_shows_what_it_read(digits_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], ["train", "evaluate", "predict", "gatewise train digits", "--version"]),
+        ([], ["train", "evaluate", "predict", "doctor", "gatewise train digits", "--version"]),
         (["train"], ["digits", "mnist", "config.toml", "Ctrl-C", "--data"]),
         (["train", "digits"], ["8 steps of 8", "CC BY 4.0", "--hidden-size INT", "(default: 80)", "--run FOLDER"]),
         (["train", "mnist"], ["28 steps of 28", "(default: 128)", "--data PATH", "--normalize FLOAT FLOAT", "sgd"]),
         (["evaluate"], ["--weights {best,last}", "--json", "accuracy"]),
         (["predict"], ["ink on a dark ground", "softmax", "gatewise predict runs/mnist seven.png"]),
+        (["doctor"], ["never run", "batch-and-time", "gate-order", "gatewise doctor train.py", "exit status is 0"]),
     ],
 )
 def test_help_is_worth_reading(words, says, capsys):
@@ -270,16 +271,19 @@ def test_version(capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], r"train, evaluate, predict.*; see gatewise --help"),
+        ([], r"train, evaluate, predict, doctor.*; see gatewise --help"),
         (["trian"], r"Unrecognized options: trian"),
         (["train"], r"digits, mnist.*see gatewise train --help$"),
         (["train", "mnist"], r"--data PATH; see gatewise train mnist --help"),
-        (["train", "digits", "--epochs", "x"], r"--epochs: invalid literal for int\(\) with base 10: 'x'; see"),
+        (["train", "digits", "--epochs", "x"], r"--epochs: needed is a whole number, given 'x'; see"),
         (
             ["train", "digits", "--epochs", "0"],
-            r"error: epochs is 0, needed is a number of at least 1: change it; see gatewise train digits --help$",
+            r"error: epochs is 0, needed is a number from 1 to below 2\^31.*; see gatewise train digits --help$",
         ),
         (["train", "digits", "--epochs"], r"--epochs"),
+        (["train", "digits", "--learning-rate", "x"], r"--learning-rate: needed is a number, given 'x'; see"),
+        (["train", "digits", "--hidden-size", "9" * 20], r"hidden_size is 9{20}, needed is a number from 1 to below"),
+        (["train", "digits", "--max-shift", "8"], r"max_shift is 8, needed is less than the images' 8 pixels"),
         (["train", "digits", "--learning-rate", "nan"], r"learning_rate is nan, needed is a number above 0"),
         (["train", "digits", "--max-shift", "-1"], r"max_shift is -1, needed is a number of at least 0"),
         (["train", "digits", "--optimizer", "lion"], r"'lion'.*'adam', 'sgd'"),
@@ -292,6 +296,8 @@ def test_version(capsys):
         (["train", "digits", "--dev-fraction", "0.0001"], r"set aside are 0.2 and 0.0001, which leaves a part.*empty"),
         (["train", "digits", "--num-layers", "1"], r"dropout is 0.3, needed is 0 with a single layer"),
         (["evaluate"], r"Missing.*RUN"),
+        (["doctor"], r"PATH_OR_MODULE.*see gatewise doctor --help$"),
+        (["doctor", "nowhere"], r"error: nowhere is no file, folder or module: give one that exists$"),
         (["predict", "x"], r"Missing.*IMAGE"),
         (["evaluate", "x", "--weights", "worst"], r"'worst'.*'best', 'last'"),
     ],

@@ -413,7 +413,7 @@ def test_errors_name_axes_and_remedies():
     with pytest.raises(ShapeError, match="at least one step along T"):
         lstm(torch.randn(3, 0, 4))
     narrow = torch.float8_e4m3fn
-    with pytest.raises(DtypeError, match="are torch.float8_e4m3fn, needed float64, float32, bfloat16 or float16"):
+    with pytest.raises(DtypeError, match=r"are torch.float8_e4m3fn, needed float64, float32, bfloat16 or float16"):
         copy.deepcopy(lstm).to(narrow)(x.to(narrow))
     with pytest.raises(DtypeError, match=r"input is a list, needed a torch\.Tensor"):
         lstm([[1.0]])

@@ -15,15 +15,20 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gatewise.insight.doctor.live import doctor
     from gatewise.nn import LSTM, Gate, Gates, LSTMCell, explain_path
 
-__all__ = ["LSTM", "Gate", "Gates", "LSTMCell", "__version__", "explain_path"]
+__all__ = ["LSTM", "Gate", "Gates", "LSTMCell", "__version__", "doctor", "explain_path"]
 
 __version__ = version("gatewise")
 
 
 def __getattr__(name: str) -> object:
     # torch takes a second to import; the command line's --help should not wait for it.
+    if name == "doctor":
+        from gatewise.insight.doctor.live import doctor
+
+        return doctor
     if name in __all__:
         from gatewise import nn
 

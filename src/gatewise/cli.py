@@ -27,11 +27,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gatewise import __version__
 from gatewise.errors import ArgumentError, GatewiseError
+from gatewise.insight.doctor.findings import CODES
 from gatewise.tasks.task import Outcome, Prediction, Report, task_of, tasks
 from gatewise.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from gatewise.train.loop import Epoch, Pass, Score
+
+FOUND = "\n".join(f"  {code:<25} {says}" for code, says in CODES.items() if code != "no-gradient")
+"""What the source shows; a parameter without a gradient is seen in a live model only."""
 
 DESCRIPTION = """Train, evaluate and use LSTMs on sequences.
 
@@ -39,6 +43,8 @@ Example:
   gatewise train digits --run runs/digits   (about half a minute, nothing is fetched)
   gatewise evaluate runs/digits
   gatewise predict runs/digits image.png
+
+  gatewise doctor train.py                  (mistakes with sequences, without running the file)
 
 gatewise COMMAND --help says more, gatewise --version which version this is."""
 
@@ -52,6 +58,18 @@ Example:
   gatewise train mnist --data mnist/ --epochs 3 --seed 1
 
 gatewise train TASK --help lists a task's settings."""
+
+DOCTOR = f"""Look for mistakes with sequences in Python source, which is read and never run.
+
+Each finding is a line with its place, its code and why it is one, and the code that mends it:
+{FOUND}
+
+Example:
+  gatewise doctor train.py
+  gatewise doctor package.model
+  gatewise doctor . --json
+
+The exit status is 0 if nothing was found, 1 if something was, and 2 if there is no such file or one cannot be read."""
 
 SHADES = " .:-=+*#%@"
 BAR_WIDTH = 30
@@ -116,6 +134,17 @@ class Predict:
 
     json: bool = False
     """Print one JSON object: label, and scores, the probability of each class (softmax, together 1)."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What to read."""
+
+    target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH_OR_MODULE")]
+    """A .py or .ipynb file; a folder, for all of them below it; or a module's name, such as package.model."""
+
+    json: bool = False
+    """Print one JSON list of objects: where, line, column, code, what, mend."""
 
 
 class Printer(Report):
@@ -188,8 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, or 2 for a mistake in what was given, 130 after Ctrl-C, 141 where nobody reads the
-        output any more.
+        The exit status: 0, or 1 if the doctor has found something, 2 for a mistake in what was given, 130 after
+        Ctrl-C, 141 where nobody reads the output any more.
 
     Examples
     --------
@@ -210,8 +239,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("gatewise: interrupted", file=sys.stderr)
         return 130
-    except (GatewiseError, OSError) as error:
+    except GatewiseError as error:
         print(f"gatewise: error: {_one_line(str(error))}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        what = f"{error.filename} cannot be read or written" if error.filename else "the output cannot be written"
+        print(f"gatewise: error: {what} ({error.strerror}): make room, or name another place", file=sys.stderr)
         return 2
 
 
@@ -224,6 +257,8 @@ def _run(argv: Sequence[str]) -> int:
         return _train(command)
     if isinstance(command, Evaluate):
         return _evaluate(command)
+    if isinstance(command, Doctor):
+        return _doctor(command)
     return _predict(command) if command else 0
 
 
@@ -252,8 +287,9 @@ def _print_outcome(outcome: Outcome, epochs: int, folder: Path) -> None:
     print(
         f"run     {folder} after {outcome.seconds:.1f} s: {', '.join(sorted(path.name for path in folder.iterdir()))}"
     )
-    print(f"next    gatewise evaluate {shlex.quote(str(folder))}")
-    print(f"        gatewise predict {shlex.quote(str(folder))} image.png")
+    typed = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
+    print(f"next    gatewise evaluate {typed}")
+    print(f"        gatewise predict {typed} image.png")
 
 
 def _evaluate(command: Evaluate) -> int:
@@ -296,6 +332,22 @@ def _print_prediction(prediction: Prediction) -> None:
         print(f"{label:>5}  {score:7.2%}  {'#' * round(score * BAR_WIDTH)}".rstrip())
 
 
+def _doctor(command: Doctor) -> int:
+    from gatewise.insight.doctor.source import visit
+
+    seen = visit(command.target)
+    if command.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in seen.findings]))
+    else:
+        for finding in seen.findings:
+            print(finding)
+        files = f"{seen.files:,} file{'s' * (seen.files != 1)}"
+        print(f"{len(seen.findings) or 'no'} finding{'s' * (len(seen.findings) != 1)} in {files}")
+    for line in seen.unread:
+        print(f"gatewise: error: {_one_line(line)}", file=sys.stderr)
+    return 2 if seen.unread else int(bool(seen.findings))
+
+
 def _number(loss: float) -> str:
     """Four digits after the point, or the power of ten of what is too large for that."""
     return f"{loss:.4f}" if abs(loss) < 1e6 else f"{loss:.3e}"
@@ -305,7 +357,7 @@ def _speed(score: "Score") -> str:
     return f"{score.samples / score.seconds:,.0f} samples/s"
 
 
-def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | None:
+def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | Doctor | None:
     """What the words ask for; None where they ask for help, which is printed.
 
     Raises
@@ -322,6 +374,7 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | None:
         _subcommand(train_command, "train", TRAIN)
         | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
         | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
+        | _subcommand(Doctor, "doctor", DOCTOR)
     )
     said = io.StringIO()
     try:
@@ -341,7 +394,7 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | None:
         if end.code:
             raise ArgumentError(usage_line(said.getvalue(), _command_in(argv))) from end
         return None
-    parsed: Train[Any] | Evaluate | Predict = getattr(command, "task", command)
+    parsed: Train[Any] | Evaluate | Predict | Doctor = getattr(command, "task", command)
     return parsed
 
 
@@ -353,7 +406,7 @@ def _subcommand(kind: Any, name: str, description: str) -> Any:
 def _command_in(argv: Sequence[str]) -> str:
     """The command that the words begin with, as far as they name one: its --help lists what it takes."""
     words = ["gatewise"]
-    known = {"train": tasks(), "evaluate": {}, "predict": {}}
+    known = {"train": tasks(), "evaluate": {}, "predict": {}, "doctor": {}}
     if argv and argv[0] in known:
         words.append(argv[0])
         words += [word for word in argv[1:2] if word in known[argv[0]]]
@@ -400,6 +453,8 @@ def usage_line(box: str, command: str) -> str:
     kept = [" ".join(section).rstrip(".") for section in sections[1:] if section and "helptext" not in section[0]]
     text = "; ".join(kept) or " ".join(box.split())
     text = re.sub(r"Error parsing __tyro\S*: ", "", text)  # the message of a setting's own check says it all
+    text = re.sub(r"invalid literal for int\(\) with base 10: ", "needed is a whole number, given ", text)
+    text = re.sub(r"could not convert string to float: ", "needed is a number, given ", text)
     return f"{text}; see {command} --help"
 
 

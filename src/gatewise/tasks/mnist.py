@@ -20,11 +20,6 @@ class MnistConfig(ImageConfig):
 
     Example:
       gatewise train mnist --data mnist/ --run runs/mnist
-
-    An older recipe, about 97 %:
-      gatewise train mnist --data mnist/ --hidden-size 100 --optimizer sgd
-        --learning-rate 0.01 --batch-size 64 --eval-batch-size 50 --epochs 20
-        --normalize 0.1307 0.3081
     """
 
     data: Path

@@ -132,8 +132,10 @@ def train(task: Task, config: ImageConfig, folder: Path, report: Report) -> Outc
     ------
     DataError
         The data are missing or damaged.
+    ArgumentError
+        Images would be moved by their whole size, or the model does not fit into memory.
     RunError
-        The folder is not empty.
+        The folder is not empty, or the disk is full.
     DivergenceError
         A loss is not finite; the weights of the epochs before are kept.
     """
@@ -141,6 +143,11 @@ def train(task: Task, config: ImageConfig, folder: Path, report: Report) -> Outc
     sets = task.splits(config)
     splits = {name: examples(images, config) for name, images in sets.items()}
     (rows, columns), classes = sets["train"].size, sets["train"].classes
+    if config.max_shift >= min(rows, columns):
+        raise ArgumentError(
+            f"max_shift is {config.max_shift}, needed is less than the images' {min(rows, columns)} pixels: "
+            "make it smaller"
+        )
     torch.manual_seed(config.seed)
     model = _build(columns, classes, config)
     run = Run.create(folder)
@@ -189,6 +196,10 @@ def train(task: Task, config: ImageConfig, folder: Path, report: Report) -> Outc
             )
         except KeyboardInterrupt:
             interrupted = True
+        except OSError as error:
+            raise RunError(
+                f"{folder} cannot be written ({error.strerror}): make room; whole epochs' weights are kept there"
+            ) from error
     seconds = time.perf_counter() - start
     if keeper.best is not None:
         whole = [metric for metric in read_metrics(run.metrics) if metric.epoch <= keeper.epochs]

@@ -1,0 +1,1 @@
+"""Rooms that look into models and programs."""
