@@ -9,6 +9,7 @@
 //
 // The weights are one list: weight_ih, weight_hh and, where there are biases, bias_ih and bias_hh of layer 0 forward,
 // then of layer 0 reverse if bidirectional, then of layer 1, and so on, as torch orders them.
+#include <ATen/EmptyTensor.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
@@ -40,6 +41,11 @@ using ThreeAndKept = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
 // ------------------------------------------------------------------------------------------- sizes, checks
 
 bool is(const OptionalTensor& x) { return x.has_value() && x->defined(); }
+
+// As at::empty, without the way through the dispatcher, which takes as long as a step of a small network.
+Tensor new_tensor(at::IntArrayRef sizes, at::ScalarType type) {
+  return at::detail::empty_cpu(sizes, type, false, std::nullopt);
+}
 
 // What a call is about besides its tensors of numbers.
 struct Options {
@@ -196,9 +202,9 @@ struct Network {
   // Layers speak (T, B, ·) to one another: the order in which torch draws dropout's masks.
   bool output_batch_first(int64_t layer) const { return batch_first && layer == layers - 1; }
   bool input_batch_first(int64_t layer) const { return batch_first && layer == 0; }
-  Tensor new_sequence(bool batch_first, int64_t width, const at::TensorOptions& options) const {
-    if (packed) return at::empty({steps, width}, options);
-    const Tensor x = batch_first ? at::empty({B, T, width}, options) : at::empty({T, B, width}, options);
+  Tensor new_sequence(bool batch_first, int64_t width, at::ScalarType type) const {
+    if (packed) return new_tensor({steps, width}, type);
+    const Tensor x = batch_first ? new_tensor({B, T, width}, type) : new_tensor({T, B, width}, type);
     if (!length.empty()) zero_past_ends(x, batch_first);
     return x;
   }
@@ -239,9 +245,9 @@ void* scratch(int64_t bytes) {
 // more than was in use at one time, of late.
 class Pool {
  public:
-  static Tensor take(int64_t count, const at::TensorOptions& options) {
-    const int64_t bytes = count * static_cast<int64_t>(options.dtype().itemsize());
-    if (bytes < kWorthwhile) return at::empty({count}, options);
+  static Tensor take(int64_t count, at::ScalarType type) {
+    const int64_t bytes = count * static_cast<int64_t>(at::elementSize(type));
+    if (bytes < kWorthwhile) return new_tensor({count}, type);
     const size_t size = rounded(bytes);
     void* memory = all().reuse(size);
     if (!memory) memory = std::aligned_alloc(64, size);
@@ -251,7 +257,7 @@ class Pool {
     }
     if (!memory) all().forget(size);
     TORCH_CHECK_WITH(OutOfMemoryError, memory, "no memory for ", size, " bytes of activations");
-    return at::from_blob(memory, {count}, [size](void* used) { all().give_back(used, size); }, options);
+    return at::from_blob(memory, {count}, [size](void* used) { all().give_back(used, size); }, type);
   }
 
  private:
@@ -385,13 +391,14 @@ struct Core {
 template <class Number>
 Three forward(const Network& net, const Tensor& input, const OptionalTensor& initial_h, const OptionalTensor& initial_c,
               TensorList given_weights, std::vector<Tensor>* kept) {
-  const auto options = input.options();
+  const at::ScalarType type = input.scalar_type();
   const bool training = kept != nullptr;
   const OptionalTensor h_0 = contiguous(initial_h), c_0 = contiguous(initial_c);
   std::vector<Tensor> copies;
   const TensorList weights = contiguous(given_weights, copies);
   const bool bias = net.per_direction == 4;
-  const Tensor h_n = at::empty({net.layers * net.directions, net.B, net.H}, options), c_n = at::empty_like(h_n);
+  const int64_t states[3] = {net.layers * net.directions, net.B, net.H};
+  const Tensor h_n = new_tensor(states, type), c_n = new_tensor(states, type);
   std::vector<Tensor> gates_kept;
   Tensor x = rows_contiguous(input), gates;
   for (int64_t layer = 0; layer < net.layers; ++layer) {
@@ -404,12 +411,12 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
     const gatewise::Plan most = Core<Number>::plan(longest, training);
     const int64_t room = most.gates + most.cells;
     const bool out_batch_first = net.output_batch_first(layer);
-    const Tensor output = net.new_sequence(out_batch_first, net.directions * net.H, options);
+    const Tensor output = net.new_sequence(out_batch_first, net.directions * net.H, type);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
       const int64_t state = number * net.B * net.H;
       if (training || !gates.defined() || gates.numel() < room)
-        gates = Pool::take(room, options);
+        gates = Pool::take(room, type);
       if (training) gates_kept.push_back(gates);
       if (net.B == 0) continue;
       const auto from = sequence<const Number>(net, x, net.input_batch_first(layer));
@@ -465,11 +472,11 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
                              const OptionalTensor& from_c_n, const Tensor& input, const OptionalTensor& initial_h,
                              const OptionalTensor& initial_c, TensorList given_weights, const Tensor& output,
                              TensorList kept, at::ArrayRef<bool> wanted, bool in_place) {
-  const auto options = input.options();
+  const at::ScalarType type = input.scalar_type();
   std::vector<Tensor> d(3 + given_weights.size());
   if (net.B == 0) {  // nothing to sum
     const auto zeros = [&](size_t j, const Tensor& of) {
-      if (wanted[j] && of.defined()) d[j] = at::zeros(of.sizes(), options);
+      if (wanted[j] && of.defined()) d[j] = at::zeros(of.sizes(), of.options());
     };
     zeros(0, input);
     zeros(1, initial_h.value_or(Tensor()));
@@ -481,9 +488,9 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
   std::vector<Tensor> copies;
   const TensorList weights = contiguous(given_weights, copies);
   for (size_t j = 0; j < weights.size(); ++j)
-    if (wanted[3 + j]) d[3 + j] = at::empty(weights[j].sizes(), options);
-  if (wanted[1] && is(initial_h)) d[1] = at::empty(initial_h->sizes(), options);
-  if (wanted[2] && is(initial_c)) d[2] = at::empty(initial_c->sizes(), options);
+    if (wanted[3 + j]) d[3 + j] = new_tensor(weights[j].sizes(), type);
+  if (wanted[1] && is(initial_h)) d[1] = new_tensor(initial_h->sizes(), type);
+  if (wanted[2] && is(initial_c)) d[2] = new_tensor(initial_c->sizes(), type);
   // Below the first layer of which anything is wanted there is nothing to do.
   const int64_t per_layer = net.directions * net.per_direction;
   int64_t last_layer = 0;
@@ -501,12 +508,12 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     const gatewise::Sizes sizes = net.sizes(layer);
     const gatewise::Plan plan = Core<Number>::plan(sizes, true);
     Tensor d_x;
-    if (layer > last_layer || wanted[0]) d_x = net.new_sequence(in_batch_first, net.input_size(layer), options);
+    if (layer > last_layer || wanted[0]) d_x = net.new_sequence(in_batch_first, net.input_size(layer), type);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
       const int64_t state = number * net.B * net.H, offset = direction * net.H;
       const Tensor& gates = kept[net.layers - 1 + number];
-      if (!in_place && !d_a.defined()) d_a = Pool::take(plan.gates, options);
+      if (!in_place && !d_a.defined()) d_a = Pool::take(plan.gates, type);
       const auto from_x = sequence<const Number>(net, x, in_batch_first);
       const auto from_h = sequence<const Number>(net, h, out_batch_first, offset);
       const auto from_d_h = sequence<const Number>(net, d_output, out_batch_first, offset);

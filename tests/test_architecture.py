@@ -19,6 +19,7 @@ FLOORS = {
     "train": 4,
     "insight": 4,
     "tasks": 5,
+    "bench": 5,
     "interop": 5,
     "cli": 6,
     "__main__": 7,

@@ -59,9 +59,10 @@ def transformed() -> bool:
     >>> torch.func.vmap(lambda x: x + transformed())(torch.zeros(2))
     tensor([1., 1.])
     """
-    if torch.compiler.is_compiling():  # (torch.export works by a transform of its own, which takes any operator.)
-        return False
-    return torch._C._functorch.peek_interpreter_stack() is not None or forward_ad._current_level >= 0
+    if forward_ad._current_level >= 0:
+        return True
+    # (torch.export works by a transform of its own, which takes any operator.)
+    return torch._C._functorch.peek_interpreter_stack() is not None and not torch.compiler.is_compiling()
 
 
 def plainly_served(input: object) -> bool:
