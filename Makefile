@@ -27,7 +27,7 @@ test: $(VENV)/built
 	$(BIN)/pytest
 
 bench: $(VENV)/built
-	$(BIN)/python benchmarks/grid.py
+	$(BIN)/gatewise bench
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

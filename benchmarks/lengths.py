@@ -14,7 +14,7 @@ import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import gatewise
-from grid import measure
+from gatewise.bench.timing import measure
 
 B, T, I, H = 64, 200, 64, 128
 
@@ -61,10 +61,11 @@ def main() -> None:
         for a, b in zip(expected, peers[name](), strict=True):
             if not (a - b).abs().max() < 1e-4 * a.abs().max():
                 sys.exit(f"{name} differs from torch: nothing was timed")
-    times = measure(peers, options.repeats)
+    times = measure(peers, options.repeats, turn=0.02, seconds=60)
     print(f"(B, T, I, H) = {(B, T, I, H)}, {int(lengths.sum()) / (B * T):.0%} of the steps, {options.threads} threads")
-    padded = statistics.median(times["gatewise, padded"])
-    for name, t in times.items():
+    padded = statistics.median(times["gatewise, padded"].milliseconds)
+    for name, timing in times.items():
+        t = timing.milliseconds
         median, quartiles = statistics.median(t), statistics.quantiles(t, n=4)
         spread = (quartiles[2] - quartiles[0]) / 2 / median
         print(f"{name:20} {median:8.2f} ms ± {spread:4.0%}   {median / padded:5.2f} of padded")

@@ -265,6 +265,14 @@ def test_version(capsys):
     assert re.fullmatch(r"gatewise \d+\.\d+\.\d+\n", prints(capsys, "--version"))
 
 
+def test_bench(capsys, tmp_path):
+    words = ["--quick", "--sizes", "2,3,4,5,1", "--kinds", "forward", "--json", tmp_path / "b.json"]
+    printed = prints(capsys, "bench", *words, "--figure", tmp_path / "b.svg")
+    assert re.search(r"\(2, 3, 4, 5, 1, 1\) +forward ", printed)
+    assert json.loads((tmp_path / "b.json").read_text())["machine"]["threads"] >= 1
+    assert "</svg>" in (tmp_path / "b.svg").read_text()
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 
@@ -295,6 +303,8 @@ def test_version(capsys):
         ),
         (["train", "digits", "--dev-fraction", "0.0001"], r"set aside are 0.2 and 0.0001, which leaves a part.*empty"),
         (["train", "digits", "--num-layers", "1"], r"dropout is 0.3, needed is 0 with a single layer"),
+        (["bench", "--sizes", "15"], r"15.*see gatewise bench --help"),
+        (["bench", "--peers", "keras"], r"keras"),
         (["evaluate"], r"Missing.*RUN"),
         (["doctor"], r"PATH_OR_MODULE.*see gatewise doctor --help$"),
         (["doctor", "nowhere"], r"error: nowhere is no file, folder or module: give one that exists$"),

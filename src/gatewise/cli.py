@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gatewise import __version__
+from gatewise.bench.config import BenchConfig
 from gatewise.errors import ArgumentError, GatewiseError
 from gatewise.insight.doctor.findings import CODES
 from gatewise.tasks.task import Outcome, Prediction, Report, task_of, tasks
@@ -45,6 +46,7 @@ Example:
   gatewise predict runs/digits image.png
 
   gatewise doctor train.py                  (mistakes with sequences, without running the file)
+  gatewise bench --quick                    (beside torch.nn.LSTM)
 
 gatewise COMMAND --help says more, gatewise --version which version this is."""
 
@@ -70,6 +72,16 @@ Example:
   gatewise doctor . --json
 
 The exit status is 0 if nothing was found, 1 if something was, and 2 if there is no such file or one cannot be read."""
+
+BENCH = """Time gatewise.LSTM beside its peers over a grid of sizes, in one process, in turns.
+
+All outputs and gradients are compared before anything is timed. The times of a machine that others use are worth
+little; the ratios within a run are worth more.
+
+Example:
+  gatewise bench --quick                    (seconds: shows that it works, not how fast it is)
+  gatewise bench --sizes 1 2 8,100,64,128,1 --kinds training
+  gatewise bench --peers all --forms all --json bench.json --figure bench.png"""
 
 SHADES = " .:-=+*#%@"
 BAR_WIDTH = 30
@@ -259,6 +271,8 @@ def _run(argv: Sequence[str]) -> int:
         return _evaluate(command)
     if isinstance(command, Doctor):
         return _doctor(command)
+    if isinstance(command, BenchConfig):
+        return _bench(command)
     return _predict(command) if command else 0
 
 
@@ -348,6 +362,13 @@ def _doctor(command: Doctor) -> int:
     return 2 if seen.unread else int(bool(seen.findings))
 
 
+def _bench(config: BenchConfig) -> int:
+    from gatewise.bench.run import run
+
+    run(config)
+    return 0
+
+
 def _number(loss: float) -> str:
     """Four digits after the point, or the power of ten of what is too large for that."""
     return f"{loss:.4f}" if abs(loss) < 1e6 else f"{loss:.3e}"
@@ -357,7 +378,7 @@ def _speed(score: "Score") -> str:
     return f"{score.samples / score.seconds:,.0f} samples/s"
 
 
-def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | Doctor | None:
+def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | Doctor | BenchConfig | None:
     """What the words ask for; None where they ask for help, which is printed.
 
     Raises
@@ -375,6 +396,7 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | Doctor | No
         | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
         | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
         | _subcommand(Doctor, "doctor", DOCTOR)
+        | _subcommand(BenchConfig, "bench", BENCH)
     )
     said = io.StringIO()
     try:
@@ -394,7 +416,7 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | Doctor | No
         if end.code:
             raise ArgumentError(usage_line(said.getvalue(), _command_in(argv))) from end
         return None
-    parsed: Train[Any] | Evaluate | Predict | Doctor = getattr(command, "task", command)
+    parsed: Train[Any] | Evaluate | Predict | Doctor | BenchConfig = getattr(command, "task", command)
     return parsed
 
 
@@ -406,7 +428,7 @@ def _subcommand(kind: Any, name: str, description: str) -> Any:
 def _command_in(argv: Sequence[str]) -> str:
     """The command that the words begin with, as far as they name one: its --help lists what it takes."""
     words = ["gatewise"]
-    known = {"train": tasks(), "evaluate": {}, "predict": {}, "doctor": {}}
+    known = {"train": tasks(), "evaluate": {}, "predict": {}, "doctor": {}, "bench": {}}
     if argv and argv[0] in known:
         words.append(argv[0])
         words += [word for word in argv[1:2] if word in known[argv[0]]]

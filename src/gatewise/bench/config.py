@@ -1,0 +1,146 @@
+"""What the benchmark is told: a frozen dataclass that is its command line."""
+
+import dataclasses
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from gatewise.bench.grid import Size, read_sizes
+from gatewise.errors import ArgumentError
+
+Kind = Literal["forward", "training"]
+FormName = Literal["plain", "batch-first", "packed", "projected", "bfloat16"]
+PeerName = Literal["torch", "cell-loop", "gate-loop", "onnxruntime", "jax"]
+
+Name = TypeVar("Name", bound=str)
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+FORMS: tuple[FormName, ...] = get_args(FormName)
+PEERS: tuple[PeerName, ...] = get_args(PeerName)
+
+FIGURES = (".png", ".pdf", ".svg")
+
+QUICK_TURNS, QUICK_TURN = 5, 0.002
+TURN = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig:
+    """The settings of a benchmark.
+
+    Raises
+    ------
+    ArgumentError
+        A value is out of range.
+
+    Examples
+    --------
+    >>> BenchConfig(sizes=("1",)).chosen_sizes()
+    (Size(B=8, T=20, I=32, H=32, L=1, D=1),)
+    >>> BenchConfig(repeats=1)
+    Traceback (most recent call last):
+    gatewise.errors.ArgumentError: repeats is 1, needed is a number from 2 to 10000: change it
+    """
+
+    sizes: tuple[str, ...] = ("all",)
+    """Rows of the table by number, counted from 1, or sizes of your own as B,T,I,H,L or B,T,I,H,L,D; all: every row."""
+
+    kinds: tuple[Kind, ...] = KINDS
+    """forward: without gradients. training: forward, and backward to the input, the states and all parameters."""
+
+    forms: tuple[FormName | Literal["all"], ...] = ("plain",)
+    """plain: (T, B, I), float32. packed: T/4 to T steps. projected: proj_size H/2. Peers but torch: plain only."""
+
+    peers: tuple[PeerName | Literal["all"], ...] = ("torch",)
+    """Who stands beside gatewise; cell-loop and gate-loop are loops in Python. Who is not installed is listed so."""
+
+    repeats: int = 21
+    """Turns that each peer takes; the table gives their median."""
+
+    seconds: float = 30.0
+    """A peer whose turns take longer in a row takes fewer, but 5; if its first call does, none. The table says so."""
+
+    threads: int = 0
+    """CPU threads; 0 takes as many as torch finds."""
+
+    isa: str = ""
+    """The instruction set of gatewise's kernels, such as avx2; empty: the best of this machine. Peers keep theirs."""
+
+    quick: bool = False
+    """5 turns of 2 ms instead, and rows 1 and 7 in place of all: shows that everything works, not how fast it is."""
+
+    json: Path | None = None
+    """A file for all that was measured, turn by turn."""
+
+    figure: Path | None = None
+    """A file for the figure, .png, .pdf or .svg: ratios and share of the ceiling over the sizes."""
+
+    def __post_init__(self) -> None:
+        self.chosen_sizes()
+        for name, known in (("kinds", KINDS), ("forms", (*FORMS, "all")), ("peers", (*PEERS, "all"))):
+            given: tuple[str, ...] = getattr(self, name)
+            self._need(name, bool(given) and set(given) <= set(known), f"one or more of {', '.join(known)}")
+        self._need("repeats", 2 <= self.repeats <= 10000, "a number from 2 to 10000")
+        self._need("seconds", 0 < self.seconds < math.inf, "a number above 0")
+        self._need("threads", 0 <= self.threads <= 1024, "a number from 0 to 1024")
+        if self.figure is not None:
+            self._need("figure", self.figure.suffix.lower() in FIGURES, f"a name that ends in {' or '.join(FIGURES)}")
+
+    def _need(self, name: str, holds: bool, needed: str) -> None:
+        if not holds:
+            value = getattr(self, name)
+            shown = (" ".join(map(str, value)) or "empty") if isinstance(value, tuple) else value
+            raise ArgumentError(f"{name} is {shown}, needed is {needed}: change it")
+
+    def chosen_sizes(self) -> tuple[Size, ...]:
+        """Give the sizes to measure, in the order given."""
+        return read_sizes(self.sizes, self.quick)
+
+    def chosen_forms(self) -> tuple[FormName, ...]:
+        """Give the forms to measure, in the order of `FORMS`."""
+        return _chosen(FORMS, self.forms)
+
+    def chosen_peers(self) -> tuple[PeerName, ...]:
+        """Give the peers beside gatewise, in the order of `PEERS`."""
+        return _chosen(PEERS, self.peers)
+
+    def turns(self) -> tuple[int, float]:
+        """Give how many turns there are, and how many seconds each takes at least."""
+        return (QUICK_TURNS, QUICK_TURN) if self.quick else (self.repeats, TURN)
+
+    def command(self) -> str:
+        """Write the command line that says the same.
+
+        Examples
+        --------
+        >>> BenchConfig(sizes=("1", "7"), quick=True).command()
+        'gatewise bench --sizes 1 7 --quick'
+        """
+        words = ["gatewise", "bench"]
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if value != field.default:
+                given = [] if value is True else value if isinstance(value, tuple) else [value]
+                words += [f"--{field.name}", *map(str, given)]
+        return shlex.join(words)
+
+    def check_files(self) -> None:
+        """Refuse files that cannot be written, before the time is spent.
+
+        Raises
+        ------
+        ArgumentError
+            A file's folder is missing, or its name is a folder's.
+        """
+        for name in ("json", "figure"):
+            path: Path | None = getattr(self, name)
+            if path is not None:
+                self._need(name, path.parent.is_dir(), "a file in a folder that exists")
+                self._need(name, not path.is_dir(), "a file, and this is a folder")
+
+
+def _chosen(known: Sequence[Name], given: Sequence[str]) -> tuple[Name, ...]:
+    return tuple(name for name in known if name in given or "all" in given)

@@ -1,0 +1,267 @@
+"""A run of the benchmark: compare, time, print, write."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+
+import torch
+
+from gatewise import kernels
+from gatewise.bench import grid
+from gatewise.bench.ceiling import products
+from gatewise.bench.check import PeerError, difference, tolerance
+from gatewise.bench.config import BenchConfig, FormName, Kind
+from gatewise.bench.figure import draw_figure
+from gatewise.bench.grid import Size
+from gatewise.bench.jax_peer import Jax
+from gatewise.bench.machine import describe
+from gatewise.bench.onnx_peer import OnnxRuntime
+from gatewise.bench.peers import CellLoop, GateLoop, Gatewise, Peer, Results, Torch
+from gatewise.bench.protocol import mean_of_hundred
+from gatewise.bench.report import OWN, Report, Row
+from gatewise.bench.table import Table, legend, notes_lines, overhead_lines, reasons
+from gatewise.bench.timing import measure
+from gatewise.bench.work import Work, arguments, draw, proj_size
+from gatewise.nn import LSTM, explain_path
+
+PEERS: dict[str, Peer] = {peer.name: peer for peer in (Torch(), CellLoop(), GateLoop(), OnnxRuntime(), Jax())}
+
+
+def run(config: BenchConfig, say: Callable[[str], None] | None = None, peers: Sequence[Peer] | None = None) -> Report:
+    """Measure what a configuration asks for, and print the table as it grows.
+
+    Parameters
+    ----------
+    config : BenchConfig
+        The settings.
+    say : callable, default print
+        Takes each line.
+    peers : sequence of Peer, default those of `config`
+        Who stands beside gatewise.
+
+    Returns
+    -------
+    Report
+        All that was measured; its files are written.
+
+    Raises
+    ------
+    ArgumentError
+        A file cannot be written, or no size is left for a form.
+    KernelError
+        This machine lacks the instruction set.
+    PeerError
+        Somebody computed something else than torch.nn.LSTM. All others have been timed, and the files written.
+
+    Examples
+    --------
+    >>> report = run(BenchConfig(sizes=("2,3,4,5,1",), quick=True, threads=1), say=lambda line: None)
+    >>> report.rows[0].timings.keys()
+    dict_keys(['gatewise', 'torch'])
+    """
+    config.check_files()
+    say = _print if say is None else say
+    chosen = [PEERS[name] for name in config.chosen_peers()] if peers is None else list(peers)
+    with _settings(config):
+        missing = {peer.name: peer.missing() for peer in chosen}
+        here = [peer for peer in chosen if not missing[peer.name]]
+        report = Report(config, describe(), {p.name: missing[p.name] or p.version() or "torch's" for p in chosen})
+        try:
+            for line in _opening(report, chosen, missing):
+                say(line)
+            _smallest(report, here, say)
+            _notes(report, here, say)
+            _table(report, here, say)
+        finally:  # what was measured before Ctrl-C is kept
+            if config.json is not None:
+                report.write_json(config.json)
+            if config.figure is not None and report.rows:
+                machine = report.machine
+                threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
+                title = f"{machine.cpu}, {threads}, {machine.isa}; torch {machine.torch}, {machine.torch_isa}"
+                draw_figure(config.figure, report.rows, title)
+    for path in (config.json, config.figure):
+        if path is not None:
+            say(f"wrote {path}")
+    if report.differs:
+        others = f" (and {len(report.differs) - 1} more)" if len(report.differs) > 1 else ""
+        raise PeerError(f"not timed, as it differs from torch.nn.LSTM: {report.differs[0]}{others}")
+    return report
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+@contextmanager
+def _settings(config: BenchConfig) -> Iterator[None]:
+    """Have the threads and the instruction set of a configuration, and afterwards those of before."""
+    before = torch.get_num_threads()
+    with kernels.using(config.isa) if config.isa else nullcontext():
+        try:
+            if config.threads:
+                torch.set_num_threads(config.threads)
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+def _opening(report: Report, chosen: Sequence[Peer], missing: Mapping[str, str]) -> Iterator[str]:
+    yield report.config.command()
+    yield from report.machine.lines()
+    for peer in chosen:
+        version = "" if missing[peer.name] else f"{peer.version()} ".lstrip()
+        yield f"peer      {peer.name} {version}({peer.what})" + f": {missing[peer.name]}" * bool(missing[peer.name])
+    yield from legend(*report.config.turns())
+
+
+def _differing(report: Report, row: Row) -> list[str]:
+    """Note in the report who differed in a row, and say it."""
+    found = [f"{peer} in {row.kind} at {row.size}, {row.form}: {what}" for peer, what in row.wrong.items()]
+    report.differs += found
+    return [f"differs  {line}" for line in found]
+
+
+def _smallest(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) -> None:
+    for kind in report.config.kinds:
+        with _hearing(say), _showing(f"overhead {kind} ..."):
+            row = _row(report.config, grid.SMALLEST, "plain", kind, peers, with_products=False)
+        report.overhead.append(row)
+        for line in _differing(report, row):
+            say(line)
+    for line in ("", *overhead_lines(report.overhead), *reasons(report.overhead)):
+        say(line)
+
+
+def _notes(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) -> None:
+    """The study notes' own operator beside the built-in one and gatewise, as they time it: one after another."""
+    work = draw(grid.NOTES, "plain")
+    expected = _reference(work, "recorded")
+    for peer in (GateLoop(), CellLoop(), Torch(), Gatewise()):
+        call = peer.calls(work)["recorded"]
+        if what := _disagreement(call.once(), expected, work)[0]:
+            report.differs.append(f"{peer.name} with gradients recorded at {grid.NOTES}: {what}")
+        else:
+            report.notes[peer.name] = mean_of_hundred(call.run)
+    for line in notes_lines(grid.NOTES, report.notes):
+        say(line)
+
+
+def _table(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) -> None:
+    config = report.config
+    for form in config.chosen_forms():
+        columns = [peer.name for peer in peers if not all(peer.refuses(form, kind) for kind in config.kinds)]
+        table = Table(columns, config.turns()[0])
+        say("")
+        found: list[Row] = []
+        for size in config.chosen_sizes():
+            if form == "projected" and size.H < 2:
+                say(f"     {size} is left out: proj_size is H/2, needed H of at least 2")
+                continue
+            for kind in config.kinds:
+                with _hearing(say), _showing(f"{form} {size} {kind} ..."):
+                    row = _row(config, size, form, kind, peers)
+                if not found:
+                    for line in table.head(row):
+                        say(line)
+                say(table.line(row))
+                for line in _differing(report, row):
+                    say(line)
+                found.append(row)
+                report.rows.append(row)
+        for line in reasons(found):
+            say(line)
+
+
+@contextmanager
+def _hearing(say: Callable[[str], None]) -> Iterator[None]:
+    """Say in a line what the peers warn of, such as a slower path of theirs."""
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in heard):
+        say(f"warning  {' '.join(message.split('(Triggered')[0].split())}")
+
+
+@contextmanager
+def _showing(text: str) -> Iterator[None]:
+    """Show what is being measured where a terminal can take it back: nothing moves while the clock runs."""
+    clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
+    if clear:
+        print(text, end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print(clear, end="", file=sys.stderr, flush=True)
+
+
+def _row(
+    config: BenchConfig, size: Size, form: FormName, kind: Kind, peers: Sequence[Peer], with_products: bool = True
+) -> Row:
+    """Compare and time one size, form and kind."""
+    work = draw(size, form)
+    P = proj_size(size, form)
+    path = explain_path(LSTM(**arguments(size, form)).to(work.dtype), work.as_input(work.x))
+    row = Row(form, kind, size, grid.flops(size, kind, work.steps, P), str(path), {})
+    expected = _reference(work, kind)
+    calls: dict[str, Callable[[], object]] = {}
+    for peer in (Gatewise(), *peers):
+        if why := peer.refuses(form, kind):
+            row.absent[peer.name] = why
+            continue
+        try:
+            call = peer.calls(work)[kind]
+            if peer.compiles:
+                call.run()
+            start = time.perf_counter()
+            given = call.once()
+            took = time.perf_counter() - start
+        except Exception as error:  # each library raises as it likes
+            if peer.name == OWN:
+                raise
+            row.absent[peer.name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            continue
+        what, row.errors[peer.name] = _disagreement(given, expected, work)
+        if what:
+            row.wrong[peer.name] = what
+        elif took > config.seconds and peer.name != OWN:
+            row.absent[peer.name] = f"its first call alone took {took:.0f} s, more than --seconds {config.seconds:g}"
+        else:
+            calls[peer.name] = call.run
+    del expected
+    if OWN not in calls:
+        return row
+    bounds = products(size, work.steps, P or size.H, work.dtype) if with_products else ()
+    for product in bounds:
+        calls[product.label] = product.call()
+        calls[product.label]()
+    repeats, turn = config.turns()
+    timings = measure(calls, repeats, turn, config.seconds)
+    for product in bounds:
+        gflops = product.flops / timings.pop(product.label).median / 1e6
+        row.ceilings[product.name] = max(gflops, row.ceilings.get(product.name, 0.0))
+    row.timings.update(timings)
+    return row
+
+
+def _disagreement(given: Results, expected: Results, work: Work) -> tuple[str, float]:
+    """Where a peer's results differ by more than rounding excuses, empty if nowhere; and by how much they differ."""
+    name, error = difference(expected, given)
+    allowed = tolerance(work.dtype)
+    if error <= allowed:
+        return "", error
+    return f"{name} is off by {error:.1e} of its largest number, {allowed:.1e} is allowed", error
+
+
+def _reference(work: Work, kind: str) -> Results:
+    """What torch.nn.LSTM gives in float32."""
+    exact = work
+    if work.dtype != torch.float32:
+        numbers = {name: getattr(work, name).float() for name in ("x", "h_0", "c_0", "d_output")}
+        exact = replace(work, dtype=torch.float32, **numbers)
+    return Torch().calls(exact)[kind].once()
