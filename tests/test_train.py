@@ -479,5 +479,5 @@ def test_run_folders(tmp_path):
     assert Run.open(run.folder) == run
     with pytest.raises(RunError, match="is not empty, needed is a new folder"):
         Run.create(run.folder)
-    with pytest.raises(RunError, match="cannot be made"):
+    with pytest.raises(RunError, match="is a file, needed is a new folder"):
         Run.create(run.config)
