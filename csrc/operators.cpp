@@ -10,6 +10,7 @@
 // The weights are one list: weight_ih, weight_hh and, where there are biases, bias_ih and bias_hh of layer 0 forward,
 // then of layer 0 reverse if bidirectional, then of layer 1, and so on, as torch orders them.
 #include <ATen/EmptyTensor.h>
+#include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/Parallel.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
@@ -329,12 +330,17 @@ class Pool {
   size_t held_ = 0, in_use_ = 0, most_of_step_ = 0, most_ = 0;
 };
 
+// Autograd has zeros that are no numbers in memory.
+Tensor in_memory(const Tensor& x) { return x._is_zerotensor() ? at::zeros(x.sizes(), x.options()) : x; }
+
 // The core reads numbers of the last axis side by side; any strides of the others will do.
 Tensor rows_contiguous(const Tensor& x) {
-  return x.stride(-1) == 1 || x.size(-1) == 1 ? x : x.contiguous();
+  return (x.stride(-1) == 1 || x.size(-1) == 1) && !x._is_zerotensor() ? x : in_memory(x).contiguous();
 }
 
-OptionalTensor contiguous(const OptionalTensor& x) { return is(x) ? OptionalTensor(x->contiguous()) : std::nullopt; }
+OptionalTensor contiguous(const OptionalTensor& x) {
+  return is(x) ? OptionalTensor(in_memory(*x).contiguous()) : std::nullopt;
+}
 
 // The weights, contiguous; `copies` keeps those that had to be copied for it.
 TensorList contiguous(TensorList weights, std::vector<Tensor>& copies) {
@@ -580,6 +586,37 @@ ThreeAndKept call_training(const Tensor& input, const OptionalTensor& h_0, const
                  o.batch_sizes);
 }
 
+// torch.autograd.grad(is_grads_batched=True) goes backward once with several gradients of the results, as tensors of a
+// kind of its own: one() is called for each of them.
+template <class One>
+std::vector<Tensor> for_each_of_batched(const std::vector<Tensor>& d, const One& one) {
+  std::vector<const at::BatchedTensorImpl*> batched;
+  int64_t level = 0, count = 0;
+  for (const Tensor& x : d) {
+    batched.push_back(x.defined() && at::isBatchedTensor(x) ? at::maybeGetBatchedImpl(x) : nullptr);
+    if (!batched.back()) continue;
+    TORCH_CHECK_NOT_IMPLEMENTED(batched.back()->bdims().size() == 1, "gatewise::lstm goes backward for one axis of several "
+                                                                     "gradients, not for axes of axes");
+    const at::BatchDim& axis = batched.back()->bdims()[0];
+    level = axis.level();
+    count = batched.back()->value().size(axis.dim());
+  }
+  std::vector<std::vector<Tensor>> found;
+  for (int64_t n = 0; n < count; ++n) {
+    std::vector<Tensor> given;
+    for (size_t j = 0; j < d.size(); ++j)
+      given.push_back(batched[j] ? batched[j]->value().select(batched[j]->bdims()[0].dim(), n) : d[j]);
+    const std::vector<Tensor> gradients = one(given);
+    found.resize(gradients.size());
+    for (size_t j = 0; j < gradients.size(); ++j)
+      if (gradients[j].defined()) found[j].push_back(gradients[j]);
+  }
+  std::vector<Tensor> together;
+  for (const std::vector<Tensor>& parts : found)
+    together.push_back(parts.empty() ? Tensor() : at::makeBatched(at::stack(parts), {{level, 0}}));
+  return together;
+}
+
 struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
   static constexpr int64_t kSaved = 7;  // tensors before the weights
   static constexpr int64_t kOther = 6;  // arguments that have no gradient
@@ -611,7 +648,6 @@ struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
     const Tensor &input = saved[0], &output = saved[3];
     const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
     const OptionalTensor h_0 = given(saved[1]), c_0 = given(saved[2]);
-    const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
     const Options options = {num_layers,      bidirectional,   batch_first,
                              given(saved[4]), given(saved[5]), given(saved[6])};
     const TensorList weights(saved.data() + kSaved, count);
@@ -627,19 +663,33 @@ struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
     // are. Otherwise they are overwritten; a graph that was retained and goes backward again computes them anew.
     if (used) kept = std::get<3>(call_training(input, h_0, c_0, weights, options));
     std::vector<Tensor> gradients;
-    if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() ||
-        kept.back().key_set().has(c10::DispatchKey::Python)) {
+    const auto is_batched = [](const Tensor& x) { return x.defined() && at::isBatchedTensor(x); };
+    const auto is_mapped = [](const Tensor& x) {
+      return x.defined() && x.key_set().has(c10::DispatchKey::FuncTorchBatched);
+    };
+    const at::ArrayRef<bool> asked(wanted.data(), wanted.size());
+    if (std::any_of(d.begin(), d.end(), is_batched)) {
+      gradients = for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
+        return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), input, h_0, c_0, weights, output, kept,
+                                      options, asked, false);
+      });
+      gradients.resize(gradients.size() + kOther);
+      return gradients;
+    }
+    const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
+    if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !input.is_cpu() ||
+        kept.back().key_set().has(c10::DispatchKey::Python) || std::any_of(d.begin(), d.end(), is_mapped)) {
       static const auto op = operator_named<decltype(lstm_backward)>("gatewise::lstm_backward");
-      c10::List<bool> asked;
-      for (const bool want : wanted) asked.push_back(want);
+      c10::List<bool> flags;
+      for (const bool want : wanted) flags.push_back(want);
       gradients = op.call(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, num_layers, bidirectional,
-                          batch_first, options.lengths, options.reset, options.batch_sizes, asked);
+                          batch_first, options.lengths, options.reset, options.batch_sizes, flags);
       for (size_t j = 0; j < gradients.size(); ++j)
         if (!wanted[j]) gradients[j] = Tensor();
     } else {
       network.set(4, true);
       gradients = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, options,
-                                         at::ArrayRef<bool>(wanted.data(), wanted.size()), true);
+                                         asked, true);
     }
     gradients.resize(gradients.size() + kOther);
     return gradients;
@@ -649,6 +699,11 @@ struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
 Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
                     int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
                     const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
+  const auto has_tangent = [](const OptionalTensor& x) { return is(x) && x->_fw_grad(0).defined(); };
+  TORCH_CHECK_NOT_IMPLEMENTED(!has_tangent(input) && !has_tangent(h_0) && !has_tangent(c_0) &&
+                                  std::none_of(weights.begin(), weights.end(), has_tangent),
+                              "gatewise::lstm has no forward-mode derivative: call the module outside torch.compile "
+                              "and torch.export, where it goes through torch's operations");
   const auto differentiable = [](const OptionalTensor& x) { return is(x) && x->requires_grad(); };
   if (at::GradMode::is_enabled() &&
       (input.requires_grad() || differentiable(h_0) || differentiable(c_0) ||

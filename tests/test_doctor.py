@@ -4,7 +4,9 @@ import ast
 import copy
 import doctest
 import json
+import os
 import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -1021,3 +1023,37 @@ def test_the_page_s_lines_are_as_it_says(code, blocks, examined):
 def test_the_page_s_examples_run():
     result = doctest.testfile(str(ROOT / "docs" / "doctor.md"), module_relative=False)
     assert result.attempted > 5 and not result.failed
+
+
+def test_files_that_are_none(tmp_path, capsys):
+    """An editor's lock that leads nowhere, a broken link and a pipe: the other files are read all the same."""
+    (tmp_path / "good.py").write_text("import torch\n")
+    (tmp_path / ".#good.py").symlink_to("user@host.1")
+    (tmp_path / "broken.py").symlink_to("nowhere.py")
+    os.mkfifo(tmp_path / "pipe.py")
+    seen = visit(str(tmp_path))
+    assert seen.files == 1
+    assert [re.sub(".*/", "", line) for line in seen.unread] == [
+        "broken.py cannot be read: No such file or directory",
+        "pipe.py cannot be read as Python: it is no regular file",
+    ]
+    with pytest.raises(ArgumentError, match="is no regular file"):
+        visit(str(tmp_path / "pipe.py"))
+    with pytest.raises(ArgumentError, match="the path is empty"):
+        visit("")
+    assert visit(str(tmp_path / "good.py"), str(tmp_path / "good.py")).files == 1
+
+
+def test_live_batches_of_an_odd_kind():
+    class Last(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = torch.nn.LSTM(4, 8)
+
+        def forward(self, x):
+            return self.lstm(x)[1][0][-1]
+
+    assert [finding.code for finding in doctor(Last(), torch.randn(5, 7, 4))] == ["batch-and-time"]
+    assert doctor(torch.nn.Linear(7, 1), torch.full((5, 7), torch.nan), torch.randn(5, 1), torch.nn.MSELoss()) == []
+    with pytest.raises(ArgumentError, match="no sample along axis 0"):
+        doctor(Last(), torch.randn(0, 7, 4))

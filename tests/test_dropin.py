@@ -325,6 +325,14 @@ def test_no_number_past_a_length_is_read_or_gets_a_gradient():
     assert spoilt.grad[~past].all()
 
 
+@pytest.mark.parametrize("proj_size", [0, 2])
+def test_what_is_no_number_past_a_length_stays_out_of_the_gradients(proj_size):
+    lstm, x = gatewise.LSTM(3, 4, proj_size=proj_size), torch.randn(5, 2, 3)
+    x[3:, 1] = torch.inf
+    lstm(x, lengths=[5, 3])[0].sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in lstm.parameters())
+
+
 @pytest.mark.parametrize("given_", [[2, 0, 3], torch.tensor([2, 0, 3]), torch.tensor([2, 0, 3], dtype=torch.int32)])
 def test_lengths_in_any_form(given_):
     lstm, x = gatewise.LSTM(3, 4), torch.randn(3, 3, 3)
@@ -356,6 +364,13 @@ def test_what_does_not_fit_is_refused_in_words():
     ]:
         with pytest.raises(error, match=says):
             lstm(x, lengths=lengths)
+    with pytest.raises(ArgumentError, match="lengths go from -3 to 99"):
+        grad(lambda z: lstm(z, lengths=[-3, 99])[0].sum())(x)
+    with pytest.raises(DtypeError, match="needed one whole number for each of the 2 sequences"):
+        lstm(x, lengths=[1, None])
+    assert lstm(x[:, :0], lengths=[])[0].shape == (5, 0, 4)
+    with pytest.raises(ShapeError, match=r"reset has shape \(4,\), needed \(T\) = \(5,\)"):
+        lstm(x[:, 0], reset=torch.zeros(4, dtype=torch.bool))
     for reset, error, says in [
         (torch.zeros(2, 5, dtype=torch.bool), ShapeError, r"reset has shape \(2, 5\), needed \(T, B\) = \(5, 2\)"),
         (torch.zeros(5, 2), DtypeError, r"reset is torch.float32, needed a torch.bool tensor: .*reset.bool\(\)"),
@@ -473,6 +488,8 @@ def test_gates_that_do_not_fit():
         gatewise.LSTM.from_gates([good, good])
     with pytest.raises(ArgumentError, match=r"the layers have \[1, 2\] directions"):
         gatewise.LSTM.from_gates([good, (good, good)])
+    with pytest.raises(ArgumentError, match="proj_size is 2, needed is 0"):
+        gatewise.LSTM(3, 4, proj_size=2).gates()
     with pytest.raises(ArgumentError, match="layer is 1 and direction 0, needed a layer below 1"):
         gatewise.LSTM(3, 2).gates(1)
 
@@ -506,6 +523,27 @@ def test_functorch():
     assert_same(along, difference, tolerance=1e-8)  # what central differences leave
     cell = gatewise.LSTMCell(3, 4, dtype=torch.float64)
     assert_same(vmap(lambda x: cell(x)[0])(x[0]), cell(x[0])[0])
+
+
+@scripts
+def test_transforms_of_what_is_compiled_or_mapped_backward():
+    lstm, x = gatewise.LSTM(3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    theirs = nn.LSTM(3, 4)
+    theirs.load_state_dict(lstm.state_dict())
+    outputs = [module(x)[0] for module in (lstm, theirs)]
+    several = torch.randn(3, *outputs[0].shape)
+    ours, expected = (torch.autograd.grad(y, x, several, is_grads_batched=True, retain_graph=True)[0] for y in outputs)
+    assert_same(ours, expected)
+    zeros = torch._efficientzerotensor(outputs[0].shape)
+    assert not torch.autograd.grad(outputs[0], x, zeros)[0].any()
+    torch._dynamo.reset()
+    mapped = torch.compile(vmap(lambda y: lstm(y)[0]), backend="aot_eager")
+    many = torch.randn(3, 5, 2, 3)
+    assert_same(mapped(many), vmap(lambda y: lstm(y)[0])(many))
+    # There is no derivative rather than a wrong one.
+    along = torch.compile(lambda y: jvp(lambda z: lstm(z)[0], (y,), (torch.ones_like(y),))[1], backend="eager")
+    with pytest.raises(Exception, match="no forward-mode derivative"):
+        along(x.detach())
 
 
 @scripts
@@ -618,6 +656,10 @@ def test_meta_device():
     lstm = gatewise.LSTM(3, 4, 2, bidirectional=True, device="meta")
     output, (h_n, _) = lstm(torch.randn(5, 2, 3, device="meta"))
     assert (output.shape, h_n.shape, output.device.type) == ((5, 2, 8), (4, 2, 4), "meta")
+    reset = torch.zeros(5, 2, dtype=torch.bool, device="meta")
+    lstm(torch.randn(5, 2, 3, device="meta"), reset=reset)[0].sum().backward()
+    assert lstm.weight_hh_l1.grad.shape == (16, 4)
+    lstm.zero_grad()
     built = lstm.to_empty(device="cpu")
     built.reset_parameters()
     assert built(torch.randn(5, 2, 3))[0].isfinite().all()
@@ -636,6 +678,16 @@ def test_paths_are_explained():
         assert explain(lstm, x).name == "composite"
     with pytest.raises(ArgumentError, match=r"module is a torch.nn.modules.rnn.LSTM, needed a gatewise.LSTM"):
         explain(nn.LSTM(3, 4), x)
+    for wrong, error in (
+        (x.long(), DtypeError),
+        (x[:, :, :2], ShapeError),
+        (x.to_sparse(), KernelError),
+        (None, DtypeError),
+    ):
+        with pytest.raises(error):
+            explain(lstm, wrong)
+    with pytest.raises(ArgumentError, match="a cell takes a single step"):
+        explain(gatewise.LSTMCell(3, 4), x[0], lengths=[1])
 
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no CUDA device")

@@ -152,8 +152,8 @@ class Predict:
 class Doctor:
     """What to read."""
 
-    target: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH_OR_MODULE")]
-    """A .py or .ipynb file; a folder, for all of them below it; or a module's name, such as package.model."""
+    targets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PATH_OR_MODULE...")]
+    """Files, .py or .ipynb; folders, for all of them below; or modules' names, such as package.model."""
 
     json: bool = False
     """Print one JSON list of objects: where, line, column, code, what, mend."""
@@ -349,7 +349,9 @@ def _print_prediction(prediction: Prediction) -> None:
 def _doctor(command: Doctor) -> int:
     from gatewise.insight.doctor.source import visit
 
-    seen = visit(command.target)
+    if not command.targets:
+        raise ArgumentError("PATH_OR_MODULE is missing: name what to read; see gatewise doctor --help")
+    seen = visit(*command.targets)
     if command.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in seen.findings]))
     else:

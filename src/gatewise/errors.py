@@ -19,8 +19,8 @@ class ShapeError(GatewiseError, RuntimeError, ValueError):
     """A tensor has a wrong size along a named axis (torch raises RuntimeError here, or ValueError)."""
 
 
-class DtypeError(GatewiseError, ValueError):
-    """A tensor's number type does not fit the weights (torch raises ValueError here too)."""
+class DtypeError(GatewiseError, ValueError, RuntimeError):
+    """A tensor's number type does not fit the weights (torch raises ValueError for inputs, RuntimeError for states)."""
 
 
 class ArgumentError(GatewiseError, ValueError):

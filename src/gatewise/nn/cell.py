@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from gatewise.errors import ShapeError
 from gatewise.nn.checks import check_numbers, check_shape, check_state
 from gatewise.nn.network import Network
-from gatewise.nn.paths import path_of, under_autocast
+from gatewise.nn.paths import Path, path_of, under_autocast
 
 
 class LSTMCell(nn.LSTMCell):
@@ -79,6 +79,30 @@ class LSTMCell(nn.LSTMCell):
         KernelError
             Tensors are on different devices, or not dense.
         """
+        x, h_0, c_0, weights, path = self.prepare(input, hx)
+        _, h, c = Network(1, False, False).run(path, x, h_0, c_0, weights)
+        return (h[0], c[0]) if input.dim() == 2 else (h[0, 0], c[0, 0])
+
+    def prepare(
+        self, input: Tensor, hx: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, list[Tensor], Path]:
+        """Check a call in words, choose its path, and make a sequence of one step of it.
+
+        Parameters
+        ----------
+        input, hx
+            As in `forward`.
+
+        Returns
+        -------
+        x, h_0, c_0, weights, path
+            What `forward` runs: (1, B, I), (1, B, H) twice or None, the weights, and the path.
+
+        Examples
+        --------
+        >>> LSTMCell(10, 20).prepare(torch.zeros(3, 10), None)[0].shape
+        torch.Size([1, 3, 10])
+        """
         weights = [self.weight_ih, self.weight_hh]
         if self.bias:
             weights += [self.bias_ih, self.bias_hh]
@@ -90,6 +114,8 @@ class LSTMCell(nn.LSTMCell):
                 f"I = {self.input_size} (input_size)"
             )
         batched = input.dim() == 2
+        x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
+        h_0 = c_0 = None
         if hx is not None:
             check_state(hx)
             hx = (under_autocast(hx[0]), under_autocast(hx[1]))
@@ -97,10 +123,5 @@ class LSTMCell(nn.LSTMCell):
             for name, state in zip(("h", "c"), hx, strict=True):
                 check_numbers(name, state, weights[0])
                 check_shape(name, state, **sizes)
-        path = path_of(input, projected=False, walked=False)
-        if path.name == "torch":
-            return super().forward(input, hx)
-        x = input.unsqueeze(0) if batched else input.view(1, 1, -1)
-        h_0, c_0 = (None, None) if hx is None else (state.reshape(1, x.size(1), self.hidden_size) for state in hx)
-        _, h, c = Network(1, False, False).run(path, x, h_0, c_0, weights)
-        return (h[0], c[0]) if batched else (h[0, 0], c[0, 0])
+            h_0, c_0 = (state.reshape(1, x.size(1), self.hidden_size) for state in hx)
+        return x, h_0, c_0, weights, path_of(x, projected=False, walked=False)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gatewise.errors import ArgumentError, DtypeError, KernelError, ShapeError
-from gatewise.nn.paths import KERNEL_DTYPES, ROUNDED_DTYPES, transformed
+from gatewise.nn.paths import KERNEL_DTYPES, ROUNDED_DTYPES
 
 _DTYPES = (*KERNEL_DTYPES, *ROUNDED_DTYPES)
 
@@ -73,22 +73,32 @@ def as_lengths(lengths: Any, *, T: int, B: int) -> Tensor:
     >>> as_lengths([3, 0], T=3, B=2)
     tensor([3, 0])
     """
-    given = torch.as_tensor(lengths)
+    try:
+        given = torch.as_tensor(lengths)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DtypeError(f"lengths are {lengths!r}, needed one whole number for each of the {B} sequences") from error
+    if B == 0 and given.numel() == 0:
+        given = given.long()
     if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
         raise DtypeError(f"lengths are {given.dtype}, needed whole numbers: convert them, as with lengths.long()")
     if given.shape != (B,):
         raise ShapeError(f"lengths have shape {tuple(given.shape)}, needed (B,) = ({B},): one for each sequence")
+    if given.is_meta:
+        return given
     given = given.to("cpu", torch.int64).contiguous()
     # What is traced has no numbers yet: the operators look at them when they run.
-    if not (torch.compiler.is_compiling() or transformed()) and type(given) is Tensor and B:
-        least, most = given.aminmax()
+    if not torch.compiler.is_compiling() and type(given) is Tensor and B:
+        numbers = given
+        while torch._C._functorch.is_functorch_wrapped_tensor(numbers):
+            numbers = torch._C._functorch.get_unwrapped(numbers)
+        least, most = numbers.aminmax()
         if least < 0 or most > T:
             raise ArgumentError(f"lengths go from {int(least)} to {int(most)}, needed from 0 to T = {T}: correct them")
     return given
 
 
-def check_reset(reset: object, input: Tensor, batch_first: bool) -> None:
-    """Refuse a reset mask that does not fit the input (T, B, I), or (B, T, I) if `batch_first`.
+def check_reset(reset: object, input: Tensor, **axes: int) -> None:
+    """Refuse a reset mask that has not the axes given, or is not where the input is.
 
     Raises
     ------
@@ -97,15 +107,12 @@ def check_reset(reset: object, input: Tensor, batch_first: bool) -> None:
 
     Examples
     --------
-    >>> check_reset(torch.zeros(5, 2, dtype=torch.bool), torch.zeros(5, 2, 4), batch_first=False)
+    >>> check_reset(torch.zeros(5, 2, dtype=torch.bool), torch.zeros(5, 2, 4), T=5, B=2)
     """
     if not isinstance(reset, Tensor) or reset.dtype != torch.bool:
         given = reset.dtype if isinstance(reset, Tensor) else f"a {type(reset).__name__}"
         raise DtypeError(f"reset is {given}, needed a torch.bool tensor: convert it, as with reset.bool()")
-    if batch_first:
-        check_shape("reset", reset, B=input.size(0), T=input.size(1))
-    else:
-        check_shape("reset", reset, T=input.size(0), B=input.size(1))
+    check_shape("reset", reset, **axes)
     if reset.device != input.device:
         raise KernelError(
             f"reset is on {reset.device} and input on {input.device}: move it, with reset.to(input.device)"

@@ -74,6 +74,8 @@ def composite_lstm(
         reset = None if reset is None else reset.transpose(0, 1)
     if lengths is not None:
         taken = torch.arange(x.size(0), device=x.device)[:, None] < lengths.to(x.device)
+    if taken is not None:
+        x = torch.where(taken[:, :, None], x, 0)  # or the gradient of what is not a number there would be none either
     finals: list[tuple[Tensor, Tensor]] = []
     for layer in range(num_layers):
         outputs = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, overload
+from typing import Any, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from gatewise.nn.checks import as_lengths, check_numbers, check_reset, check_sha
 from gatewise.nn.gates import Gates, split_gates, stack_gates
 from gatewise.nn.network import Network
 from gatewise.nn.operators import lstm
-from gatewise.nn.paths import path_of, plainly_served, under_autocast
+from gatewise.nn.paths import Path, path_of, plainly_served, under_autocast
 
 State = tuple[Tensor, Tensor]
 
@@ -196,7 +196,8 @@ class LSTM(nn.RNNBase):
         Returns
         -------
         Gates
-            Views, not copies: what is written into them, under `torch.no_grad`, the LSTM computes with.
+            Views, not copies: what is written into them, under `torch.no_grad`, the LSTM computes with. (Of a weight
+            that is parametrized or pruned they are views of what was just computed: write to its originals.)
 
         Raises
         ------
@@ -218,6 +219,10 @@ class LSTM(nn.RNNBase):
             raise ArgumentError(
                 f"layer is {layer} and direction {direction}, needed a layer below {self.num_layers} and a direction "
                 f"below {directions}"
+            )
+        if self.proj_size:
+            raise ArgumentError(
+                f"proj_size is {self.proj_size}, needed is 0: with weight_hr there is more than four gates"
             )
         suffix = f"_l{layer}" + "_reverse" * direction
         weight_ih, weight_hh = getattr(self, f"weight_ih{suffix}"), getattr(self, f"weight_hh{suffix}")
@@ -340,28 +345,67 @@ class LSTM(nn.RNNBase):
 
     def _any(self, input: Any, hx: State | None, lengths: Any, reset: Any) -> Any:
         """Serve any call: check it in words, choose a path, and bring input and output into its form."""
+        call = self.prepare(input, hx, lengths, reset)
+        output, h_n, c_n = call.network.run(call.path, call.x, call.h_0, call.c_0, call.weights)
+        if isinstance(input, PackedSequence):
+            packed = PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+            return packed, (_in_order(h_n, input.unsorted_indices), _in_order(c_n, input.unsorted_indices))
+        if input.dim() == 2:
+            return output.squeeze(0 if self.batch_first else 1), (h_n.squeeze(1), c_n.squeeze(1))
+        return output, (h_n, c_n)
+
+    def prepare(self, input: Any, hx: State | None, lengths: Any, reset: Any) -> Prepared:
+        """Check a call in words, choose its path, and bring what it has into that path's form.
+
+        Parameters
+        ----------
+        input, hx, lengths, reset
+            As in `forward`.
+
+        Returns
+        -------
+        Prepared
+            What `forward` runs.
+
+        Examples
+        --------
+        >>> LSTM(4, 3).prepare(torch.zeros(5, 2, 4), None, None, None).path.name
+        'kernel'
+        """
+        if hx is not None:
+            check_state(hx)
         packed = input if isinstance(input, PackedSequence) else None
-        x, batch_sizes, state = input, None, hx
+        x, (h_0, c_0), batch_sizes = input, hx or (None, None), None
         if packed is not None:
             if lengths is not None or reset is not None:
                 raise ArgumentError("input is packed and has lengths of its own: pad it to use lengths and reset")
             x, batch_sizes = packed.data, packed.batch_sizes
-            state = _in_order(hx, packed.sorted_indices)
-        x, h_0, c_0, *weights = (under_autocast(t) for t in (x, *(state or (None, None)), *self._weights()))
-        self._check(x, h_0, c_0, weights[0], batch_sizes)
-        path = path_of(x, projected=self.proj_size > 0, walked=lengths is not None or reset is not None)
+            if batch_sizes.numel() == 0:
+                raise ShapeError("input is packed and has no steps, needed at least one: leave empty sequences out")
+        walked = lengths is not None or reset is not None
+        weights = self._weights()
+        elsewhere = isinstance(x, Tensor) and path_of(x, projected=False, walked=walked).name == "torch"
+        if not elsewhere:  # torch's own LSTM casts for itself
+            x, h_0, c_0, *weights = (under_autocast(t) for t in (x, h_0, c_0, *weights))
+        if not (elsewhere and torch.is_autocast_enabled(x.device.type)):
+            self._check(x, h_0, c_0, weights[0], batch_sizes)
+        path = path_of(x, projected=self.proj_size > 0, walked=walked)
+        if packed is not None:
+            h_0, c_0 = _in_order(h_0, packed.sorted_indices), _in_order(c_0, packed.sorted_indices)
         batch = 0 if self.batch_first else 1
-        single = packed is None and x.dim() == 2
-        if single:
+        if packed is None and x.dim() == 2:
             if lengths is not None:
                 raise ShapeError(f"input has shape {tuple(x.shape)}, needed a batch axis for lengths: cut the sequence")
+            if reset is not None:
+                check_reset(reset, x, T=x.size(0))
+                reset = reset.unsqueeze(batch)
             x = x.unsqueeze(batch)
             h_0, c_0 = (None if t is None else t.unsqueeze(1) for t in (h_0, c_0))
-            reset = reset.unsqueeze(batch) if isinstance(reset, Tensor) else reset
+        elif reset is not None:
+            axes = ("B", "T") if self.batch_first else ("T", "B")
+            check_reset(reset, x, **dict(zip(axes, x.shape[:2], strict=True)))
         if lengths is not None:
             lengths = as_lengths(lengths, T=x.size(1 - batch), B=x.size(batch))
-        if reset is not None:
-            check_reset(reset, x, self.batch_first)
         network = Network(
             self.num_layers,
             self.bidirectional,
@@ -371,13 +415,7 @@ class LSTM(nn.RNNBase):
             batch_sizes,
             self.dropout if self.training else 0.0,
         )
-        output, h_n, c_n = network.run(path, x, h_0, c_0, weights)
-        if packed is not None:
-            packed = PackedSequence(output, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
-            return packed, _in_order((h_n, c_n), packed.unsorted_indices)
-        if single:
-            return output.squeeze(batch), (h_n.squeeze(1), c_n.squeeze(1))
-        return output, (h_n, c_n)
+        return Prepared(path, network, x, h_0, c_0, weights)
 
     def _check(
         self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weight: Tensor, batch_sizes: Tensor | None
@@ -421,8 +459,17 @@ class LSTM(nn.RNNBase):
         ]
 
 
-def _in_order(state: State | None, order: Tensor | None) -> State | None:
+class Prepared(NamedTuple):
+    """A call of an LSTM that has been checked: its path, what it computes, and the tensors in that path's form."""
+
+    path: Path
+    network: Network
+    x: Tensor
+    h_0: Tensor | None
+    c_0: Tensor | None
+    weights: list[Tensor]
+
+
+def _in_order(state: Any, order: Tensor | None) -> Any:
     """A state with its batch rows in another order."""
-    if state is None or order is None:
-        return state
-    return state[0].index_select(1, order), state[1].index_select(1, order)
+    return state if state is None or order is None else state.index_select(1, order)

@@ -64,9 +64,10 @@ class Network:
             rows = self.num_layers * directions
             h_0 = x.new_zeros(rows, batch, weights[1].size(1))
             c_0 = x.new_zeros(rows, batch, weights[0].size(0) // 4)
-        # cuDNN keeps what backward needs in training mode only, and gradients may be asked for in evaluation too: there
-        # the dropout is 0.
-        network = (per_direction > 3, self.num_layers, self.dropout, torch.is_grad_enabled(), self.bidirectional)
+        # cuDNN drops, and keeps what backward needs, in training mode only. Gradients may be asked for in evaluation
+        # too: there the dropout is 0.
+        training = torch.is_grad_enabled() or self.dropout > 0
+        network = (per_direction > 3, self.num_layers, self.dropout, training, self.bidirectional)
         if self.batch_sizes is not None:
             return torch._VF.lstm(x, self.batch_sizes, (h_0, c_0), weights, *network)
         return torch._VF.lstm(x, (h_0, c_0), weights, *network, self.batch_first)

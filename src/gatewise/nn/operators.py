@@ -163,3 +163,29 @@ def _second_derivatives(ctx: Any, d: Sequence[Tensor | None]) -> tuple[Any, ...]
 torch.library.register_autograd(
     "gatewise::lstm_backward", _second_derivatives, setup_context=_keep_for_second_derivatives
 )
+
+
+def _one_by_one(function: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
+    """The rule by which torch.func.vmap calls an operator: once for each entry of the mapped axes."""
+
+    def rule(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+        def entry(arg: Any, dim: Any, number: int) -> Any:
+            if isinstance(arg, (list, tuple)) and isinstance(dim, (list, tuple)):
+                return [entry(a, d, number) for a, d in zip(arg, dim, strict=True)]
+            return arg if dim is None else arg.select(dim, number)
+
+        results = [
+            function(*(entry(arg, dim, number) for arg, dim in zip(args, in_dims, strict=True)))
+            for number in range(info.batch_size)
+        ]
+        stacked = [torch.stack(parts) for parts in zip(*results, strict=True)]
+        form = type(results[0])
+        return form(stacked), form(0 for _ in stacked)
+
+    return rule
+
+
+# Where a transform meets the operators themselves: a backward that is mapped over several gradients, and torch.compile
+# of a map.
+torch.library.register_vmap("gatewise::lstm", _one_by_one(torch.ops.gatewise.lstm.default))
+torch.library.register_vmap("gatewise::lstm_backward", _one_by_one(torch.ops.gatewise.lstm_backward.default))

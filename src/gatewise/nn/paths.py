@@ -85,7 +85,9 @@ def plainly_served(input: object) -> bool:
 # What `path_of` chooses among.
 _TRANSFORMED = Path("composite", "torch.func and forward-mode derivatives go through torch's operations")
 _WALKED_ELSEWHERE = Path("composite", "torch's own LSTM on this device has neither lengths nor resets")
-_ELSEWHERE = Path("torch", "on this device torch's own LSTM computes it, from the same weights")
+_ELSEWHERE = Path(
+    "torch", "on this device torch's own LSTM computes it, from the same weights, and differentiates once"
+)
 _PROJECTED = Path("composite", "the kernels have no code for proj_size yet")
 _META = Path("kernel", "shapes alone")
 _ROUNDED = Path("kernel", "computed in float32, the results rounded")
@@ -150,6 +152,8 @@ def explain_path(
     ------
     ArgumentError
         `module` is none of gatewise's.
+    ShapeError, DtypeError, KernelError
+        The call would be refused, with the same words.
 
     Examples
     --------
@@ -168,12 +172,13 @@ def explain_path(
             f"module is a {type(module).__module__}.{type(module).__name__}, needed a gatewise.LSTM or a "
             "gatewise.LSTMCell"
         )
-    x = under_autocast(input.data if isinstance(input, PackedSequence) else input)
-    path = path_of(
-        x,
-        projected=isinstance(module, LSTM) and module.proj_size > 0,
-        walked=lengths is not None or reset is not None,
-    )
+    if isinstance(module, LSTM):
+        prepared = module.prepare(input, hx, lengths, reset)
+        x, path = prepared.x, prepared.path
+    else:
+        if lengths is not None or reset is not None:
+            raise ArgumentError("lengths and reset are given, and a cell takes a single step: leave them out")
+        x, _, _, _, path = module.prepare(input, hx)  # type: ignore[arg-type]
     how = f"{str(x.dtype).removeprefix('torch.')} on {x.device}"
     if path.name == "kernel" and x.is_cpu:
         how += f", instruction set {kernels.instruction_set()}"

@@ -84,10 +84,14 @@ def paths_of(target: str) -> list[Path]:
     >>> [path.name for path in paths_of("gatewise.insight.doctor.findings")]
     ['findings.py']
     """
+    if not target:
+        raise ArgumentError("the path is empty: give a file, a folder or a module's name")
     path = Path(target)
     if path.is_dir():
         return _below(path)
     if path.exists():
+        if not path.is_file():
+            raise ArgumentError(f"{path} is no regular file: give one, or a folder or a module's name")
         if path.suffix not in SUFFIXES:
             raise ArgumentError(f"{path} is no .py or .ipynb file: give one of these, a folder or a module's name")
         return [path]
@@ -104,7 +108,8 @@ def _below(folder: Path) -> list[Path]:
             for name in folders
             if not name.startswith(".") and name not in SKIPPED and not (Path(root) / name / "pyvenv.cfg").exists()
         ]
-        found += [Path(root) / name for name in files if Path(name).suffix in SUFFIXES]
+        # (A hidden file may be an editor's lock, which leads nowhere.)
+        found += [Path(root) / name for name in files if Path(name).suffix in SUFFIXES and not name.startswith(".")]
     if not found:
         raise ArgumentError(f"{folder} holds no .py or .ipynb file: give a folder that does")
     return sorted(found)
@@ -156,6 +161,8 @@ def read(path: Path) -> Source:
         It is no Python, or no notebook; the message begins with the path and, where it is known, the line.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
         if path.suffix == ".ipynb":
             text, cells = _notebook(path)
         else:
@@ -165,6 +172,8 @@ def read(path: Path) -> Source:
             warnings.simplefilter("ignore")  # an odd escape in a string is none of our business
             tree = ast.parse(text)
         comments = dict(_comments(text))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
     except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError) as error:
         line = f":{error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         reason = (error.msg if isinstance(error, SyntaxError) else str(error)) or type(error).__name__

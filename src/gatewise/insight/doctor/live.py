@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -74,8 +75,11 @@ def doctor(
         raise ArgumentError(f"model is a {type(model).__name__}, needed is a torch.nn.Module: give the model itself")
     if (target is None) != (loss is None):
         raise ArgumentError("only one of target and loss was given, needed are both or neither: give the other one too")
-    if _samples(batch, batch_axis) is None:
+    samples = _samples(batch, batch_axis)
+    if samples is None:
         raise ArgumentError(f"batch has no tensor with an axis {batch_axis}: give what the model is called with")
+    if samples == 0:
+        raise ArgumentError(f"batch has no sample along axis {batch_axis}: give one with two or more")
     found = Findings()
     with _left_alone(model):
         found += _swapped(model, batch, batch_axis)
@@ -255,6 +259,9 @@ def _moved(before: Tensor, after: Tensor, order: Tensor, axis: int) -> bool:
 
 def _follows(before: Any, after: Any, order: Tensor) -> bool:
     """Whether results are reordered as the samples are; true if they have no axis of samples to tell it by."""
+    first = next(iter(_tensors(before)), None)
+    if first is not None and first.dim() > 0 and len(order) not in first.shape:
+        return False  # as many results as there are steps, say
     pairs = [
         (one, other)
         for one, other in zip(_tensors(before), _tensors(after), strict=False)
@@ -267,7 +274,9 @@ def _near(one: Tensor, other: Tensor) -> bool:
     if not one.is_floating_point():
         return torch.equal(one, other)
     size = float(one.abs().max()) if one.numel() else 0.0
-    return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * size, equal_nan=True)
+    if not math.isfinite(size):
+        return torch.equal(one.isfinite(), other.isfinite())
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * size)
 
 
 def _options(module: nn.RNNBase, *, batch_first: bool) -> str:

@@ -40,13 +40,13 @@ class Visit:
     unread: tuple[str, ...]
 
 
-def visit(target: str) -> Visit:
-    """Look for mistakes in the source of a file, a folder or a module.
+def visit(*targets: str) -> Visit:
+    """Look for mistakes in the source of files, folders or modules.
 
     Parameters
     ----------
-    target : str
-        A path or a module's dotted name, as in `gatewise.insight.doctor.files.paths_of`.
+    *targets : str
+        Paths or modules' dotted names, as in `gatewise.insight.doctor.files.paths_of`.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def visit(target: str) -> Visit:
     nothing found
     """
     found, files, unread = Findings(), 0, []
-    for path in paths_of(target):
+    for path in dict.fromkeys(path for target in targets for path in paths_of(target)):
         try:
             source = read(path)
             found += examine(source)
