@@ -540,10 +540,21 @@ def test_transforms_of_what_is_compiled_or_mapped_backward():
     mapped = torch.compile(vmap(lambda y: lstm(y)[0]), backend="aot_eager")
     many = torch.randn(3, 5, 2, 3)
     assert_same(mapped(many), vmap(lambda y: lstm(y)[0])(many))
-    # There is no derivative rather than a wrong one.
-    along = torch.compile(lambda y: jvp(lambda z: lstm(z)[0], (y,), (torch.ones_like(y),))[1], backend="eager")
-    with pytest.raises(Exception, match="no forward-mode derivative"):
-        along(x.detach())
+
+
+@scripts
+def test_forward_mode_is_right_or_refused():
+    lstm, x = gatewise.LSTM(3, 4), torch.randn(5, 2, 3)
+
+    def along(run):
+        return jvp(run, (x,), (torch.ones_like(x),))[1]
+
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda: along(lambda z: lstm(z)[0]), backend="eager")
+    assert_same(compiled(), along(lambda z: lstm(z)[0]))
+    operator, network = torch.ops.gatewise.lstm, (lstm._weights(), 1, False, False, None, None, None)
+    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+        along(lambda z: operator(z, None, None, *network)[0])
 
 
 @scripts
