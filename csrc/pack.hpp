@@ -30,7 +30,8 @@ void pack_gates(const Real* weights, int64_t width, const Layout<Real>& layout, 
     }
 }
 
-// The rows that row() points to, one after another (null: a row of zeros), cut into panels of columns: [panel][row][column in it].
+// The rows that row() points to, one after another (null: a row of zeros), cut into panels of columns:
+// [panel][row][column in it].
 template <class Real, class Row>
 void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t rows, Row row, Real* packed) {
   constexpr int64_t lanes = kLanes<Real>;

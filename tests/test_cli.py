@@ -258,7 +258,15 @@ def test_every_setting_has_its_help(capsys):
 
 def test_help_does_not_wait_for_torch():
     code = "import sys, gatewise.cli as cli; cli.main(['train', 'mnist', '--help']); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_output_that_cannot_be_written_says_what_to_do(digits_run):
+    with open("/dev/full", "w") as full:
+        words = [sys.executable, "-m", "gatewise.cli", "evaluate", str(digits_run), "--json"]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "gatewise: error: the output cannot be written (No space left on device): make room\n"
 
 
 def test_version(capsys):

@@ -677,7 +677,7 @@ def test_the_source_is_read_without_torch(tmp_path):
     code = (
         f"import sys, gatewise.cli as cli; cli.main(['doctor', {str(tmp_path)!r}]); assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_gatewise_s_own_code_is_well():

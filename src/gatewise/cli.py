@@ -6,6 +6,7 @@ A mistake in what was given ends with one line on stderr and exit status 2; a tr
 import contextlib
 import dataclasses
 import datetime
+import errno
 import functools
 import io
 import json
@@ -256,7 +257,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         what = f"{error.filename} cannot be read or written" if error.filename else "the output cannot be written"
-        print(f"gatewise: error: {what} ({error.strerror}): make room, or name another place", file=sys.stderr)
+        remedy = "make room" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "name another place"
+        print(f"gatewise: error: {what} ({error.strerror}): {remedy}", file=sys.stderr)
         return 2
 
 
