@@ -226,6 +226,7 @@ template <class Real>
 struct BackwardScratch {
   Real *weight_ih, *weight_hh;  // packed for d_x and for d_h
   Real *rows_ih, *rows_hh;      // packed rows of x and of h before each step
+  Real* columns;                // d_a of a block of steps, gate after gate
   Real* zeros;                  // a row of a state, or of d_a, that is none
   Real *d_h, *d_c;              // (B, padded): a product not yet summed to its end; what goes on to step t - 1
   int64_t size;
@@ -236,6 +237,7 @@ struct BackwardScratch {
     weight_hh = parts.take(layout.gates * layout.padded);
     rows_ih = parts.take(smaller(kGradientRows, layout.steps) * input);
     rows_hh = parts.take(smaller(kGradientRows, layout.steps) * layout.padded);
+    columns = parts.take(smaller(kGradientRows, layout.steps) * layout.gates);
     zeros = parts.take(layout.gates);
     d_h = parts.take(layout.B * layout.padded);
     d_c = parts.take(layout.B * layout.padded);

@@ -21,14 +21,24 @@ constexpr int kPanelVectors = kRegisters == 32 ? 4 : 2;
 template <class Real>
 constexpr long kBlock = 512 / static_cast<long>(sizeof(Real));
 
+// Memory that the next product reads, fetched into the first-level cache while this one computes: `step` bytes of it
+// at each k. (Fetching never faults, whatever the address.)
+struct Ahead {
+  const char* at;
+  long step;
+};
+
 // sum[m][n] += sum over k of a[m][k * a_step] * b[k][n]; b is packed: k after k, N vectors each.
 template <class Real, int M, int N>
-GATEWISE_INLINE void tile(Vec<Real> (&sum)[M][N], const Real* const* a, long a_offset, long a_step, const Real* b, long K) {
+GATEWISE_INLINE void tile(Vec<Real> (&sum)[M][N], const Real* const* a, long a_offset, long a_step, const Real* b, long K,
+                          Ahead ahead) {
   const Real* row[M];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) row[m] = a[m] + a_offset;
   long at = 0;
   for (long k = 0; k < K; ++k) {
+    __builtin_prefetch(ahead.at);
+    ahead.at += ahead.step;
     // The shorter side is read first and held: with the sums it fills the registers, the longer side passes by.
     if constexpr (M > N) {
       Vec<Real> y[N];
@@ -57,6 +67,7 @@ GATEWISE_INLINE void tile(Vec<Real> (&sum)[M][N], const Real* const* a, long a_o
 }
 
 // One panel's product for any number of rows, in row tiles as equal in height as can be.
+//   next              the panel of the product that follows, as large as b
 //   first(row, sum)   sets the N sums of a row before the product
 //   done(row, sums)   takes the sums of a tile's rows, from `row` on, after it
 template <class Real, int N, class First, class Done>
@@ -65,30 +76,35 @@ struct PanelProduct {
   long a_offset, a_step;
   const Real* b;
   long K;
+  const Real* next;
   const First& first;
   const Done& done;
 
   template <int M>
-  GATEWISE_INLINE void rows(long row) const {
+  GATEWISE_INLINE void rows(long row, Ahead ahead) const {
     Vec<Real> sum[M][N];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) first(row + m, sum[m]);
-    tile<Real, M, N>(sum, a + row, a_offset, a_step, b, K);
+    tile<Real, M, N>(sum, a + row, a_offset, a_step, b, K, ahead);
     done(row, sum);
   }
 
   GATEWISE_INLINE void operator()(long count) const {
     constexpr int most = tile_rows(N);
+    constexpr long k_bytes = N * kLanes<Real> * sizeof(Real);
     const long tiles = (count + most - 1) / most;
     for (long t = 0, row = 0; t < tiles; ++t) {
       const long height = (count - row) / (tiles - t) + ((count - row) % (tiles - t) != 0);
-      if (height == 1) rows<1>(row);
-      if (height == 2) rows<2>(row);
-      if (height == 3) rows<3>(row);
+      // Each tile fetches its share of the next panel.
+      const long step = (k_bytes + tiles - 1) / tiles;
+      const Ahead ahead = {reinterpret_cast<const char*>(next) + t * step * K, step};
+      if (height == 1) rows<1>(row, ahead);
+      if (height == 2) rows<2>(row, ahead);
+      if (height == 3) rows<3>(row, ahead);
       if constexpr (most > 3) {
-        if (height == 4) rows<4>(row);
-        if (height == 5) rows<5>(row);
-        if (height == 6) rows<6>(row);
+        if (height == 4) rows<4>(row, ahead);
+        if (height == 5) rows<5>(row, ahead);
+        if (height == 6) rows<6>(row, ahead);
       }
       row += height;
     }
@@ -97,8 +113,8 @@ struct PanelProduct {
 
 template <class Real, int N, class First, class Done>
 GATEWISE_INLINE void panel_product(long rows, const Real* const* a, long a_offset, long a_step, const Real* b, long K,
-                                   const First& first, const Done& done) {
-  PanelProduct<Real, N, First, Done>{a, a_offset, a_step, b, K, first, done}(rows);
+                                   const Real* next, const First& first, const Done& done) {
+  PanelProduct<Real, N, First, Done>{a, a_offset, a_step, b, K, next, first, done}(rows);
 }
 
 }  // namespace gatewise::GATEWISE_ISA

@@ -86,8 +86,9 @@ struct Forward {
       int64_t k = 0;
       do {
         const int64_t depth = smaller(kBlock<Real>, layout.I - k);
+        const Real* block = weights + k * 4 * kLanes<Real>;
         panel_product<Real, 4>(
-            count, from, k, 1, weights + k * 4 * kLanes<Real>, depth,
+            count, from, k, 1, block, depth, block + depth * 4 * kLanes<Real>,
             [&](int64_t row, Vec<Real>(&sum)[4]) {
               const Real* start = k == 0 ? scratch.bias + at : to[row] + at;
               for (int n = 0; n < 4; ++n) sum[n] = load(start + n * kLanes<Real>);
@@ -120,14 +121,19 @@ struct Forward {
       const auto first = [&](int64_t row, Vec<Real>(&sum)[4]) {
         for (int n = 0; n < 4; ++n) sum[n] = load(a[row] + at + n * kLanes<Real>);
       };
+      // After the last unit's weights the next step begins with the first unit's.
+      const Real* next = u + 1 < units.last ? weights + 4 * kLanes<Real> * layout.H
+                                            : scratch.weight_hh + units.first * 4 * kLanes<Real> * layout.H;
       int64_t k = 0;
-      for (; layout.H - k > kBlock<Real>; k += kBlock<Real>)
-        panel_product<Real, 4>(count, from, k, 1, weights + k * 4 * kLanes<Real>, kBlock<Real>, first,
+      for (; layout.H - k > kBlock<Real>; k += kBlock<Real>) {
+        const Real* block = weights + k * 4 * kLanes<Real>;
+        panel_product<Real, 4>(count, from, k, 1, block, kBlock<Real>, block + kBlock<Real> * 4 * kLanes<Real>, first,
                                [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][4]) {
                                  for (int m = 0; m < M; ++m)
                                    for (int n = 0; n < 4; ++n) store(a[row + m] + at + n * kLanes<Real>, sum[m][n]);
                                });
-      panel_product<Real, 4>(count, from, k, 1, weights + k * 4 * kLanes<Real>, layout.H - k, first,
+      }
+      panel_product<Real, 4>(count, from, k, 1, weights + k * 4 * kLanes<Real>, layout.H - k, next, first,
                              [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][4]) {
                                Gates<Real> gate[M];
                                Vec<Real> c_prev[M], c_next[M], h_next[M];
@@ -243,14 +249,18 @@ struct Backward {
     const auto first = [&](int64_t row, Vec<Real>(&sum)[N]) {
       for (int n = 0; n < N; ++n) sum[n] = k == 0 ? first_d_h(rows.first + row, u + n) : load(partial(row) + n * kLanes<Real>);
     };
-    for (; depth - k > kBackwardBlock<Real>; k += kBackwardBlock<Real>)
-      panel_product<Real, N>(count, from, k, 1, weights + k * N * kLanes<Real>, kBackwardBlock<Real>, first,
-                          [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
-                            for (int m = 0; m < M; ++m)
-                              for (int n = 0; n < N; ++n) store(partial(row + m) + n * kLanes<Real>, sum[m][n]);
-                          });
-    panel_product<Real, N>(count, from, k, 1, weights + k * N * kLanes<Real>, depth - k, first,
-                        [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) { take(rows.first + row, u, sum); });
+    for (; depth - k > kBackwardBlock<Real>; k += kBackwardBlock<Real>) {
+      const Real* block = weights + k * N * kLanes<Real>;
+      panel_product<Real, N>(count, from, k, 1, block, kBackwardBlock<Real>,
+                             block + kBackwardBlock<Real> * N * kLanes<Real>, first,
+                             [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
+                               for (int m = 0; m < M; ++m)
+                                 for (int n = 0; n < N; ++n) store(partial(row + m) + n * kLanes<Real>, sum[m][n]);
+                             });
+    }
+    panel_product<Real, N>(count, from, k, 1, weights + k * N * kLanes<Real>, depth - k,
+                           weights + layout.gates * N * kLanes<Real>, first,
+                           [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) { take(rows.first + row, u, sum); });
   }
 
   Vec<Real> final_d_h(int64_t b, int64_t u) const {
@@ -355,9 +365,10 @@ struct Backward {
         with_width(panels.vectors(p), [&](auto width) {
           constexpr int N = decltype(width)::value;
           const int64_t column = p * kPanelVectors * kLanes<Real>;
+          const Real* block = scratch.weight_ih + column * layout.gates + k * N * kLanes<Real>;
           panel_product<Real, N>(
-              count, from, k, 1, scratch.weight_ih + column * layout.gates + k * N * kLanes<Real>,
-              smaller(kBackwardBlock<Real>, layout.gates - k),
+              count, from, k, 1, block, smaller(kBackwardBlock<Real>, layout.gates - k),
+              block + layout.gates * N * kLanes<Real>,
               [&](int64_t row, Vec<Real>(&sum)[N]) {
                 for (int n = 0; n < N; ++n)
                   sum[n] = k > 0 || call.add_to_d_x
@@ -373,38 +384,59 @@ struct Backward {
         });
   }
 
-  // One block of (3.3) or (3.4): d_weight's rows m (in the order of gates) += d_a' of them times the packed rows.
-  void weight_gradient(const Real* d_a, int64_t depth, Range m, int64_t width, const Real* packed, Real* d_weight,
+  // Where the d_a of a block of steps stand for some of the gates: that of a gate m at step k is
+  // `at[m - first][k * step]`.
+  struct GateColumns {
+    int64_t first, count, step;
+    const Real* at[kMostStepRows];
+  };
+
+  // From row to row of d_a is a large stride: where it comes to half a page or more, a copy in the order in which the
+  // products read pays for itself.
+  GateColumns gate_columns(const Real* d_a, int64_t depth, Range m) const {
+    GateColumns columns = {m.first, m.last - m.first, layout.gates_row, {}};
+    if (layout.gates_row * sizeof(Real) < 2048) {
+      for (int64_t r = 0; r < columns.count; ++r) columns.at[r] = d_a + m.first + r;
+      return columns;
+    }
+    constexpr int64_t lanes = kLanes<Real>;
+    columns.step = lanes;
+    Real* to = scratch.columns + m.first * depth;
+    for (int64_t k = 0; k < depth; ++k)
+      for (int64_t r = 0; r < columns.count; r += lanes)
+        store(to + r * depth + k * lanes, load(d_a + k * layout.gates_row + m.first + r));
+    for (int64_t r = 0; r < columns.count; ++r) columns.at[r] = to + r / lanes * lanes * depth + r % lanes;
+    return columns;
+  }
+
+  // One block of (3.3) or (3.4): rows of d_weight += d_a' of them times the packed rows.
+  void weight_gradient(const GateColumns& d_a, int64_t depth, int64_t width, const Real* packed, Real* d_weight,
                        bool add) const {
     const Panels panels(width, kLanes<Real>);
-    const Real* from[kMostRows];
-    Real* to[kMostRows];
-    for (const Range rows : RowBlocks{m, kMostStepRows}) {
-      for (int64_t r = rows.first; r < rows.last; ++r) {
-        const int64_t row = layout.torch_row(r);
-        from[r - rows.first] = d_a + r;
-        to[r - rows.first] = row < 0 ? nullptr : d_weight + row * width;
-      }
-      for (int64_t p = 0; p < panels.count; ++p)
-        with_width(panels.vectors(p), [&](auto n_vectors) {
-          constexpr int N = decltype(n_vectors)::value;
-          const int64_t column = p * kPanelVectors * kLanes<Real>;
-          panel_product<Real, N>(
-              rows.last - rows.first, from, 0, layout.gates_row, packed + column * depth, depth,
-              [&](int64_t row, Vec<Real>(&sum)[N]) {
-                for (int n = 0; n < N; ++n)
-                  sum[n] = add && to[row]
-                               ? load_first(to[row] + column + n * kLanes<Real>, width - column - n * kLanes<Real>)
-                               : Vec<Real>{};
-              },
-              [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
-                for (int m = 0; m < M; ++m)
-                  for (int n = 0; n < N && to[row + m]; ++n)
-                    store_first(to[row + m] + column + n * kLanes<Real>, sum[m][n],
-                                width - column - n * kLanes<Real>);
-              });
-        });
+    Real* to[kMostStepRows];
+    for (int64_t r = 0; r < d_a.count; ++r) {
+      const int64_t row = layout.torch_row(d_a.first + r);
+      to[r] = row < 0 ? nullptr : d_weight + row * width;
     }
+    for (int64_t p = 0; p < panels.count; ++p)
+      with_width(panels.vectors(p), [&](auto n_vectors) {
+        constexpr int N = decltype(n_vectors)::value;
+        const int64_t column = p * kPanelVectors * kLanes<Real>;
+        panel_product<Real, N>(
+            d_a.count, d_a.at, 0, d_a.step, packed + column * depth, depth, packed + (column + N * kLanes<Real>) * depth,
+            [&](int64_t row, Vec<Real>(&sum)[N]) {
+              for (int n = 0; n < N; ++n) sum[n] = Vec<Real>{};
+              __builtin_prefetch(to[row] + column);
+            },
+            [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
+              for (int m = 0; m < M; ++m)
+                for (int n = 0; n < N && to[row + m]; ++n) {
+                  const int64_t at = column + n * kLanes<Real>, rest = width - at;
+                  const Vec<Real> before = add ? load_first(to[row + m] + at, rest) : Vec<Real>{};
+                  store_first(to[row + m] + at, before + sum[m][n], rest);
+                }
+            });
+      });
   }
 
   // (3.5)
@@ -440,8 +472,13 @@ struct Backward {
         pack(hidden, layout.H, [&](int64_t t, int64_t b) { return h_before(t, b); }, scratch.rows_hh);
       barrier();
       const Real* d_a = call.d_a + first * layout.gates_row;
-      if (call.d_weight_ih) weight_gradient(d_a, depth, m, layout.I, scratch.rows_ih, call.d_weight_ih, first > 0);
-      if (call.d_weight_hh) weight_gradient(d_a, depth, m, layout.H, scratch.rows_hh, call.d_weight_hh, first > 0);
+      for (const Range some : RowBlocks{vectors, kMostStepRows / kLanes<Real>}) {
+        const GateColumns columns = gate_columns(d_a, depth, {some.first * kLanes<Real>, some.last * kLanes<Real>});
+        if (call.d_weight_ih)
+          weight_gradient(columns, depth, layout.I, scratch.rows_ih, call.d_weight_ih, first > 0);
+        if (call.d_weight_hh)
+          weight_gradient(columns, depth, layout.H, scratch.rows_hh, call.d_weight_hh, first > 0);
+      }
       if (call.d_bias) bias_gradient(d_a, depth, m, first > 0);
       barrier();
     }
