@@ -117,11 +117,12 @@ int useful_threads(const Layout<Real>& layout, int64_t most) {
 }
 
 // How `team` threads share rows and units. Rows alone need no barrier and are the rule; units are shared where there
-// are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read faster.
+// are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read faster,
+// and in a single step, which then packs each weight where it is used.
 template <class Real>
 Split split_between(int64_t team, const Layout<Real>& layout) {
   const int64_t recurrent_bytes = layout.gates * layout.H * static_cast<int64_t>(sizeof(Real));
-  const bool by_rows = layout.B >= 2 * team && recurrent_bytes <= kCacheBytes;
+  const bool by_rows = layout.T > 1 && layout.B >= 2 * team && recurrent_bytes <= kCacheBytes;
   if (by_rows || layout.units < team) return {team, 1};
   return {1, team};
 }

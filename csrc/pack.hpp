@@ -5,28 +5,29 @@
 
 namespace gatewise::GATEWISE_ISA {
 
-// Weights (4H, width), rows i, f, g, o, for the products that make gates: [vector of units][k][gate][unit in it].
+// Weights (4H, width), rows i, f, g, o, of some vectors of units, for the products that make gates:
+// [vector of units][k][gate][unit in it].
 template <class Real>
 void pack_gates(const Real* weights, int64_t width, const Layout<Real>& layout, Range units, Real* packed) {
   constexpr int64_t lanes = kLanes<Real>;
   for (int64_t u = units.first; u < units.last; ++u)
     for (int64_t gate = 0; gate < 4; ++gate) {
       const Real* from = weights + (gate * layout.H + u * lanes) * width;
-      Real* to = packed + u * 4 * lanes * width + gate * lanes;
+      Real* to = packed + (u - units.first) * 4 * lanes * width + gate * lanes;
       const int64_t n = layout.units_in(u);
-      int64_t k = 0;
-      if (n == lanes)
-        for (; k + lanes <= width; k += lanes) {
-          Vec<Real> block[lanes];
+      if (n < lanes || width < lanes) {
+        for (int64_t k = 0; k < width; ++k)
+          for (int64_t lane = 0; lane < lanes; ++lane)
+            to[k * 4 * lanes + lane] = lane < n ? from[lane * width + k] : Real(0);
+        continue;
+      }
+      for (int64_t k = 0; k < width; k += lanes) {
+        const int64_t first = smaller(k, width - lanes);  // the last columns together with some done before
+        Vec<Real> column[lanes];
+        load_columns(from + first, width, column);
 #pragma GCC unroll 16
-          for (int64_t lane = 0; lane < lanes; ++lane) block[lane] = load(from + lane * width + k);
-          transpose<Real>(block);
-#pragma GCC unroll 16
-          for (int64_t j = 0; j < lanes; ++j) store(to + (k + j) * 4 * lanes, block[j]);
-        }
-      for (; k < width; ++k)
-        for (int64_t lane = 0; lane < lanes; ++lane)
-          to[k * 4 * lanes + lane] = lane < n ? from[lane * width + k] : Real(0);
+        for (int64_t j = 0; j < lanes; ++j) store(to + (first + j) * 4 * lanes, column[j]);
+      }
     }
 }
 
@@ -34,15 +35,26 @@ void pack_gates(const Real* weights, int64_t width, const Layout<Real>& layout, 
 // [panel][row][column in it].
 template <class Real, class Row>
 void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t rows, Row row, Real* packed) {
-  constexpr int64_t lanes = kLanes<Real>;
+  constexpr int64_t lanes = kLanes<Real>, panel = kPanelVectors * lanes;
+  const int64_t whole = smaller(which.last, columns / panel);
   for (int64_t r = 0; r < rows; ++r) {
     const Real* from = row();
-    for (int64_t p = which.first; p < which.last; ++p) {
-      const int64_t column = p * kPanelVectors * lanes, vectors = panels.vectors(p);
-      Real* to = packed + column * rows + r * vectors * lanes;
-      for (int64_t n = 0; n < vectors; ++n)
-        store(to + n * lanes,
-              from ? load_first(from + column + n * lanes, columns - column - n * lanes) : Vec<Real>{});
+    if (!from) {
+      for (int64_t p = which.first; p < which.last; ++p)
+        for (int64_t n = 0; n < panels.vectors(p); ++n)
+          store(packed + p * panel * rows + (r * panels.vectors(p) + n) * lanes, Vec<Real>{});
+      continue;
+    }
+    int64_t p = which.first;
+    for (; p < whole; ++p)
+      for (int64_t n = 0; n < kPanelVectors; ++n)
+        store(packed + (p * rows + r) * panel + n * lanes, load(from + p * panel + n * lanes));
+    for (; p < which.last; ++p) {
+      const int64_t vectors = panels.vectors(p);
+      for (int64_t n = 0; n < vectors; ++n) {
+        const int64_t column = p * panel + n * lanes;
+        store(packed + p * panel * rows + (r * vectors + n) * lanes, load_first(from + column, columns - column));
+      }
     }
   }
 }

@@ -31,6 +31,7 @@ struct Forward {
   const Layout<Real> layout;
   const Steps steps;
   const ForwardScratch<Real> scratch;
+  const bool single;  // a single step, whose threads share units: see panel()
 
   const Real* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
   Real* h(int64_t t, int64_t b) const { return call.h + steps.place(t, b, call.h_step, call.h_row); }
@@ -56,8 +57,10 @@ struct Forward {
 
   void pack(int thread, int threads) const {
     const Range units = part(layout.units, threads, thread);
-    pack_gates(call.weight_ih, layout.I, layout, units, scratch.weight_ih);
-    pack_gates(call.weight_hh, layout.H, layout, units, scratch.weight_hh);
+    if (!single) {
+      pack_gates(call.weight_ih, layout.I, layout, units, scratch.weight_ih + panel_at(units.first, layout.I));
+      pack_gates(call.weight_hh, layout.H, layout, units, scratch.weight_hh + panel_at(units.first, layout.H));
+    }
     fill_zeros(scratch.zeros, units);
     for (int64_t u = units.first; u < units.last; ++u)
       for (int gate = 0; gate < 4; ++gate) {
@@ -68,6 +71,16 @@ struct Forward {
           bias = load_first(call.bias_ih + at, layout.units_in(u)) + load_first(call.bias_hh + at, layout.units_in(u));
         store(to, bias);
       }
+  }
+
+  static int64_t panel_at(int64_t u, int64_t width) { return u * 4 * kLanes<Real> * width; }
+
+  // The packed weights of a vector of units. A single step reads each of them once: they are packed just before, into
+  // memory that stays in the cache (that of the first of the thread's units).
+  const Real* panel(const Real* weights, int64_t width, Range units, int64_t u, Real* packed) const {
+    if (!single) return packed + panel_at(u, width);
+    pack_gates(weights, width, layout, {u, u + 1}, packed + panel_at(units.first, width));
+    return packed + panel_at(units.first, width);
   }
 
   // The input's part of (1.1) for the steps of a chunk: it needs no h, so all of them are one product.
@@ -81,7 +94,7 @@ struct Forward {
         to[count] = gates(t, chunk.first, b);
       }
     for (int64_t u = units.first; u < units.last; ++u) {
-      const Real* weights = scratch.weight_ih + u * 4 * kLanes<Real> * layout.I;
+      const Real* weights = panel(call.weight_ih, layout.I, units, u, scratch.weight_ih);
       const int64_t at = u * 4 * kLanes<Real>;
       int64_t k = 0;
       do {
@@ -116,14 +129,13 @@ struct Forward {
       h_to[row] = h(t, b);
     }
     for (int64_t u = units.first; u < units.last; ++u) {
-      const Real* weights = scratch.weight_hh + u * 4 * kLanes<Real> * layout.H;
+      const Real* weights = panel(call.weight_hh, layout.H, units, u, scratch.weight_hh);
       const int64_t at = u * 4 * kLanes<Real>, unit = u * kLanes<Real>;
       const auto first = [&](int64_t row, Vec<Real>(&sum)[4]) {
         for (int n = 0; n < 4; ++n) sum[n] = load(a[row] + at + n * kLanes<Real>);
       };
       // After the last unit's weights the next step begins with the first unit's.
-      const Real* next = u + 1 < units.last ? weights + 4 * kLanes<Real> * layout.H
-                                            : scratch.weight_hh + units.first * 4 * kLanes<Real> * layout.H;
+      const Real* next = scratch.weight_hh + panel_at(u + 1 < units.last ? u + 1 : units.first, layout.H);
       int64_t k = 0;
       for (; layout.H - k > kBlock<Real>; k += kBlock<Real>) {
         const Real* block = weights + k * 4 * kLanes<Real>;
@@ -181,9 +193,10 @@ struct Forward {
 template <class Real>
 void forward(const ForwardCall<Real>& call) {
   const Layout<Real> layout(call.sizes);
-  const Forward<Real> f{call, layout, Steps(call.walk, call.sizes), ForwardScratch<Real>(layout, call.scratch)};
   in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
     const Split split = split_between(threads, layout);
+    const Forward<Real> f{call, layout, Steps(call.walk, call.sizes), ForwardScratch<Real>(layout, call.scratch),
+                          layout.T == 1 && split.row_parts == 1};
     f.pack(thread, threads);
     barrier();
     f.run(region_of(split, f.steps, layout.units, thread), split.unit_parts > 1);
@@ -225,11 +238,12 @@ struct Backward {
     };
     const Panels hidden(layout.H, kLanes<Real>), input(layout.I, kLanes<Real>);
     fill_zeros(scratch.zeros, part(4 * layout.units, threads, thread));
-    pack_panels<Real>(hidden, layout.H, part(hidden.count, threads, thread), layout.gates, gate_rows(call.weight_hh, layout.H),
-                   scratch.weight_hh);
+    if (layout.T > 1 || call.d_h_0)
+      pack_panels<Real>(hidden, layout.H, part(hidden.count, threads, thread), layout.gates,
+                        gate_rows(call.weight_hh, layout.H), scratch.weight_hh);
     if (call.d_x)
-      pack_panels<Real>(input, layout.I, part(input.count, threads, thread), layout.gates, gate_rows(call.weight_ih, layout.I),
-                     scratch.weight_ih);
+      pack_panels<Real>(input, layout.I, part(input.count, threads, thread), layout.gates,
+                        gate_rows(call.weight_ih, layout.I), scratch.weight_ih);
   }
 
   // d_h of (2.1) for the units of a panel: what the output and, by way of d_a of step t + 1, the next step send back.
@@ -341,8 +355,8 @@ struct Backward {
     }
   }
 
-  // (3.2) for some steps of some rows.
-  void input_gradient(Range times, Range rows) const {
+  // (3.2) for some steps of some rows, and some panels of the input.
+  void input_gradient(Range times, Range rows, Range panels) const {
     const Real* from[kMostStepRows];
     Real* to[kMostStepRows];
     int64_t count = 0;
@@ -351,18 +365,18 @@ struct Backward {
         from[count] = d_a(t, b);
         to[count] = d_x(t, b);
         if (++count == kMostStepRows) {
-          input_gradient_of(count, from, to);
+          input_gradient_of(count, from, to, panels);
           count = 0;
         }
       }
-    input_gradient_of(count, from, to);
+    input_gradient_of(count, from, to, panels);
   }
 
-  void input_gradient_of(int64_t count, const Real* const* from, Real* const* to) const {
-    const Panels panels(layout.I, kLanes<Real>);
+  void input_gradient_of(int64_t count, const Real* const* from, Real* const* to, Range panels) const {
+    const Panels input(layout.I, kLanes<Real>);
     for (int64_t k = 0; k < layout.gates; k += kBackwardBlock<Real>)
-      for (int64_t p = 0; p < panels.count; ++p)
-        with_width(panels.vectors(p), [&](auto width) {
+      for (int64_t p = panels.first; p < panels.last; ++p)
+        with_width(input.vectors(p), [&](auto width) {
           constexpr int N = decltype(width)::value;
           const int64_t column = p * kPanelVectors * kLanes<Real>;
           const Real* block = scratch.weight_ih + column * layout.gates + k * N * kLanes<Real>;
@@ -495,10 +509,15 @@ void backward(const BackwardCall<Real>& call) {
     barrier();
     const Region region = region_of(split, b.steps, Panels(layout.H, kLanes<Real>).count, thread);
     b.run(region, split.unit_parts > 1);
-    // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others' of its steps.
-    if (call.d_x && split.unit_parts == 1) b.input_gradient({0, layout.T}, region.rows);
+    // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others' of its steps, or
+    // of its part of the input if there is but one step.
+    const int64_t panels = Panels(layout.I, kLanes<Real>).count;
+    if (call.d_x && split.unit_parts == 1) b.input_gradient({0, layout.T}, region.rows, {0, panels});
     barrier();
-    if (call.d_x && split.unit_parts > 1) b.input_gradient(b.steps.part_of_time(threads, thread), {0, layout.B});
+    if (call.d_x && split.unit_parts > 1) {
+      if (layout.T == 1) b.input_gradient({0, 1}, {0, layout.B}, part(panels, threads, thread));
+      else b.input_gradient(b.steps.part_of_time(threads, thread), {0, layout.B}, {0, panels});
+    }
     if (call.d_weight_ih || call.d_weight_hh || call.d_bias) b.parameter_gradients(thread, threads);
   });
 }

@@ -186,34 +186,94 @@ GATEWISE_INLINE To bits_as(From v) {
 }
 
 
-// r[lane][k] becomes r[k][lane], in place. Each pass interleaves the first half of the rows with the second; after
-// log2(lanes) passes every index bit of the row has changed places with one of the lane.
+// Registers wider than 16 bytes shuffle cheaply only within each 16 bytes, here called a part. The lower (upper) halves
+// of a's and b's parts, number by number in turn: of parts a0 a1 a2 a3 and b0 b1 b2 b3, lower is a0 b0 a1 b1.
+GATEWISE_INLINE Vec<float> lower(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+  return _mm512_unpacklo_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_unpacklo_ps(a, b);
+#else
+  return __builtin_shufflevector(a, b, 0, 4, 1, 5);
+#endif
+}
+
+GATEWISE_INLINE Vec<float> upper(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+  return _mm512_unpackhi_ps(a, b);
+#elif defined(__AVX2__)
+  return _mm256_unpackhi_ps(a, b);
+#else
+  return __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+}
+
+GATEWISE_INLINE Vec<double> lower(Vec<double> a, Vec<double> b) {
+#if defined(__AVX512F__)
+  return _mm512_unpacklo_pd(a, b);
+#elif defined(__AVX2__)
+  return _mm256_unpacklo_pd(a, b);
+#else
+  return __builtin_shufflevector(a, b, 0, 2);
+#endif
+}
+
+GATEWISE_INLINE Vec<double> upper(Vec<double> a, Vec<double> b) {
+#if defined(__AVX512F__)
+  return _mm512_unpackhi_pd(a, b);
+#elif defined(__AVX2__)
+  return _mm256_unpackhi_pd(a, b);
+#else
+  return __builtin_shufflevector(a, b, 1, 3);
+#endif
+}
+
+// How many numbers a part holds.
 template <class Real>
-GATEWISE_INLINE void transpose(Vec<Real> (&r)[kLanes<Real>]) {
-  constexpr int n = kLanes<Real>;
-  Vec<Real> next[n];
-  for (int pass = 1; pass < n; pass *= 2) {
-#pragma GCC unroll 16
-    for (int j = 0; j < n / 2; ++j) {
-      const Vec<Real> a = r[j], b = r[j + n / 2];
-      if constexpr (n == 2) {
-        next[2 * j] = __builtin_shufflevector(a, b, 0, 2);
-        next[2 * j + 1] = __builtin_shufflevector(a, b, 1, 3);
-      } else if constexpr (n == 4) {
-        next[2 * j] = __builtin_shufflevector(a, b, 0, 4, 1, 5);
-        next[2 * j + 1] = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-      } else if constexpr (n == 8) {
-        next[2 * j] = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
-        next[2 * j + 1] = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
-      } else {
-        static_assert(n == 16);
-        next[2 * j] = __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
-        next[2 * j + 1] =
-            __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
-      }
+constexpr int kPart = 16 / static_cast<int>(sizeof(Real));
+
+// A vector whose parts stand `stride` numbers apart.
+template <class Real>
+GATEWISE_INLINE Vec<Real> load_parts(const Real* from, long stride) {
+  typedef Real Part __attribute__((vector_size(16)));
+  constexpr int n = kPart<Real>;
+  const auto part = [&](int j) {
+    Part p;
+    std::memcpy(&p, from + j * stride, sizeof p);
+    return p;
+  };
+  const auto pair = [&](int j) {
+    if constexpr (n == 4) return __builtin_shufflevector(part(j), part(j + 1), 0, 1, 2, 3, 4, 5, 6, 7);
+    else return __builtin_shufflevector(part(j), part(j + 1), 0, 1, 2, 3);
+  };
+  if constexpr (kVectorBytes == 16) return part(0);
+  else if constexpr (kVectorBytes == 32) return pair(0);
+  else if constexpr (n == 4)
+    return __builtin_shufflevector(pair(0), pair(2), 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  else return __builtin_shufflevector(pair(0), pair(2), 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+// column[k][lane] is from[lane * stride + k]: as many columns of as many rows as a vector has lanes.
+template <class Real>
+GATEWISE_INLINE void load_columns(const Real* from, long stride, Vec<Real> (&column)[kLanes<Real>]) {
+  constexpr int n = kPart<Real>;
+#pragma GCC unroll 8
+  for (int k = 0; k < kLanes<Real>; k += n) {
+    Vec<Real> row[n];  // row r of each part's n rows
+#pragma GCC unroll 4
+    for (int r = 0; r < n; ++r) row[r] = load_parts(from + r * stride + k, n * stride);
+    if constexpr (n == 2) {
+      column[k] = lower(row[0], row[1]);
+      column[k + 1] = upper(row[0], row[1]);
+    } else {
+      const auto twos = [](Vec<Real> x) { return bits_as<Vec<double>>(x); };
+      const Vec<double> first = twos(lower(row[0], row[1])), second = twos(lower(row[2], row[3]));
+      const Vec<double> third = twos(upper(row[0], row[1])), fourth = twos(upper(row[2], row[3]));
+      column[k] = bits_as<Vec<Real>>(lower(first, second));
+      column[k + 1] = bits_as<Vec<Real>>(upper(first, second));
+      column[k + 2] = bits_as<Vec<Real>>(lower(third, fourth));
+      column[k + 3] = bits_as<Vec<Real>>(upper(third, fourth));
     }
-#pragma GCC unroll 16
-    for (int j = 0; j < n; ++j) r[j] = next[j];
   }
 }
 
