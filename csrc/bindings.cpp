@@ -124,6 +124,7 @@ NB_MODULE(_core, m) {
   m.def("instruction_set", [] { return gatewise::kernels().name; });
   m.def("use", use);
   m.def("forked", gatewise::forked);
+  m.def("fork_join", gatewise::fork_join, nb::call_guard<nb::gil_scoped_release>());
   m.def("sigmoid_float32", [](uintptr_t x, uintptr_t y, int64_t n) {
     gatewise::kernels().sigmoid_float(address<const float>(x), address<float>(y), n);
   });

@@ -1,4 +1,5 @@
 // Picks the instruction set once, the best one that this machine has, and notices a fork.
+#include <omp.h>
 #include <pthread.h>
 
 #include "kernels.hpp"
@@ -47,6 +48,15 @@ bool child_of_fork = false;
 }  // namespace
 
 bool forked() { return child_of_fork; }
+
+double fork_join(int64_t threads, int64_t repeats) {
+  const double start = omp_get_wtime();
+  for (int64_t j = 0; j < repeats; ++j) {
+#pragma omp parallel num_threads(threads)
+    asm volatile("");  // or the compiler leaves the region out
+  }
+  return (omp_get_wtime() - start) / static_cast<double>(repeats);
+}
 
 const Kernels& kernels() {
   if (!chosen) chosen = best();

@@ -112,6 +112,10 @@ struct Kernels {
 // ever: there a call runs on one thread, with the same results.
 bool forked();
 
+// Seconds that it takes, on average over some repeats, to have `threads` threads begin and end together with nothing to
+// do: what every call that is shared among threads costs at least.
+double fork_join(int64_t threads, int64_t repeats);
+
 // All instruction sets compiled in, the best first.
 const Kernels* const* all_kernels(int* count);
 

@@ -12,9 +12,15 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/Parallel.h>
+#include <ATen/PythonTorchFunctionTLS.h>
+#include <ATen/autocast_mode.h>
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
-#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/python_variable.h>
+#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -36,6 +42,7 @@ namespace {
 using at::Tensor;
 using at::TensorList;
 using OptionalTensor = std::optional<Tensor>;
+using Saved = torch::autograd::SavedVariable;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
 using ThreeAndKept = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
 
@@ -535,7 +542,8 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
            to_d_x.step, to_d_x.row, direction == 1, data<Number>(d[1], state), data<Number>(d[2], state),
            data<Number>(d[3 + first]), data<Number>(d[3 + first + 1]), data<Number>(d_bias),
            static_cast<Number*>(scratch(plan.backward_scratch * sizeof(Number)))});
-      if (biases && biases[0].defined() && biases[1].defined()) biases[1].copy_(biases[0]);
+      if (biases && biases[0].defined() && biases[1].defined())
+        std::memcpy(data<Number>(biases[1]), data<Number>(biases[0]), 4 * net.H * sizeof(Number));
     }
     d_output = d_x;
   }
@@ -617,84 +625,104 @@ std::vector<Tensor> for_each_of_batched(const std::vector<Tensor>& d, const One&
   return together;
 }
 
-struct LSTMFunction : torch::autograd::Function<LSTMFunction> {
-  static constexpr int64_t kSaved = 7;  // tensors before the weights
-  static constexpr int64_t kOther = 6;  // arguments that have no gradient
+// A node of autograd's graph. (torch::autograd::Function would write it for us, and take ten times as long about it:
+// it keeps everything in dictionaries.) Its edges are those of input, h_0, c_0 and each weight.
+struct LSTMBackward : torch::autograd::Node {
+  Saved input, h_0, c_0, output, lengths, reset, batch_sizes;
+  std::vector<Saved> weights, kept;
+  int64_t num_layers;
+  bool bidirectional, batch_first;
+  bool used = false;  // the gates among `kept` have been turned into their gradients
 
-  static std::vector<Tensor> forward(torch::autograd::AutogradContext* ctx, const Tensor& input,
-                                     const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
-                                     int64_t num_layers, bool bidirectional, bool batch_first,
-                                     const OptionalTensor& lengths, const OptionalTensor& reset,
-                                     const OptionalTensor& batch_sizes) {
-    const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
-    auto [output, h_n, c_n, kept] = call_training(input, h_0, c_0, weights, options);
-    const auto or_none = [](const OptionalTensor& x) { return x.value_or(Tensor()); };
-    std::vector<Tensor> saved = {input,          or_none(h_0),   or_none(c_0),        output,
-                                 or_none(lengths), or_none(reset), or_none(batch_sizes)};
-    saved.insert(saved.end(), weights.begin(), weights.end());
-    saved.insert(saved.end(), kept.begin(), kept.end());
-    ctx->save_for_backward(std::move(saved));
-    ctx->set_materialize_grads(false);
-    ctx->saved_data["network"] =
-        std::vector<int64_t>{static_cast<int64_t>(weights.size()), num_layers, bidirectional, batch_first, false};
-    return {output, h_n, c_n};
+  std::string name() const override { return "LSTMBackward"; }
+
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    for (Saved* saved : {&input, &h_0, &c_0, &output, &lengths, &reset, &batch_sizes}) saved->reset_data();
+    weights.clear();
+    kept.clear();
+    released_ = true;
   }
 
-  static std::vector<Tensor> backward(torch::autograd::AutogradContext* ctx, const std::vector<Tensor>& d) {
-    const std::vector<Tensor> saved = ctx->get_saved_variables();
-    const c10::List<int64_t> network = ctx->saved_data["network"].toIntList();
-    const int64_t count = network[0], num_layers = network[1];
-    const bool bidirectional = network[2], batch_first = network[3], used = network[4];
-    const Tensor &input = saved[0], &output = saved[3];
-    const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
-    const OptionalTensor h_0 = given(saved[1]), c_0 = given(saved[2]);
-    const Options options = {num_layers,      bidirectional,   batch_first,
-                             given(saved[4]), given(saved[5]), given(saved[6])};
-    const TensorList weights(saved.data() + kSaved, count);
-    std::vector<Tensor> kept(saved.begin() + kSaved + count, saved.end());
-
-    // autograd counts the tensors that it was given, these say which of them it asks for.
-    c10::SmallVector<bool, 16> wanted(3 + count, false);
-    int64_t edge = 0;
-    for (int64_t j = 0; j < 3 + count; ++j)
-      if (j == 0 || j > 2 || saved[j].defined()) wanted[j] = ctx->needs_input_grad(edge++);
+  torch::autograd::variable_list apply(torch::autograd::variable_list&& d) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    TORCH_CHECK(!released_, torch::autograd::ERR_BACKWARD_TWICE);
+    const auto optional = [](const Saved& saved) {
+      Tensor x = saved.unpack();
+      return x.defined() ? OptionalTensor(std::move(x)) : std::nullopt;
+    };
+    const Tensor x = input.unpack(), y = output.unpack(getptr());
+    const OptionalTensor h = optional(h_0), c = optional(c_0);
+    const Options options = {num_layers, bidirectional, batch_first, optional(lengths), optional(reset),
+                             optional(batch_sizes)};
+    c10::SmallVector<Tensor, 8> w, k;
+    for (const Saved& saved : weights) w.push_back(saved.unpack());
+    for (const Saved& saved : kept) k.push_back(saved.unpack());
+    c10::SmallVector<bool, 16> wanted(3 + w.size());
+    for (size_t j = 0; j < wanted.size(); ++j) wanted[j] = task_should_compute_output(j);
+    const at::ArrayRef<bool> asked(wanted.data(), wanted.size());
 
     // Where gradients of gradients are asked for, or someone watches or traces the operators, the gates stay as they
     // are. Otherwise they are overwritten; a graph that was retained and goes backward again computes them anew.
-    if (used) kept = std::get<3>(call_training(input, h_0, c_0, weights, options));
-    std::vector<Tensor> gradients;
+    if (used) {
+      const std::vector<Tensor> anew = std::get<3>(call_training(x, h, c, w, options));
+      k.assign(anew.begin(), anew.end());
+    }
+    const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
     const auto is_batched = [](const Tensor& x) { return x.defined() && at::isBatchedTensor(x); };
     const auto is_mapped = [](const Tensor& x) {
       return x.defined() && x.key_set().has(c10::DispatchKey::FuncTorchBatched);
     };
-    const at::ArrayRef<bool> asked(wanted.data(), wanted.size());
-    if (std::any_of(d.begin(), d.end(), is_batched)) {
-      gradients = for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
-        return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), input, h_0, c_0, weights, output, kept,
-                                      options, asked, false);
+    if (std::any_of(d.begin(), d.end(), is_batched))
+      return for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
+        return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), x, h, c, w, y, k, options, asked,
+                                      false);
       });
-      gradients.resize(gradients.size() + kOther);
-      return gradients;
-    }
     const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
-    if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !input.is_cpu() ||
-        kept.back().key_set().has(c10::DispatchKey::Python) || std::any_of(d.begin(), d.end(), is_mapped)) {
+    if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !x.is_cpu() ||
+        k.back().key_set().has(c10::DispatchKey::Python) || std::any_of(d.begin(), d.end(), is_mapped)) {
       static const auto op = operator_named<decltype(lstm_backward)>("gatewise::lstm_backward");
       c10::List<bool> flags;
       for (const bool want : wanted) flags.push_back(want);
-      gradients = op.call(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, num_layers, bidirectional,
-                          batch_first, options.lengths, options.reset, options.batch_sizes, flags);
+      std::vector<Tensor> gradients =
+          op.call(d_output, d_h_n, d_c_n, x, h, c, w, y, k, num_layers, bidirectional, batch_first, options.lengths,
+                  options.reset, options.batch_sizes, flags);
       for (size_t j = 0; j < gradients.size(); ++j)
         if (!wanted[j]) gradients[j] = Tensor();
-    } else {
-      network.set(4, true);
-      gradients = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, options,
-                                         asked, true);
+      return gradients;
     }
-    gradients.resize(gradients.size() + kOther);
-    return gradients;
+    used = true;
+    return backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked, true);
   }
+
+ private:
+  bool released_ = false;
 };
+
+// The values, and a node for their gradients.
+Three call_differentiably(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
+                          TensorList weights, const Options& options) {
+  auto [output, h_n, c_n, kept] = call_training(input, h_0, c_0, weights, options);
+  const auto node = c10::make_intrusive<LSTMBackward>();
+  const auto or_none = [](const OptionalTensor& x) { return x.value_or(Tensor()); };
+  node->set_next_edges(torch::autograd::collect_next_edges(input, or_none(h_0), or_none(c_0), weights));
+  torch::autograd::set_history(output, node);
+  torch::autograd::set_history(h_n, node);
+  torch::autograd::set_history(c_n, node);
+  node->input = Saved(input, false);
+  node->h_0 = Saved(or_none(h_0), false);
+  node->c_0 = Saved(or_none(c_0), false);
+  node->output = Saved(output, true);
+  node->lengths = Saved(or_none(options.lengths), false);
+  node->reset = Saved(or_none(options.reset), false);
+  node->batch_sizes = Saved(or_none(options.batch_sizes), false);
+  for (const Tensor& weight : weights) node->weights.emplace_back(weight, false);
+  for (const Tensor& x : kept) node->kept.emplace_back(x, false);
+  node->num_layers = options.num_layers;
+  node->bidirectional = options.bidirectional;
+  node->batch_first = options.batch_first;
+  return {output, h_n, c_n};
+}
 
 Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
                     int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
@@ -708,9 +736,8 @@ Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const Option
   if (at::GradMode::is_enabled() &&
       (input.requires_grad() || differentiable(h_0) || differentiable(c_0) ||
        std::any_of(weights.begin(), weights.end(), [](const Tensor& w) { return w.requires_grad(); }))) {
-    const std::vector<Tensor> results = LSTMFunction::apply(input, h_0, c_0, weights, num_layers, bidirectional,
-                                                            batch_first, lengths, reset, batch_sizes);
-    return {results[0], results[1], results[2]};
+    return call_differentiably(input, h_0, c_0, weights,
+                               {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes});
   }
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
   at::AutoDispatchBelowADInplaceOrView below;
@@ -740,3 +767,57 @@ TORCH_LIBRARY_IMPL(gatewise, CPU, m) {
 }
 
 TORCH_LIBRARY_IMPL(gatewise, Autograd, m) { m.impl("lstm", lstm_autograd); }
+
+// ------------------------------------------------------------------------------------------ the short way in
+
+namespace {
+
+// plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), or None where
+// the call is not the common one: tensors of float32 or float64 on the CPU, no autocast, no transform of torch.func,
+// nobody who overrides torch's functions. torch's own way from Python to an operator takes longer than a small network.
+PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(count == 7 && PyList_CheckExact(args[3]), "plain_lstm takes 7 arguments, the fourth of them a list");
+  const auto plain = [](PyObject* x) { return THPVariable_CheckExact(x); };
+  const auto plain_or_none = [&](PyObject* x) { return x == Py_None || plain(x); };
+  if (!plain(args[0]) || !plain_or_none(args[1]) || !plain_or_none(args[2]) ||
+      at::impl::torch_function_mode_enabled())
+    Py_RETURN_NONE;
+  const Tensor input = THPVariable_Unpack(args[0]);
+  const bool served = input.is_cpu() && input.dim() == 3 &&
+                      (input.scalar_type() == at::kFloat || input.scalar_type() == at::kDouble);
+  const auto included = c10::impl::tls_local_dispatch_key_set().included_;
+  if (!served || at::autocast::is_autocast_enabled(at::kCPU) ||
+      included.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode))
+    Py_RETURN_NONE;
+  c10::SmallVector<Tensor, 8> weights;
+  for (Py_ssize_t j = 0; j < PyList_GET_SIZE(args[3]); ++j) {
+    PyObject* const weight = PyList_GET_ITEM(args[3], j);
+    if (!plain(weight)) Py_RETURN_NONE;
+    weights.push_back(THPVariable_Unpack(weight));
+  }
+  const auto optional = [](PyObject* x) { return x == Py_None ? std::nullopt : OptionalTensor(THPVariable_Unpack(x)); };
+  const OptionalTensor h_0 = optional(args[1]), c_0 = optional(args[2]);
+  const int64_t num_layers = PyLong_AsLongLong(args[4]);
+  if (num_layers == -1 && PyErr_Occurred()) return nullptr;
+  static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
+  Three results;
+  {
+    const pybind11::gil_scoped_release others_may_run;
+    results = op.call(input, h_0, c_0, weights, num_layers, args[5] == Py_True, args[6] == Py_True, std::nullopt,
+                      std::nullopt, std::nullopt);
+  }
+  return Py_BuildValue("(N(NN))", THPVariable_Wrap(std::move(std::get<0>(results))),
+                       THPVariable_Wrap(std::move(std::get<1>(results))),
+                       THPVariable_Wrap(std::move(std::get<2>(results))));
+  END_HANDLE_TH_ERRORS
+}
+
+PyMethodDef methods[] = {
+    {"plain_lstm", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(plain_lstm)), METH_FASTCALL, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
+PyModuleDef module_of = {PyModuleDef_HEAD_INIT, "_operators", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
+
+}  // namespace
+
+PyMODINIT_FUNC PyInit__operators() { return PyModule_Create(&module_of); }

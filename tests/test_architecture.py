@@ -55,6 +55,8 @@ def test_imports_point_down(path):
         other = room_of(module)
         if other == "_core":
             assert room == "kernels", f"{path}: only kernels.py imports the core"
+        elif other == "_operators":
+            assert path.name == "operators.py", f"{path}: only nn/operators.py imports torch's operators"
         elif other != room:
             assert FLOORS[other] < FLOORS[room], f"{path}: {room} may not import {module}"
 

@@ -11,14 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from gatewise import _core
-from gatewise.errors import DtypeError, KernelError, ShapeError
+from gatewise.errors import ArgumentError, DtypeError, KernelError, ShapeError
 
 Array = npt.NDArray[Any]
 
@@ -31,17 +30,6 @@ _forward: dict[int, Callable[..., None]] = {4: _core.forward_float32, 8: _core.f
 _backward: dict[int, Callable[..., None]] = {4: _core.backward_float32, 8: _core.backward_float64}
 
 
-def operators_library() -> Path:
-    """Name the file with torch's operators, for torch to load.
-
-    Examples
-    --------
-    >>> operators_library().exists()
-    True
-    """
-    return next(Path(_core.__file__).parent.glob("libgatewise_operators.*"))
-
-
 def available() -> tuple[str, ...]:
     """Name the instruction sets that this machine has code and registers for, the best first.
 
@@ -51,6 +39,31 @@ def available() -> tuple[str, ...]:
     True
     """
     return tuple(name for name, supported in _core.instruction_sets() if supported)
+
+
+def fork_join(threads: int, repeats: int = 1000) -> float:
+    """Time an empty parallel region: what a call that is shared among threads costs at least.
+
+    Parameters
+    ----------
+    threads
+        How many threads begin and end together.
+    repeats
+        How often.
+
+    Returns
+    -------
+    float
+        Seconds of one, on average.
+
+    Examples
+    --------
+    >>> 0 < fork_join(2) < 1
+    True
+    """
+    if threads < 1 or repeats < 1:
+        raise ArgumentError(f"threads is {threads} and repeats {repeats}, needed at least 1 of each")
+    return _core.fork_join(threads, repeats)
 
 
 def instruction_set() -> str:

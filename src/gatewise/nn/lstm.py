@@ -7,13 +7,14 @@ from typing import Any, NamedTuple, Self, overload
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import ArgumentError, ShapeError
 from gatewise.nn.checks import as_lengths, check_numbers, check_reset, check_shape, check_state
 from gatewise.nn.gates import Gates, split_gates, stack_gates
 from gatewise.nn.network import Network
-from gatewise.nn.operators import lstm
+from gatewise.nn.operators import lstm, plain_lstm
 from gatewise.nn.paths import Path, path_of, plainly_served, under_autocast
 
 State = tuple[Tensor, Tensor]
@@ -314,34 +315,26 @@ class LSTM(nn.RNNBase):
         """
         if hx is not None:
             check_state(hx)
-        if (
-            lengths is not None
-            or reset is not None
-            or self.proj_size
-            or not plainly_served(input)
-            or input.dim() != 3
-            or (self.dropout and self.training)
-        ):
+        if lengths is not None or reset is not None or self.proj_size or (self.dropout and self.training):
             return self._any(input, hx, lengths, reset)
         h_0, c_0 = (None, None) if hx is None else hx
         try:
-            output, h_n, c_n = lstm(
-                input,
-                h_0,
-                c_0,
-                self._weights(),
-                self.num_layers,
-                self.bidirectional,
-                self.batch_first,
-                None,
-                None,
-                None,
-            )
+            if torch.compiler.is_compiling():  # which cannot look into plain_lstm
+                if plainly_served(input) and input.dim() == 3:
+                    network = (self.num_layers, self.bidirectional, self.batch_first)
+                    output, h_n, c_n = lstm(input, h_0, c_0, self._weights(), *network, None, None, None)
+                    return output, (h_n, c_n)
+            elif forward_ad._current_level < 0:
+                results = plain_lstm(
+                    input, h_0, c_0, self._weights(), self.num_layers, self.bidirectional, self.batch_first
+                )
+                if results is not None:
+                    return results
         except (RuntimeError, TypeError):
             # The operator checks all that it needs in no time; in words it is said here.
             self._check(input, h_0, c_0, self._weights()[0], None)
             raise
-        return output, (h_n, c_n)
+        return self._any(input, hx, lengths, reset)
 
     def _any(self, input: Any, hx: State | None, lengths: Any, reset: Any) -> Any:
         """Serve any call: check it in words, choose a path, and bring input and output into its form."""

@@ -27,9 +27,10 @@ if not _same_release(kernels.TORCH_VERSION, torch.__version__):
         f"gatewise was compiled against torch {kernels.TORCH_VERSION} and finds torch {torch.__version__}: install it "
         "again (pip install --no-build-isolation --force-reinstall --no-deps gatewise)"
     )
-torch.ops.load_library(kernels.operators_library())  # type: ignore[no-untyped-call]
+from gatewise import _operators  # noqa: E402  (it must not be loaded beside another torch)
 
 lstm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.gatewise.lstm.default
+plain_lstm = _operators.plain_lstm
 
 
 def _lstm_shapes(
