@@ -39,15 +39,19 @@ def make_parameters(
     num_layers: int = 1,
     bidirectional: bool = False,
     bias: bool = True,
+    proj_size: int = 0,
 ) -> dict[str, np.ndarray]:
     parameters = {}
+    shown = proj_size or hidden  # 0 is no projection, as in torch
     for layer, suffix in itertools.product(range(num_layers), ["", "_reverse"][: 1 + bidirectional]):
-        width = hidden * (1 + bidirectional) if layer else inputs
+        width = shown * (1 + bidirectional) if layer else inputs
         parameters[f"weight_ih_l{layer}{suffix}"] = rng.normal(scale=0.7, size=(4 * hidden, width))
-        parameters[f"weight_hh_l{layer}{suffix}"] = rng.normal(scale=0.7, size=(4 * hidden, hidden))
+        parameters[f"weight_hh_l{layer}{suffix}"] = rng.normal(scale=0.7, size=(4 * hidden, shown))
         if bias:
             parameters[f"bias_ih_l{layer}{suffix}"] = rng.normal(scale=0.7, size=4 * hidden)
             parameters[f"bias_hh_l{layer}{suffix}"] = rng.normal(scale=0.7, size=4 * hidden)
+        if proj_size:
+            parameters[f"weight_hr_l{layer}{suffix}"] = rng.normal(scale=0.7, size=(proj_size, hidden))
     return parameters
 
 
@@ -67,27 +71,31 @@ def differences(function, array: np.ndarray) -> np.ndarray:
 
 # ---- every gradient against finite differences ----
 
-ODD = (2, 2, 3, 2)  # T, B, I, H
-SIZES = [(5, 2, 2, 1), (1, 2, 3, 3), (4, 1, 1, 2), (1, 1, 1, 1)]  # each of H, T, B, I as 1 somewhere
+ODD = (2, 2, 3, 2, 0)  # T, B, I, H, P; P is 0 without a projection
+ODD_PROJECTED = (2, 2, 1, 3, 2)
+SIZES = [(5, 2, 2, 1, 0), (1, 2, 3, 3, 0), (4, 1, 1, 2, 0), (1, 1, 1, 1, 0)]  # each of H, T, B, I as 1 somewhere
+SIZES += [(2, 1, 2, 2, 1), (1, 2, 1, 1, 3), (2, 2, 1, 2, 2)]  # P as 1, above H, equal to it
 KINDS = list(itertools.product([1, 2], [False, True], [False, True], [False, True]))
 
 
 @pytest.mark.parametrize(
     ("sizes", "num_layers", "bidirectional", "bias", "with_state"),
-    [(ODD, *kind) for kind in KINDS] + [(sizes, *kind) for sizes in SIZES for kind in (KINDS[0], KINDS[-1])],
+    [(sizes, *kind) for sizes in (ODD, ODD_PROJECTED) for kind in KINDS]
+    + [(sizes, *kind) for sizes in SIZES for kind in (KINDS[0], KINDS[-1])],
 )
 def test_every_gradient_matches_finite_differences(sizes, num_layers, bidirectional, bias, with_state):
-    time, batch, inputs, hidden = sizes
+    time, batch, inputs, hidden, proj_size = sizes
+    shown = proj_size or hidden
     rng = np.random.default_rng([*sizes, num_layers, bidirectional, bias, with_state])
     options = {"num_layers": num_layers, "bidirectional": bidirectional}
-    parameters = make_parameters(rng, inputs=inputs, hidden=hidden, bias=bias, **options)
+    parameters = make_parameters(rng, inputs=inputs, hidden=hidden, bias=bias, proj_size=proj_size, **options)
     rows = num_layers * (1 + bidirectional)
     x = rng.normal(size=(time, batch, inputs))
-    h_0 = rng.normal(size=(rows, batch, hidden)) * with_state
+    h_0 = rng.normal(size=(rows, batch, shown)) * with_state
     c_0 = rng.normal(size=(rows, batch, hidden)) * with_state
     weights = [
-        rng.normal(size=(time, batch, hidden * (1 + bidirectional))),
-        rng.normal(size=(rows, batch, hidden)),
+        rng.normal(size=(time, batch, shown * (1 + bidirectional))),
+        rng.normal(size=(rows, batch, shown)),
         rng.normal(size=(rows, batch, hidden)),
     ]
 
@@ -117,16 +125,19 @@ WALKS["both"] = WALKS["lengths"] | WALKS["reset"]
 
 @pytest.mark.parametrize("walk", WALKS.values(), ids=WALKS)
 @pytest.mark.parametrize(("num_layers", "bidirectional"), [(1, False), (2, True)])
-def test_gradients_with_lengths_and_resets_match_finite_differences(walk, num_layers, bidirectional):
+@pytest.mark.parametrize("proj_size", [0, 1])
+def test_gradients_with_lengths_and_resets_match_finite_differences(walk, num_layers, bidirectional, proj_size):
     rng = np.random.default_rng(0)
-    parameters = make_parameters(rng, inputs=2, hidden=2, num_layers=num_layers, bidirectional=bidirectional)
+    options = {"num_layers": num_layers, "bidirectional": bidirectional}
+    parameters = make_parameters(rng, inputs=2, hidden=2, proj_size=proj_size, **options)
     rows = num_layers * (1 + bidirectional)
-    x, h_0, c_0 = rng.normal(size=(4, 3, 2)), rng.normal(size=(rows, 3, 2)), rng.normal(size=(rows, 3, 2))
-    d_output = rng.normal(size=(4, 3, 2 * (1 + bidirectional)))
+    shown = proj_size or 2
+    x, h_0, c_0 = rng.normal(size=(4, 3, 2)), rng.normal(size=(rows, 3, shown)), rng.normal(size=(rows, 3, 2))
+    d_output = rng.normal(size=(4, 3, shown * (1 + bidirectional)))
     d_h_n, d_c_n = rng.normal(size=h_0.shape), rng.normal(size=c_0.shape)
 
     def run() -> Forward:
-        return forward(x, parameters, h_0, c_0, num_layers=num_layers, bidirectional=bidirectional, **walk)
+        return forward(x, parameters, h_0, c_0, **options, **walk)
 
     def loss() -> float:
         now = run()
@@ -139,11 +150,12 @@ def test_gradients_with_lengths_and_resets_match_finite_differences(walk, num_la
         np.testing.assert_allclose(gradients[name], differences(loss, array), atol=DIFFERENCE_TOLERANCE, err_msg=name)
 
 
-def test_a_short_sequence_is_the_sequence_alone():
+@pytest.mark.parametrize("proj_size", [0, 1])
+def test_a_short_sequence_is_the_sequence_alone(proj_size):
     rng = np.random.default_rng(0)
-    parameters = make_parameters(rng, inputs=3, hidden=2, num_layers=2, bidirectional=True)
+    parameters = make_parameters(rng, inputs=3, hidden=2, num_layers=2, bidirectional=True, proj_size=proj_size)
     x, lengths = rng.normal(size=(5, 3, 3)), np.array([5, 2, 0])
-    h_0, c_0 = rng.normal(size=(2, 4, 3, 2))
+    h_0, c_0 = rng.normal(size=(4, 3, proj_size or 2)), rng.normal(size=(4, 3, 2))
     options = {"num_layers": 2, "bidirectional": True}
     batch = forward(x, parameters, h_0, c_0, **options, lengths=lengths)
     for b, length in enumerate(lengths):
@@ -154,9 +166,10 @@ def test_a_short_sequence_is_the_sequence_alone():
         np.testing.assert_allclose(batch.c_n[:, [b]], alone.c_n, rtol=1e-14)
 
 
-def test_a_reset_sequence_is_its_parts_laid_end_to_end():
+@pytest.mark.parametrize("proj_size", [0, 1])
+def test_a_reset_sequence_is_its_parts_laid_end_to_end(proj_size):
     rng = np.random.default_rng(0)
-    parameters = make_parameters(rng, inputs=3, hidden=2, bidirectional=True)
+    parameters = make_parameters(rng, inputs=3, hidden=2, bidirectional=True, proj_size=proj_size)
     x = rng.normal(size=(6, 1, 3))
     reset = np.zeros((6, 1), bool)
     reset[[2, 5]] = True
@@ -165,10 +178,12 @@ def test_a_reset_sequence_is_its_parts_laid_end_to_end():
     np.testing.assert_array_equal(whole.output, np.concatenate([part.output for part in parts]))
 
 
-def test_missing_gradients_are_zero():
+@pytest.mark.parametrize("proj_size", [0, 1])
+def test_missing_gradients_are_zero(proj_size):
     rng = np.random.default_rng(3)
     options = {"num_layers": 2, "bidirectional": True}
-    run = forward(rng.normal(size=(3, 2, 3)), make_parameters(rng, inputs=3, hidden=2, **options), **options)
+    parameters = make_parameters(rng, inputs=3, hidden=2, proj_size=proj_size, **options)
+    run = forward(rng.normal(size=(3, 2, 3)), parameters, **options)
     given = {
         "d_output": rng.normal(size=run.output.shape),
         "d_h_n": rng.normal(size=run.h_n.shape),
@@ -207,18 +222,20 @@ def test_nothing_given_is_written_to():
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("bidirectional", [False, True], ids=["one way", "both ways"])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_equals_torch(num_layers, bidirectional, bias):
+@pytest.mark.parametrize("proj_size", [0, 2])
+def test_equals_torch(num_layers, bidirectional, bias, proj_size):
     rng = np.random.default_rng([num_layers, bidirectional, bias])
     options = {"num_layers": num_layers, "bidirectional": bidirectional}
-    parameters = make_parameters(rng, inputs=3, hidden=5, bias=bias, **options)
+    parameters = make_parameters(rng, inputs=3, hidden=5, bias=bias, proj_size=proj_size, **options)
     rows = num_layers * (1 + bidirectional)
     x = rng.normal(size=(7, 4, 3))
-    h_0, c_0 = rng.normal(size=(rows, 4, 5)), rng.normal(size=(rows, 4, 5))
+    h_0, c_0 = rng.normal(size=(rows, 4, proj_size or 5)), rng.normal(size=(rows, 4, 5))
     run = forward(x, parameters, h_0, c_0, **options)
     weights = [rng.normal(size=array.shape) for array in (run.output, run.h_n, run.c_n)]
     gradients = backward(run, *weights)
 
-    lstm = torch.nn.LSTM(3, 5, bias=bias, dtype=torch.float64, **options)
+    lstm = torch.nn.LSTM(3, 5, bias=bias, proj_size=proj_size, dtype=torch.float64, **options)
+    assert list(gradients.d_parameters) == [name for name, _ in lstm.named_parameters()]
     lstm.load_state_dict({name: torch.from_numpy(array) for name, array in parameters.items()})
     leaves = [torch.tensor(array, requires_grad=True) for array in (x, h_0, c_0)]
     output, (h_n, c_n) = lstm(leaves[0], (leaves[1], leaves[2]))
@@ -230,6 +247,30 @@ def test_equals_torch(num_layers, bidirectional, bias):
     pairs += [(gradients.d_parameters[name], p.grad) for name, p in lstm.named_parameters()]
     for mine, theirs in pairs:
         np.testing.assert_allclose(mine, theirs.numpy(), rtol=0, atol=1e-12)
+
+
+def test_a_projection_by_the_identity_is_none():
+    rng = np.random.default_rng(13)
+    options = {"num_layers": 2, "bidirectional": True}
+    parameters = make_parameters(rng, inputs=3, hidden=2, **options)
+    identity = {name.replace("_hh", "_hr"): np.eye(2) for name in parameters if name.startswith("weight_hh")}
+    x = rng.normal(size=(5, 4, 3))
+    plain, projected = (forward(x, p, **options) for p in (parameters, parameters | identity))
+    d_output = rng.normal(size=plain.output.shape)
+    of_plain, of_projected = (backward(run, d_output) for run in (plain, projected))
+
+    pairs = [*zip(plain[:3], projected[:3], strict=True), *zip(of_plain[:3], of_projected[:3], strict=True)]
+    pairs += [(of_plain.d_parameters[name], of_projected.d_parameters[name]) for name in parameters]
+    for without, with_identity in pairs:
+        np.testing.assert_array_equal(without, with_identity)
+
+
+def test_projected_value_computed_by_hand():
+    # Each gate is 1/2 and the candidate 0, so c is half of what it was, and m = tanh(c) / 2 = 1/4 in both cells.
+    c_prev = np.full((1, 2), 2 * math.atanh(0.5))
+    weight_hr = np.array([[1.0, 2.0], [4.0, 8.0], [16.0, 32.0]])
+    now = step(np.zeros((1, 1)), np.zeros((1, 3)), c_prev, np.zeros((8, 1)), np.zeros((8, 3)), weight_hr=weight_hr)
+    np.testing.assert_allclose(now.h, [[0.75, 3.0, 12.0]], rtol=1e-15)
 
 
 def test_value_computed_by_hand():
@@ -251,18 +292,32 @@ def test_gates_are_stacked_in_torchs_order():
 # ---- the layout of what forward returns ----
 
 
-def test_gates_are_in_time_order_in_both_directions():
+@pytest.mark.parametrize("proj_size", [0, 1])
+def test_gates_are_in_time_order_in_both_directions(proj_size):
     rng = np.random.default_rng(5)
-    x, parameters = rng.normal(size=(5, 2, 3)), make_parameters(rng, inputs=3, hidden=2, bidirectional=True)
-    h_0, c_0 = rng.normal(size=(2, 2, 2)), rng.normal(size=(2, 2, 2))
+    parameters = make_parameters(rng, inputs=3, hidden=2, bidirectional=True, proj_size=proj_size)
+    x, h_0, c_0 = rng.normal(size=(5, 2, 3)), rng.normal(size=(2, 2, proj_size or 2)), rng.normal(size=(2, 2, 2))
     run = forward(x, parameters, h_0, c_0, bidirectional=True)
     alone = {name.removesuffix("_reverse"): p for name, p in parameters.items() if "reverse" in name}
     flipped = forward(x[::-1], alone, h_0[1:], c_0[1:])
-    for mine, other in zip(run.gates[0][1], flipped.gates[0][0], strict=True):
-        assert mine.shape == (5, 2, 2)
+    for name, mine, other in zip(Step._fields, run.gates[0][1], flipped.gates[0][0], strict=True):
+        assert mine.shape == (5, 2, proj_size if proj_size and name == "h" else 2)
         np.testing.assert_array_equal(mine, other[::-1])
     np.testing.assert_array_equal(run.c_n[1], run.gates[0][1].c[0])
     np.testing.assert_array_equal(run.c_n[0], run.gates[0][0].c[-1])
+
+
+def test_a_projected_hidden_state_is_what_the_gates_show():
+    rng = np.random.default_rng(14)
+    options = {"num_layers": 2, "bidirectional": True}
+    parameters = make_parameters(rng, inputs=3, hidden=4, proj_size=2, **options)
+    run = forward(rng.normal(size=(5, 2, 3)), parameters, **options, lengths=np.array([5, 3]))
+    for layer, suffix in itertools.product(range(2), ["", "_reverse"]):
+        of_cell = run.gates[layer][bool(suffix)]
+        m = of_cell.o * np.tanh(of_cell.c)
+        np.testing.assert_allclose(of_cell.h, m @ parameters[f"weight_hr_l{layer}{suffix}"].T, **ROUNDING)
+    for outputs, gates in zip([run.inputs[1], run.output], run.gates, strict=True):
+        np.testing.assert_array_equal(outputs, np.concatenate([gates[0].h, gates[1].h], axis=2))
 
 
 def test_last_output_is_the_last_state_only_in_one_direction():
@@ -307,7 +362,9 @@ def test_forget_1_input_0_copies():
 # ---- the paths of the gradient ----
 
 
-def jacobian_by_paths(now: Step, c_prev: np.ndarray, weight_hh: np.ndarray) -> np.ndarray:
+def jacobian_by_paths(
+    now: Step, c_prev: np.ndarray, weight_hh: np.ndarray, weight_hr: np.ndarray | None = None
+) -> np.ndarray:
     """Equation (4.7) of the text, for a batch of one."""
     i, f, g, o, c, _ = (array[0] for array in now)
     u_i, u_f, u_g, u_o = np.split(weight_hh, 4)
@@ -317,28 +374,35 @@ def jacobian_by_paths(now: Step, c_prev: np.ndarray, weight_hh: np.ndarray) -> n
     by_g = np.diag(i * (1 - g**2)) @ u_g
     by_o = np.diag(np.tanh(c) * o * (1 - o)) @ u_o
     r = np.diag(o * (1 - np.tanh(c) ** 2))
+    if weight_hr is not None:
+        by_o, r = weight_hr @ by_o, weight_hr @ r
     into_c = by_f + by_i + by_g
     return np.block([[direct, into_c], [r @ direct, r @ into_c + by_o]])
 
 
-def test_the_paths_add_up_to_the_jacobian():
+@pytest.mark.parametrize("proj_size", [0, 2])
+def test_the_paths_add_up_to_the_jacobian(proj_size):
     rng = np.random.default_rng(9)
-    hidden = 3
-    x, h_prev, c_prev = rng.normal(size=(1, 2)), rng.normal(size=(1, hidden)), rng.normal(size=(1, hidden))
-    weight_ih, weight_hh = rng.normal(size=(12, 2)), rng.normal(size=(12, hidden))
+    hidden, shown = 3, proj_size or 3
+    x, h_prev, c_prev = rng.normal(size=(1, 2)), rng.normal(size=(1, shown)), rng.normal(size=(1, hidden))
+    weight_ih, weight_hh = rng.normal(size=(12, 2)), rng.normal(size=(12, shown))
+    weight_hr = rng.normal(size=(shown, hidden)) if proj_size else None
+
+    def take() -> Step:
+        return step(x, h_prev, c_prev, weight_ih, weight_hh, weight_hr=weight_hr)
 
     def state() -> np.ndarray:
-        now = step(x, h_prev, c_prev, weight_ih, weight_hh)
+        now = take()
         return np.concatenate([now.c[0], now.h[0]])
 
-    now = step(x, h_prev, c_prev, weight_ih, weight_hh)
-    by_paths = jacobian_by_paths(now, c_prev, weight_hh)
+    now = take()
+    by_paths = jacobian_by_paths(now, c_prev, weight_hh, weight_hr)
     by_difference = np.hstack([differences(state, c_prev)[:, 0], differences(state, h_prev)[:, 0]])
     np.testing.assert_allclose(by_paths, by_difference, rtol=0, atol=2e-9)
 
     # Its rows are what backward finds for a gradient that arrives at one entry of c_t or h_t alone.
-    for row, arriving in zip(by_paths, np.eye(2 * hidden), strict=True):
-        d_a, d_c_prev = step_backward(arriving[None, hidden:], arriving[None, :hidden], now, c_prev)
+    for row, arriving in zip(by_paths, np.eye(hidden + shown), strict=True):
+        d_a, d_c_prev = step_backward(arriving[None, hidden:], arriving[None, :hidden], now, c_prev, weight_hr)
         np.testing.assert_allclose(np.hstack([d_c_prev, d_a @ weight_hh])[0], row, rtol=0, atol=1e-14)
 
 
@@ -412,9 +476,11 @@ def runs(draw) -> tuple[np.random.Generator, np.ndarray, dict, np.ndarray, np.nd
     """An input, parameters and an initial state, one direction, with the number of layers."""
     time, batch, inputs, hidden, num_layers = (draw(small) for _ in range(5))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    parameters = make_parameters(rng, inputs=inputs, hidden=hidden, num_layers=num_layers, bias=draw(st.booleans()))
+    options = {"bias": draw(st.booleans()), "proj_size": draw(st.integers(0, 3))}
+    parameters = make_parameters(rng, inputs=inputs, hidden=hidden, num_layers=num_layers, **options)
     x = rng.normal(size=(time, batch, inputs))
-    h_0, c_0 = rng.normal(size=(2, num_layers, batch, hidden))
+    h_0 = rng.normal(size=(num_layers, batch, options["proj_size"] or hidden))
+    c_0 = rng.normal(size=(num_layers, batch, hidden))
     return rng, x, parameters, h_0, c_0, num_layers
 
 
@@ -483,15 +549,20 @@ def test_sigmoid_is_accurate_and_does_not_overflow():
 # ---- what is refused, and in which words ----
 
 
-def step_arguments() -> dict[str, np.ndarray]:
+def step_arguments(*, projected: bool = False) -> dict[str, np.ndarray]:
     shapes = {"x": (2, 3), "h_prev": (2, 5), "c_prev": (2, 5), "weight_ih": (20, 3), "weight_hh": (20, 5)}
     shapes |= {"bias_ih": (20,), "bias_hh": (20,)}
+    if projected:
+        shapes |= {"h_prev": (2, 4), "weight_hh": (20, 4), "weight_hr": (4, 5)}
     return {name: np.zeros(shape) for name, shape in shapes.items()}
 
 
-@pytest.mark.parametrize("name", step_arguments())
-def test_step_refuses_other_shapes_and_dtypes(name):
-    arguments = step_arguments()
+@pytest.mark.parametrize(
+    ("name", "projected"),
+    [(name, projected) for projected in (False, True) for name in step_arguments(projected=projected)],
+)
+def test_step_refuses_other_shapes_and_dtypes(name, projected):
+    arguments = step_arguments(projected=projected)
     with pytest.raises(DtypeError, match=rf"^{name}: needed float64, given float32; .*$"):
         step(**arguments | {name: arguments[name].astype(np.float32)})
     shape = (arguments[name].shape[0] + 1, *arguments[name].shape[1:])
@@ -511,6 +582,21 @@ def test_a_step_names_the_axes():
     assert str(caught.value) == "x: needed (B, I) = (any, 3), given (2, 4)"
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("h_prev", (2, 5), "h_prev: needed (B, P) = (2, 4), given (2, 5)"),
+        ("c_prev", (2, 4), "c_prev: needed (B, H) = (2, 5), given (2, 4)"),
+        ("weight_hh", (20, 5), "weight_hh: needed (4H, P) = (20, 4), given (20, 5)"),
+        ("weight_hr", (4,), "weight_hr: needed (P, H) = (any, any), given (4,)"),
+    ],
+)
+def test_a_projected_step_names_the_axes(name, shape, message):
+    with pytest.raises(ShapeError) as caught:
+        step(**step_arguments(projected=True) | {name: np.zeros(shape)})
+    assert str(caught.value) == message
+
+
 def test_step_backward_refuses_other_shapes_and_dtypes():
     now, good, wide = step(**step_arguments()), np.zeros((2, 5)), np.zeros((2, 6))
     with pytest.raises(ShapeError, match=r"^d_h: needed \(B, H\) = \(2, 5\), given \(2, 6\)$"):
@@ -523,9 +609,26 @@ def test_step_backward_refuses_other_shapes_and_dtypes():
         step_backward(good, good, now, good.astype(np.int64))
 
 
-def small_run(**changes) -> Forward:
+def test_step_backward_refuses_what_does_not_fit_the_projection():
+    arguments = step_arguments(projected=True)
+    now, shown, good, weight_hr = step(**arguments), np.zeros((2, 4)), np.zeros((2, 5)), arguments["weight_hr"]
+    with pytest.raises(ShapeError, match=r"^d_h: needed \(B, P\) = \(2, 4\), given \(2, 5\)$"):
+        step_backward(good, good, now, good, weight_hr)
+    with pytest.raises(ShapeError, match=r"^d_c: needed \(B, H\) = \(2, 5\), given \(2, 4\)$"):
+        step_backward(shown, shown, now, good, weight_hr)
+    with pytest.raises(ShapeError, match=r"^step\.h: needed \(B, P\) = \(2, 4\), given \(2, 5\)$"):
+        step_backward(shown, good, now._replace(h=good), good, weight_hr)
+    with pytest.raises(ShapeError, match=r"^weight_hr: needed \(P, H\) = \(any, 5\), given \(5, 4\)$"):
+        step_backward(shown, good, now, good, weight_hr.T)
+    with pytest.raises(DtypeError, match=r"^weight_hr: needed float64, given float32; "):
+        step_backward(shown, good, now, good, weight_hr.astype(np.float32))
+    with pytest.raises(ShapeError, match=r"^step\.h: needed \(B, H\) = \(2, 5\), given \(2, 4\)$"):
+        step_backward(good, good, now, good)  # the projection was forgotten
+
+
+def small_run(*, proj_size: int = 0, **changes) -> Forward:
     rng = np.random.default_rng(12)
-    parameters = make_parameters(rng, inputs=3, hidden=2, num_layers=2, bidirectional=True)
+    parameters = make_parameters(rng, inputs=3, hidden=2, num_layers=2, bidirectional=True, proj_size=proj_size)
     arguments = {"x": np.zeros((5, 4, 3)), "parameters": parameters, "num_layers": 2, "bidirectional": True}
     return forward(**arguments | changes)
 
@@ -537,6 +640,16 @@ def small_run(**changes) -> Forward:
         ({"x": np.zeros((5, 3))}, ShapeError, "x: needed (T, B, I) = (any, any, 3), given (5, 3)"),
         ({"h_0": np.zeros((2, 4, 2))}, ShapeError, "h_0: needed (L*D, B, H) = (4, 4, 2), given (2, 4, 2)"),
         ({"c_0": np.zeros((4, 5, 2))}, ShapeError, "c_0: needed (L*D, B, H) = (4, 4, 2), given (4, 5, 2)"),
+        (
+            {"proj_size": 1, "h_0": np.zeros((4, 4, 2))},
+            ShapeError,
+            "h_0: needed (L*D, B, P) = (4, 4, 1), given (4, 4, 2)",
+        ),
+        (
+            {"proj_size": 1, "c_0": np.zeros((4, 4, 1))},
+            ShapeError,
+            "c_0: needed (L*D, B, H) = (4, 4, 2), given (4, 4, 1)",
+        ),
         ({"num_layers": 0}, ArgumentError, "num_layers: needed at least 1, given 0"),
         (
             {"x": np.zeros((5, 4, 3), np.float32)},
@@ -567,23 +680,53 @@ def test_forward_refuses_parameters_of_other_shapes(name, shape, message):
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("weight_hr_l0", (1, 2, 1), "weight_hr_l0: needed (P, H) = (any, any), given (1, 2, 1)"),
+        ("weight_hh_l0", (8, 2), "weight_hh_l0: needed (4H, P) = (8, 1), given (8, 2)"),
+        ("weight_hh_l1_reverse", (8, 2), "weight_hh_l1_reverse: needed (4H, P) = (8, 1), given (8, 2)"),
+        ("weight_ih_l1", (8, 4), "weight_ih_l1: needed (4H, D*P) = (8, 2), given (8, 4)"),
+        ("weight_hr_l1", (2, 2), "weight_hr_l1: needed (P, H) = (1, 2), given (2, 2)"),
+    ],
+)
+def test_forward_refuses_projected_parameters_of_other_shapes(name, shape, message):
+    parameters = small_run(proj_size=1).parameters | {name: np.zeros(shape)}
+    with pytest.raises(ShapeError) as caught:
+        small_run(parameters=parameters)
+    assert str(caught.value) == message
+
+
 def test_forward_names_parameters_that_are_missing_or_unknown():
     parameters = small_run().parameters
     fewer = {name: array for name, array in parameters.items() if name != "bias_hh_l1"}
     with pytest.raises(ArgumentError) as caught:
-        small_run(parameters=fewer | {"weight_hr_l0": np.zeros((1, 2))})
-    wanted = "parameters: missing [bias_hh_l1], unknown [weight_hr_l0] for num_layers 2 and 2 direction(s)"
+        small_run(parameters=fewer | {"weight_ho_l0": np.zeros((1, 2))})
+    wanted = "parameters: missing [bias_hh_l1], unknown [weight_ho_l0] for num_layers 2 and 2 direction(s)"
     assert str(caught.value) == wanted
 
 
+def test_all_cells_are_projected_or_none():
+    parameters = small_run(proj_size=1).parameters
+    fewer = {name: array for name, array in parameters.items() if name not in ("weight_hr_l0", "weight_hr_l1_reverse")}
+    with pytest.raises(ArgumentError) as caught:
+        small_run(parameters=fewer)
+    wanted = "parameters: missing [weight_hr_l0, weight_hr_l1_reverse], unknown [] for num_layers 2 and 2 direction(s)"
+    assert str(caught.value) == wanted
+
+
+@pytest.mark.parametrize("proj_size", [0, 1])
 @pytest.mark.parametrize("name", ["d_output", "d_h_n", "d_c_n"])
-def test_backward_refuses_other_shapes_and_dtypes(name):
-    run = small_run()
-    needed = {"d_output": "(T, B, D*H) = (5, 4, 4)"}.get(name, "(L*D, B, H) = (4, 4, 2)")
+def test_backward_refuses_other_shapes_and_dtypes(name, proj_size):
+    run = small_run(proj_size=proj_size)
+    needed = {"d_output": "(T, B, D*H) = (5, 4, 4)", "d_h_n": "(L*D, B, H) = (4, 4, 2)"}
+    if proj_size:
+        needed = {"d_output": "(T, B, D*P) = (5, 4, 2)", "d_h_n": "(L*D, B, P) = (4, 4, 1)"}
+    needed["d_c_n"] = "(L*D, B, H) = (4, 4, 2)"
     with pytest.raises(GatewiseError) as caught:
         backward(run, **{name: np.zeros((1, 4, 2))})
     assert isinstance(caught.value, ShapeError)
-    assert str(caught.value) == f"{name}: needed {needed}, given (1, 4, 2)"
+    assert str(caught.value) == f"{name}: needed {needed[name]}, given (1, 4, 2)"
     with pytest.raises(DtypeError, match=rf"^{name}: needed float64, given float32"):
         backward(run, **{name: np.zeros((4, 4, 2), np.float32)})
 

@@ -26,7 +26,8 @@ class Forward(NamedTuple):
         The state after each direction's last step; row l*D + d is layer l, direction d.
     gates : tuple of tuple of Step
         ``gates[layer][direction]`` holds i, f, g, o, c and h, each (T, B, H). Index t is time t in
-        both directions: the reverse direction arrives at T-1 first and at 0 last.
+        both directions: the reverse direction arrives at T-1 first and at 0 last. The m of a
+        projection is o * tanh(c).
     inputs : tuple of ndarray
         What each layer read: x, then the output of the layer below, (T, B, I) or (T, B, D*H).
     h_0, c_0 : ndarray, (L*D, B, H)
@@ -37,6 +38,9 @@ class Forward(NamedTuple):
         The steps that each sequence takes. What `output` and `gates` hold past them is zero.
     reset : ndarray of bool, (T, B)
         Where no state is handed on from step t - 1 to t.
+
+    With a projection, P stands for H in the shapes of `output`, of `inputs` above the first, of
+    h_n, h_0, and of h in `gates`; c is H wide throughout.
 
     The inputs and parameters are those that were given, not copies: leave them unchanged until
     `backward` has been called.
@@ -61,6 +65,7 @@ class Gradients(NamedTuple):
     ----------
     d_x : ndarray, (T, B, I)
     d_h_0, d_c_0 : ndarray, (L*D, B, H)
+        With a projection d_h_0 is (L*D, B, P).
     d_parameters : dict of str to ndarray
         The names and shapes of the parameters.
     """
@@ -91,9 +96,11 @@ def forward(
     parameters : mapping of str to ndarray
         ``weight_ih_l0`` (4H, I), ``weight_hh_l0`` (4H, H), ``bias_ih_l0`` and ``bias_hh_l0`` (4H,),
         ``weight_ih_l1`` (4H, D*H) and so on, with the suffix ``_reverse`` for the reverse direction;
-        all of the biases or none. Those are the names of torch.nn.LSTM.
+        all of the biases or none. A projection is there if its weights are: ``weight_hr_l0`` (P, H) and
+        one for each other layer and direction. ``weight_hh_l0`` is (4H, P) then, and ``weight_ih_l1``
+        (4H, D*P). Those are the names of torch.nn.LSTM, and P is what it calls proj_size.
     h_0, c_0 : ndarray, (L*D, B, H), optional
-        The initial state; None is zero.
+        The initial state; None is zero. With a projection h_0 is (L*D, B, P).
     num_layers : int
         L.
     bidirectional : bool
@@ -128,14 +135,21 @@ def forward(
     >>> run = forward(rng.normal(size=(5, 4, 3)), parameters)
     >>> run.output.shape, run.h_n.shape, run.gates[0][0].f.shape
     ((5, 4, 2), (1, 4, 2), (5, 4, 2))
+
+    The same number of cells, projected to a hidden state of one number:
+
+    >>> parameters |= {"weight_hh_l0": rng.normal(size=(8, 1)), "weight_hr_l0": rng.normal(size=(1, 2))}
+    >>> run = forward(rng.normal(size=(5, 4, 3)), parameters)
+    >>> run.output.shape, run.h_n.shape, run.gates[0][0].f.shape
+    ((5, 4, 1), (1, 4, 1), (5, 4, 2))
     """
     directions = 2 if bidirectional else 1
     parameters = _checked_parameters(parameters, num_layers, directions)
-    hidden = parameters["weight_hh_l0"].shape[1]
+    hidden, axis, width = _sizes(parameters)
     x = checked("x", x, {"T": None, "B": None, "I": parameters["weight_ih_l0"].shape[1]})
-    state = {"L*D": num_layers * directions, "B": x.shape[1], "H": hidden}
-    h_0 = _checked_or_zero("h_0", h_0, state)
-    c_0 = _checked_or_zero("c_0", c_0, state)
+    rows = {"L*D": num_layers * directions, "B": x.shape[1]}
+    h_0 = _checked_or_zero("h_0", h_0, {**rows, axis: width})
+    c_0 = _checked_or_zero("c_0", c_0, {**rows, "H": hidden})
     lengths, reset = _checked_lengths(lengths, *x.shape[:2]), _checked_reset(reset, *x.shape[:2])
 
     h_n, c_n = np.empty_like(h_0), np.empty_like(c_0)
@@ -147,12 +161,13 @@ def forward(
         both: list[Step] = []
         for direction in range(directions):
             row = layer * directions + direction  # (1.13)
-            cell = [parameters[name] for name in _names(layer, direction, parameters)]
-            steps = Step(*(np.empty((*x.shape[:2], hidden)) for _ in Step._fields))
+            cell = {kind: parameters[name] for kind, name in _names(layer, direction, parameters).items()}
+            widths = dict.fromkeys(Step._fields, hidden) | {"h": width}
+            steps = Step(**{name: np.empty((*x.shape[:2], size)) for name, size in widths.items()})
             h, c = h_0[row], c_0[row]
             for t in _time_order(len(x), direction):
                 taken, cut = _taken(t, lengths), _cut(t, direction, lengths, reset)
-                now = step(layer_input[t], np.where(cut, 0, h), np.where(cut, 0, c), *cell)  # (1.15)
+                now = step(layer_input[t], np.where(cut, 0, h), np.where(cut, 0, c), **cell)  # (1.15)
                 for over_time, at_t in zip(steps, now, strict=True):
                     over_time[t] = np.where(taken, at_t, 0)
                 h, c = np.where(taken, now.h, h), np.where(taken, now.c, c)  # (1.14)
@@ -176,9 +191,9 @@ def backward(
     forward : Forward
         What `forward` returned.
     d_output : ndarray, (T, B, D*H), optional
-        The loss's gradient by the output; None is zero, here and below.
+        The loss's gradient by the output; None is zero, here and below. With a projection (T, B, D*P).
     d_h_n, d_c_n : ndarray, (L*D, B, H), optional
-        The loss's gradient by the last state.
+        The loss's gradient by the last state. With a projection d_h_n is (L*D, B, P).
 
     Returns
     -------
@@ -203,12 +218,12 @@ def backward(
     >>> print(backward(run, d_c_n=np.ones((1, 1, 1))).d_c_0)
     [[[0.125]]]
     """
-    directions, hidden = len(forward.gates[0]), forward.h_0.shape[2]
-    time, batch, width = forward.output.shape
-    state = {"L*D": len(forward.h_0), "B": batch, "H": hidden}
-    d_layer = _checked_or_zero("d_output", d_output, {"T": time, "B": batch, "D*H": width})
-    d_h_n = _checked_or_zero("d_h_n", d_h_n, state)
-    d_c_n = _checked_or_zero("d_c_n", d_c_n, state)
+    directions, (hidden, axis, width) = len(forward.gates[0]), _sizes(forward.parameters)
+    time, batch = forward.output.shape[:2]
+    rows = {"L*D": len(forward.h_0), "B": batch}
+    d_layer = _checked_or_zero("d_output", d_output, {"T": time, "B": batch, f"D*{axis}": directions * width})
+    d_h_n = _checked_or_zero("d_h_n", d_h_n, {**rows, axis: width})
+    d_c_n = _checked_or_zero("d_c_n", d_c_n, {**rows, "H": hidden})
 
     d_h_0, d_c_0 = np.empty_like(forward.h_0), np.empty_like(forward.c_0)
     d_parameters: dict[str, Array] = {}
@@ -217,27 +232,33 @@ def backward(
         d_layer_input = np.zeros_like(layer_input)
         for direction, steps in enumerate(forward.gates[layer]):
             row = layer * directions + direction
-            weight_ih, weight_hh, *biases = _names(layer, direction, forward.parameters)
+            names = _names(layer, direction, forward.parameters)
+            cell = {kind: forward.parameters[name] for kind, name in names.items()}
+            weight_hr = cell.get("weight_hr")
             h_prev = _before(steps.h, forward.h_0[row], direction, forward)
             c_prev = _before(steps.c, forward.c_0[row], direction, forward)
-            d_hidden = d_layer[:, :, direction * hidden : (direction + 1) * hidden]
-            d_a = np.empty((time, batch, 4 * hidden))
+            d_y = d_layer[:, :, direction * width : (direction + 1) * width]
+            d_a, d_hidden = np.empty((time, batch, 4 * hidden)), np.empty((time, batch, width))
             d_h, d_c = d_h_n[row], d_c_n[row]
             for t in reversed(_time_order(time, direction)):
                 taken, cut = _taken(t, forward.lengths), _cut(t, direction, forward.lengths, forward.reset)
                 at_t = Step(*(over_time[t] for over_time in steps))
-                d_a_t, d_c_prev = step_backward(d_hidden[t] + d_h, d_c, at_t, c_prev[t])  # (2.1)
+                d_hidden[t] = d_y[t] + d_h  # (2.1)
+                d_a_t, d_c_prev = step_backward(d_hidden[t], d_c, at_t, c_prev[t], weight_hr)
                 d_a[t] = np.where(taken, d_a_t, 0)
-                d_h_prev = d_a[t] @ forward.parameters[weight_hh]  # (3.1)
+                d_h_prev = d_a[t] @ cell["weight_hh"]  # (3.1)
                 d_h = np.where(taken, np.where(cut, 0, d_h_prev), d_h)  # (3.9)
                 d_c = np.where(taken, np.where(cut, 0, d_c_prev), d_c)  # (3.9)
             d_h_0[row] = d_h  # (3.6)
             d_c_0[row] = d_c  # (3.7)
-            d_layer_input += d_a @ forward.parameters[weight_ih]  # (3.2), (3.8)
-            d_parameters[weight_ih] = np.tensordot(d_a, layer_input, axes=([0, 1], [0, 1]))  # (3.3)
-            d_parameters[weight_hh] = np.tensordot(d_a, h_prev, axes=([0, 1], [0, 1]))  # (3.4)
-            for bias in biases:
-                d_parameters[bias] = d_a.sum(axis=(0, 1))  # (3.5)
+            d_layer_input += d_a @ cell["weight_ih"]  # (3.2), (3.8)
+            d_parameters[names["weight_ih"]] = np.tensordot(d_a, layer_input, axes=([0, 1], [0, 1]))  # (3.3)
+            d_parameters[names["weight_hh"]] = np.tensordot(d_a, h_prev, axes=([0, 1], [0, 1]))  # (3.4)
+            for bias in cell.keys() & {"bias_ih", "bias_hh"}:
+                d_parameters[names[bias]] = d_a.sum(axis=(0, 1))  # (3.5)
+            if weight_hr is not None:
+                m = steps.o * np.tanh(steps.c)  # (1.16); 0 where no step is taken, so nothing is added there
+                d_parameters[names["weight_hr"]] = np.tensordot(d_hidden, m, axes=([0, 1], [0, 1]))  # (3.10)
         d_layer = d_layer_input  # (3.8)
     in_order = {name: d_parameters[name] for name in forward.parameters}
     return Gradients(d_layer, d_h_0, d_c_0, in_order)
@@ -273,13 +294,24 @@ def _before(states: Array, initial: Array, direction: int, forward: Forward) -> 
     return before
 
 
-def _names(layer: int, direction: int, parameters: Mapping[str, Array]) -> list[str]:
-    """Return torch's names for the parameters of one cell, in the order in which `step` takes them."""
+def _names(layer: int, direction: int, parameters: Mapping[str, Array]) -> dict[str, str]:
+    """Return torch's names for the parameters of one cell, each by its name in `step` and in torch's order."""
     suffix = f"_l{layer}" + ("_reverse" if direction else "")
     kinds = ["weight_ih", "weight_hh"]
     if any(name.startswith("bias") for name in parameters):
         kinds += ["bias_ih", "bias_hh"]
-    return [kind + suffix for kind in kinds]
+    if any(name.startswith("weight_hr") for name in parameters):
+        kinds += ["weight_hr"]
+    return {kind: kind + suffix for kind in kinds}
+
+
+def _sizes(parameters: Mapping[str, Array]) -> tuple[int, str, int]:
+    """Return H, then the name and the size of a hidden state's axis: P with a projection, H without."""
+    if "weight_hr_l0" in parameters:
+        width, hidden = checked("weight_hr_l0", parameters["weight_hr_l0"], {"P": None, "H": None}).shape
+        return hidden, "P", width
+    hidden = checked("weight_hh_l0", parameters["weight_hh_l0"], {"4H": None, "H": None}).shape[1]
+    return hidden, "H", hidden
 
 
 def _checked_parameters(parameters: Mapping[str, Array], num_layers: int, directions: int) -> dict[str, Array]:
@@ -287,7 +319,7 @@ def _checked_parameters(parameters: Mapping[str, Array], num_layers: int, direct
     if num_layers < 1:
         raise ArgumentError(f"num_layers: needed at least 1, given {num_layers}")
     cells = [(layer, direction) for layer in range(num_layers) for direction in range(directions)]
-    needed = [name for cell in cells for name in _names(*cell, parameters)]
+    needed = [name for cell in cells for name in _names(*cell, parameters).values()]
     missing = [name for name in needed if name not in parameters]
     unknown = [name for name in parameters if name not in needed]
     if missing or unknown:
@@ -295,16 +327,19 @@ def _checked_parameters(parameters: Mapping[str, Array], num_layers: int, direct
             f"parameters: missing [{', '.join(missing)}], unknown [{', '.join(unknown)}] "
             f"for num_layers {num_layers} and {directions} direction(s)"
         )
-    hidden = checked("weight_hh_l0", parameters["weight_hh_l0"], {"4H": None, "H": None}).shape[1]
-    checked("weight_hh_l0", parameters["weight_hh_l0"], {"4H": 4 * hidden, "H": hidden})
+    hidden, axis, width = _sizes(parameters)
+    checked("weight_hh_l0", parameters["weight_hh_l0"], {"4H": 4 * hidden, axis: width})
     inputs = checked("weight_ih_l0", parameters["weight_ih_l0"], {"4H": 4 * hidden, "I": None}).shape[1]
     axes: dict[str, dict[str, int]] = {}
     for layer, direction in cells:
-        weight_ih, weight_hh, *biases = _names(layer, direction, parameters)
-        width = {"D*H": directions * hidden} if layer else {"I": inputs}
-        axes[weight_ih] = {"4H": 4 * hidden, **width}
-        axes[weight_hh] = {"4H": 4 * hidden, "H": hidden}
-        axes |= {bias: {"4H": 4 * hidden} for bias in biases}
+        of_kind = {
+            "weight_ih": {"4H": 4 * hidden, **({f"D*{axis}": directions * width} if layer else {"I": inputs})},
+            "weight_hh": {"4H": 4 * hidden, axis: width},
+            "bias_ih": {"4H": 4 * hidden},
+            "bias_hh": {"4H": 4 * hidden},
+            "weight_hr": {"P": width, "H": hidden},
+        }
+        axes |= {name: of_kind[kind] for kind, name in _names(layer, direction, parameters).items()}
     return {name: checked(name, array, axes[name]) for name, array in parameters.items()}
 
 

@@ -23,7 +23,7 @@ class Step(NamedTuple):
     i, f, g, o : ndarray, (B, H)
         Input gate, forget gate, candidate, output gate.
     c, h : ndarray, (B, H)
-        Cell state and hidden state after the step.
+        Cell state and hidden state after the step; with a projection h is (B, P).
 
     A whole sequence is a `Step` too, with a time axis in front: (T, B, H).
     """
@@ -112,26 +112,29 @@ def step(
     weight_hh: Array,
     bias_ih: Array | None = None,
     bias_hh: Array | None = None,
+    weight_hr: Array | None = None,
 ) -> Step:
-    """Take one step of the LSTM: equations (1.1) to (1.7).
+    """Take one step of the LSTM: equations (1.1) to (1.7), or to (1.6) and then (1.16), (1.17) with a projection.
 
     Parameters
     ----------
     x : ndarray, (B, I)
         The input of this step.
     h_prev, c_prev : ndarray, (B, H)
-        The hidden state and the cell state before this step.
+        The hidden state and the cell state before this step; with a projection h_prev is (B, P).
     weight_ih : ndarray, (4H, I)
         The input's weights, the rows of i, f, g and o one block below the other.
     weight_hh : ndarray, (4H, H)
-        The hidden state's weights, stacked likewise.
+        The hidden state's weights, stacked likewise; with a projection (4H, P).
     bias_ih, bias_hh : ndarray, (4H,), optional
         The two biases, stacked likewise; None is zero.
+    weight_hr : ndarray, (P, H), optional
+        The projection's weights; None is no projection.
 
     Returns
     -------
     Step
-        i, f, g, o, c and h, each (B, H).
+        i, f, g, o, c and h, each (B, H); with a projection h is (B, P).
 
     Raises
     ------
@@ -141,7 +144,9 @@ def step(
     References
     ----------
     Hochreiter and Schmidhuber, "Long short-term memory", 1997; the forget gate is from Gers,
-    Schmidhuber and Cummins, "Learning to forget: continual prediction with LSTM", 2000.
+    Schmidhuber and Cummins, "Learning to forget: continual prediction with LSTM", 2000; the
+    projection from Sak, Senior and Beaufays, "Long short-term memory recurrent neural network
+    architectures for large scale acoustic modeling", 2014.
 
     Examples
     --------
@@ -152,14 +157,18 @@ def step(
     >>> print(now.f, now.c)
     [[0.5 0.5]] [[0.5 0.5]]
     """
-    weight_hh = checked("weight_hh", weight_hh, {"4H": None, "H": None})
-    hidden = weight_hh.shape[1]
-    weight_hh = checked("weight_hh", weight_hh, {"4H": 4 * hidden, "H": hidden})
+    if weight_hr is None:
+        hidden = checked("weight_hh", weight_hh, {"4H": None, "H": None}).shape[1]
+        width = {"H": hidden}
+    else:
+        weight_hr = checked("weight_hr", weight_hr, {"P": None, "H": None})
+        hidden = weight_hr.shape[1]
+        width = {"P": weight_hr.shape[0]}
+    weight_hh = checked("weight_hh", weight_hh, {"4H": 4 * hidden, **width})
     weight_ih = checked("weight_ih", weight_ih, {"4H": 4 * hidden, "I": None})
     x = checked("x", x, {"B": None, "I": weight_ih.shape[1]})
-    state = {"B": x.shape[0], "H": hidden}
-    h_prev = checked("h_prev", h_prev, state)
-    c_prev = checked("c_prev", c_prev, state)
+    h_prev = checked("h_prev", h_prev, {"B": x.shape[0], **width})
+    c_prev = checked("c_prev", c_prev, {"B": x.shape[0], "H": hidden})
 
     a = x @ weight_ih.T + h_prev @ weight_hh.T  # (1.1)
     if bias_ih is not None:
@@ -172,29 +181,38 @@ def step(
     g = np.tanh(a_g)  # (1.4)
     o = sigmoid(a_o)  # (1.5)
     c = f * c_prev + i * g  # (1.6)
-    h = o * np.tanh(c)  # (1.7)
+    m = o * np.tanh(c)  # (1.7), (1.16)
+    h = m if weight_hr is None else m @ weight_hr.T  # (1.17)
     return Step(i, f, g, o, c, h)
 
 
-def step_backward(d_h: Array, d_c: Array, step: Step, c_prev: Array) -> tuple[Array, Array]:
-    """Carry the gradient back through one step: equations (2.2) to (2.11).
+def step_backward(
+    d_h: Array,
+    d_c: Array,
+    step: Step,
+    c_prev: Array,
+    weight_hr: Array | None = None,
+) -> tuple[Array, Array]:
+    """Carry the gradient back through one step: equations (2.2) to (2.12), after (2.13) with a projection.
 
     Parameters
     ----------
     d_h : ndarray, (B, H)
-        The whole gradient of h_t: from the output and from step t+1, equation (2.1).
+        The whole gradient of h_t: from the output and from step t+1, equation (2.1). With a projection it is (B, P).
     d_c : ndarray, (B, H)
         The gradient that reaches c_t from step t+1. What comes through h_t is added here.
     step : Step
-        What `step` returned, each (B, H).
+        What `step` returned.
     c_prev : ndarray, (B, H)
         The cell state before the step.
+    weight_hr : ndarray, (P, H), optional
+        The projection's weights, as `step` was given them.
 
     Returns
     -------
     d_a : ndarray, (B, 4H)
         The gradient of the pre-activations, in the order i, f, g, o. Those of the weights, of x
-        and of h_prev are products with it.
+        and of h_prev are products with it, but for that of weight_hr, a product with d_h.
     d_c_prev : ndarray, (B, H)
         The gradient of the cell state before the step.
 
@@ -213,13 +231,19 @@ def step_backward(d_h: Array, d_c: Array, step: Step, c_prev: Array) -> tuple[Ar
     """
     c_prev = checked("c_prev", c_prev, {"B": None, "H": None})
     state = {"B": c_prev.shape[0], "H": c_prev.shape[1]}
-    d_h = checked("d_h", d_h, state)
+    shown = state
+    if weight_hr is not None:
+        weight_hr = checked("weight_hr", weight_hr, {"P": None, "H": state["H"]})
+        shown = {"B": state["B"], "P": weight_hr.shape[0]}
+    d_h = checked("d_h", d_h, shown)
     d_c = checked("d_c", d_c, state)
-    i, f, g, o, c, _ = (checked(f"step.{name}", array, state) for name, array in zip(Step._fields, step, strict=True))
+    checked("step.h", step.h, shown)
+    i, f, g, o, c = (checked(f"step.{name}", getattr(step, name), state) for name in Step._fields[:5])
 
+    d_m = d_h if weight_hr is None else d_h @ weight_hr  # (2.13)
     tanh_c = np.tanh(c)
-    d_o = d_h * tanh_c  # (2.2)
-    d_c = d_c + d_h * o * (1 - tanh_c**2)  # (2.3)
+    d_o = d_m * tanh_c  # (2.2)
+    d_c = d_c + d_m * o * (1 - tanh_c**2)  # (2.3)
     d_i = d_c * g  # (2.4)
     d_f = d_c * c_prev  # (2.5)
     d_g = d_c * i  # (2.6)
