@@ -23,11 +23,11 @@ Number* address(uintptr_t a) {
 
 // What both directions of a call have in common, in the order in which kernels.py gives it.
 struct Common {
-  int64_t T, B, I, H, steps, threads;
+  int64_t T, B, I, H, P, steps, threads;
   bool reversed;
   uintptr_t length, order, active, before, reset;  // as in Walk; reset (T, B) contiguous
 
-  Sizes sizes() const { return {T, B, I, H, steps, threads}; }
+  Sizes sizes() const { return {T, B, I, H, P, steps, threads}; }
   Walk walk() const {
     return {reversed, address<const int64_t>(length), address<const int64_t>(order), address<const int64_t>(active),
             address<const int64_t>(before), false, address<const bool>(reset), B, 1};
@@ -36,17 +36,19 @@ struct Common {
 
 template <class Number>
 void forward(const Common& common, bool training, uintptr_t x, uintptr_t h_0, uintptr_t c_0, uintptr_t weight_ih,
-             uintptr_t weight_hh, uintptr_t bias_ih, uintptr_t bias_hh, uintptr_t h, uintptr_t h_n, uintptr_t c_n,
-             uintptr_t gates, uintptr_t cells, uintptr_t scratch) {
-  const int64_t B = common.B, I = common.I, H = common.H;
+             uintptr_t weight_hh, uintptr_t bias_ih, uintptr_t bias_hh, uintptr_t weight_hr, uintptr_t h, uintptr_t h_n,
+             uintptr_t c_n, uintptr_t gates, uintptr_t cells, uintptr_t unprojected, uintptr_t scratch) {
+  const int64_t B = common.B, I = common.I, P = common.P;
   const ForwardCall<Number> call = {common.sizes(), common.walk(), training,
                                     address<const Number>(x), B * I, I,
                                     address<const Number>(h_0), address<const Number>(c_0),
                                     address<const Number>(weight_ih), address<const Number>(weight_hh),
                                     address<const Number>(bias_ih), address<const Number>(bias_hh),
-                                    address<Number>(h), B * H, H,
+                                    address<const Number>(weight_hr),
+                                    address<Number>(h), B * P, P,
                                     address<Number>(h_n), address<Number>(c_n),
-                                    address<Number>(gates), address<Number>(cells), address<Number>(scratch)};
+                                    address<Number>(gates), address<Number>(cells), address<Number>(unprojected),
+                                    address<Number>(scratch)};
   const nb::gil_scoped_release released;
   if constexpr (sizeof(Number) == 4)
     gatewise::kernels().forward_float(call);
@@ -55,23 +57,25 @@ void forward(const Common& common, bool training, uintptr_t x, uintptr_t h_0, ui
 }
 
 template <class Number>
-void backward(const Common& common, uintptr_t x, uintptr_t h_0, uintptr_t weight_ih, uintptr_t weight_hh, uintptr_t h,
-              uintptr_t cells, uintptr_t gates, uintptr_t d_h, uintptr_t d_h_n, uintptr_t d_c_n, uintptr_t d_x,
+void backward(const Common& common, uintptr_t x, uintptr_t h_0, uintptr_t weight_ih, uintptr_t weight_hh,
+              uintptr_t weight_hr, uintptr_t h, uintptr_t cells, uintptr_t unprojected, uintptr_t gates, uintptr_t d_h, uintptr_t d_h_n, uintptr_t d_c_n, uintptr_t d_x,
               uintptr_t d_h_0, uintptr_t d_c_0, uintptr_t d_weight_ih, uintptr_t d_weight_hh, uintptr_t d_bias,
-              uintptr_t scratch) {
-  const int64_t B = common.B, I = common.I, H = common.H;
+              uintptr_t d_weight_hr, uintptr_t scratch) {
+  const int64_t B = common.B, I = common.I, P = common.P;
   const BackwardCall<Number> call = {common.sizes(), common.walk(),
                                      address<const Number>(x), B * I, I,
                                      address<const Number>(h_0), address<const Number>(weight_ih),
-                                     address<const Number>(weight_hh),
-                                     address<const Number>(h), B * H, H,
-                                     address<const Number>(cells), address<const Number>(gates), address<Number>(gates),
-                                     address<const Number>(d_h), B * H, H,
+                                     address<const Number>(weight_hh), address<const Number>(weight_hr),
+                                     address<const Number>(h), B * P, P,
+                                     address<const Number>(cells), address<const Number>(unprojected),
+                                     address<const Number>(gates), address<Number>(gates),
+                                     address<const Number>(d_h), B * P, P,
                                      address<const Number>(d_h_n), address<const Number>(d_c_n),
                                      address<Number>(d_x), B * I, I, false,
                                      address<Number>(d_h_0), address<Number>(d_c_0),
                                      address<Number>(d_weight_ih), address<Number>(d_weight_hh),
-                                     address<Number>(d_bias), address<Number>(scratch)};
+                                     address<Number>(d_bias), address<Number>(d_weight_hr),
+                                     address<Number>(scratch)};
   const nb::gil_scoped_release released;
   if constexpr (sizeof(Number) == 4)
     gatewise::kernels().backward_float(call);
@@ -79,12 +83,12 @@ void backward(const Common& common, uintptr_t x, uintptr_t h_0, uintptr_t weight
     gatewise::kernels().backward_double(call);
 }
 
-// (numbers of gates, cells, forward scratch, backward scratch)
-nb::tuple plan(int itemsize, int64_t T, int64_t B, int64_t I, int64_t H, int64_t steps, bool training) {
-  const Sizes sizes = {T, B, I, H, steps, 1};
+// (numbers of gates, cells, what is projected, forward scratch, backward scratch)
+nb::tuple plan(int itemsize, int64_t T, int64_t B, int64_t I, int64_t H, int64_t P, int64_t steps, bool training) {
+  const Sizes sizes = {T, B, I, H, P, steps, 1};
   const Kernels& k = gatewise::kernels();
   const gatewise::Plan p = itemsize == 4 ? k.plan_float(sizes, training) : k.plan_double(sizes, training);
-  return nb::make_tuple(p.gates, p.cells, p.forward_scratch, p.backward_scratch);
+  return nb::make_tuple(p.gates, p.cells, p.unprojected, p.forward_scratch, p.backward_scratch);
 }
 
 // ((name, supported), …), the best first
@@ -113,7 +117,7 @@ bool use(const std::string& name) {
 NB_MODULE(_core, m) {
   m.attr("torch_version") = GATEWISE_TORCH_VERSION;
   nb::class_<Common>(m, "Common")
-      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, uintptr_t, uintptr_t, uintptr_t,
+      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, uintptr_t, uintptr_t, uintptr_t,
                     uintptr_t, uintptr_t>());
   m.def("forward_float32", forward<float>);
   m.def("forward_float64", forward<double>);

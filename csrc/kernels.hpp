@@ -1,8 +1,8 @@
 // The contract between the core and its callers. The core takes pointers and sizes; it allocates nothing and checks
 // nothing: whoever calls it must have done both (src/gatewise/kernels.py for NumPy, operators.cpp for torch).
 //
-// T, B, I, H as everywhere: steps, batch rows, inputs, hidden units. Numbers are float or double, named `Number`
-// here. Step t of row b of a strided array stands at `array + t * array_step + b * array_row`; its last axis is
+// T, B, I, H as everywhere: steps, batch rows, inputs, hidden units; P is the width of h, which is H, or less where
+// weight_hr projects it. Numbers are float or double, named `Number` here. Step t of row b of a strided array stands at `array + t * array_step + b * array_row`; its last axis is
 // contiguous. Arrays without strides are contiguous. No output may overlap another array of the call.
 #pragma once
 
@@ -11,7 +11,7 @@
 namespace gatewise {
 
 struct Sizes {
-  int64_t T, B, I, H;
+  int64_t T, B, I, H, P;
   int64_t steps;    // of all rows together: T * B where all are equally long
   int64_t threads;  // at most this many are used
 };
@@ -36,6 +36,7 @@ struct Walk {
 struct Plan {
   int64_t gates;             // training: the activated gates of all steps; inference: of a few steps
   int64_t cells;             // training: c of all steps and before them; inference: the current one
+  int64_t unprojected;       // where h is projected, o tanh(c), training: of all steps; inference: of the current one
   int64_t forward_scratch;
   int64_t backward_scratch;
 };
@@ -47,18 +48,20 @@ struct ForwardCall {
   bool training;             // keep gates and cells for backward
   const Number* x;           // (T, B, I), strided
   int64_t x_step, x_row;
-  const Number* h_0;         // (B, H); null: zeros
+  const Number* h_0;         // (B, P); null: zeros
   const Number* c_0;         // (B, H); null: zeros
   const Number* weight_ih;   // (4H, I), rows i, f, g, o
-  const Number* weight_hh;   // (4H, H)
+  const Number* weight_hh;   // (4H, P)
   const Number* bias_ih;     // (4H) or null, as bias_hh
   const Number* bias_hh;
-  Number* h;                 // (T, B, H), strided; output
+  const Number* weight_hr;   // (P, H); read only where P is not H, as `unprojected`
+  Number* h;                 // (T, B, P), strided; output
   int64_t h_step, h_row;
-  Number* h_n;               // (B, H); output
+  Number* h_n;               // (B, P); output
   Number* c_n;               // (B, H); output
   Number* gates;             // Plan::gates; output if training
   Number* cells;             // Plan::cells; output if training
+  Number* unprojected;       // Plan::unprojected; output if training
   Number* scratch;           // Plan::forward_scratch
 };
 
@@ -71,23 +74,26 @@ struct BackwardCall {
   const Number* h_0;
   const Number* weight_ih;
   const Number* weight_hh;
+  const Number* weight_hr;
   const Number* h;
   int64_t h_step, h_row;
-  const Number* cells;       // … to here
+  const Number* cells;
+  const Number* unprojected; // … to here
   const Number* gates;       // of the training forward call
   Number* d_a;               // laid out as gates, and may be the same array; output, in the core's own layout
-  const Number* d_h;         // (T, B, H), strided; null: zero
+  const Number* d_h;         // (T, B, P), strided; null: zero
   int64_t d_h_step, d_h_row;
-  const Number* d_h_n;       // (B, H); null: zero
+  const Number* d_h_n;       // (B, P); null: zero
   const Number* d_c_n;       // (B, H); null: zero
   Number* d_x;               // (T, B, I), strided; null: not wanted
   int64_t d_x_step, d_x_row;
   bool add_to_d_x;           // add to what d_x holds (the second direction of a layer) instead of writing over it
-  Number* d_h_0;             // (B, H); null: not wanted
+  Number* d_h_0;             // (B, P); null: not wanted
   Number* d_c_0;             // (B, H); null: not wanted
   Number* d_weight_ih;       // (4H, I); null: not wanted
-  Number* d_weight_hh;       // (4H, H); null: not wanted
+  Number* d_weight_hh;       // (4H, P); null: not wanted
   Number* d_bias;            // (4H), of either bias; null: not wanted
+  Number* d_weight_hr;       // (P, H); null: not wanted
   Number* scratch;           // Plan::backward_scratch
 };
 

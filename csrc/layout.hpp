@@ -82,17 +82,20 @@ GATEWISE_INLINE void with_width(int vectors, const Body& body) {
 // What does not depend on the threads.
 template <class Real>
 struct Layout {
-  int64_t T, B, I, H;
+  int64_t T, B, I, H, P;
+  bool projected;
   int64_t steps;        // of all rows together
   int64_t units;        // vectors of hidden units
   int64_t padded;       // hidden units, padded to whole vectors
+  int64_t padded_h;     // numbers of h, padded to whole vectors
   int64_t gates;        // 4 * padded
   int64_t gates_row;    // numbers from one row of gates to the next
   int64_t chunk_steps;  // steps whose input products are taken at once
 
   explicit Layout(const Sizes& s)
-      : T(s.T), B(s.B), I(s.I), H(s.H), steps(s.steps), units((s.H + kLanes<Real> - 1) / kLanes<Real>),
-        padded(units * kLanes<Real>), gates(4 * padded),
+      : T(s.T), B(s.B), I(s.I), H(s.H), P(s.P), projected(s.P != s.H), steps(s.steps),
+        units((s.H + kLanes<Real> - 1) / kLanes<Real>), padded(units * kLanes<Real>),
+        padded_h((s.P + kLanes<Real> - 1) / kLanes<Real> * kLanes<Real>), gates(4 * padded),
         // One cache line more than the gates: rows a power of two apart would all fall into the same cache sets.
         gates_row(gates + 64 / static_cast<int64_t>(sizeof(Real))) {
     const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Real)));
@@ -112,7 +115,7 @@ struct Layout {
 // A call too small to share among threads is faster on one: waking the others costs about as much as 10^5 products.
 template <class Real>
 int useful_threads(const Layout<Real>& layout, int64_t most) {
-  const int64_t products = layout.steps * layout.gates * (layout.I + layout.H);
+  const int64_t products = layout.steps * layout.gates * (layout.I + layout.P);
   return products < 100000 ? 1 : static_cast<int>(most);
 }
 
@@ -121,7 +124,7 @@ int useful_threads(const Layout<Real>& layout, int64_t most) {
 // and in a single step, which then packs each weight where it is used.
 template <class Real>
 Split split_between(int64_t team, const Layout<Real>& layout) {
-  const int64_t recurrent_bytes = layout.gates * layout.H * static_cast<int64_t>(sizeof(Real));
+  const int64_t recurrent_bytes = layout.gates * layout.P * static_cast<int64_t>(sizeof(Real));
   const bool by_rows = layout.T > 1 && layout.B >= 2 * team && recurrent_bytes <= kCacheBytes;
   if (by_rows || layout.units < team) return {team, 1};
   return {1, team};
@@ -210,13 +213,14 @@ struct Parts {
 
 template <class Real>
 struct ForwardScratch {
-  Real *weight_ih, *weight_hh, *bias;
+  Real *weight_ih, *weight_hh, *weight_hr, *bias;
   Real* zeros;  // a row of a state that is none
   int64_t size;
   ForwardScratch(const Layout<Real>& layout, Real* start) {
     Parts<Real> parts{start};
     weight_ih = parts.take(layout.gates * layout.I);
-    weight_hh = parts.take(layout.gates * layout.H);
+    weight_hh = parts.take(layout.gates * layout.P);
+    weight_hr = parts.take(layout.projected ? layout.H * layout.padded_h : 0);
     bias = parts.take(layout.gates);
     zeros = parts.take(layout.padded);
     size = parts.size;
@@ -226,22 +230,28 @@ struct ForwardScratch {
 template <class Real>
 struct BackwardScratch {
   Real *weight_ih, *weight_hh;  // packed for d_x and for d_h
+  Real* weight_hr;              // packed for the gradient of what is projected
   Real *rows_ih, *rows_hh;      // packed rows of x and of h before each step
+  Real* rows_hr;                // packed rows of what is projected
   Real* columns;                // d_a of a block of steps, gate after gate
   Real* zeros;                  // a row of a state, or of d_a, that is none
   Real *d_h, *d_c;              // (B, padded): a product not yet summed to its end; what goes on to step t - 1
+  Real* d_h_all;                // where h is projected: d_h of all steps, (steps, padded_h)
   int64_t size;
   BackwardScratch(const Layout<Real>& layout, Real* start) {
     const int64_t input = (layout.I + kLanes<Real> - 1) / kLanes<Real> * kLanes<Real>;
     Parts<Real> parts{start};
     weight_ih = parts.take(layout.gates * input);
-    weight_hh = parts.take(layout.gates * layout.padded);
+    weight_hh = parts.take(layout.gates * layout.padded_h);
+    weight_hr = parts.take(layout.projected ? layout.P * layout.padded : 0);
     rows_ih = parts.take(smaller(kGradientRows, layout.steps) * input);
-    rows_hh = parts.take(smaller(kGradientRows, layout.steps) * layout.padded);
+    rows_hh = parts.take(smaller(kGradientRows, layout.steps) * layout.padded_h);
+    rows_hr = parts.take(layout.projected ? smaller(kGradientRows, layout.steps) * layout.padded : 0);
     columns = parts.take(smaller(kGradientRows, layout.steps) * layout.gates);
     zeros = parts.take(layout.gates);
     d_h = parts.take(layout.B * layout.padded);
     d_c = parts.take(layout.B * layout.padded);
+    d_h_all = parts.take(layout.projected ? layout.steps * layout.padded_h : 0);
     size = parts.size;
   }
 };

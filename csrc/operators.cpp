@@ -7,8 +7,9 @@
 // The only file that knows torch's C++. A training step of a small network takes a tenth of a millisecond, and a
 // Python autograd.Function alone takes most of that: this is why it is worth compiling against torch.
 //
-// The weights are one list: weight_ih, weight_hh and, where there are biases, bias_ih and bias_hh of layer 0 forward,
-// then of layer 0 reverse if bidirectional, then of layer 1, and so on, as torch orders them.
+// The weights are one list: weight_ih, weight_hh, then bias_ih and bias_hh where there are biases, then weight_hr where h
+// is projected, of layer 0 forward, then of layer 0 reverse if bidirectional, then of layer 1, and so on, as torch
+// orders them.
 #include <ATen/EmptyTensor.h>
 #include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/Parallel.h>
@@ -67,9 +68,10 @@ struct Options {
 // How many operands a call has, how large they are, and which steps its rows take.
 struct Network {
   int64_t layers, directions;
-  int64_t per_direction;  // weights of a layer's direction: 2, or 4 with biases
+  int64_t per_direction;  // weights of a layer's direction: 2, two more with biases, one more if h is projected
+  bool bias, projected;
   bool batch_first, packed;
-  int64_t T, B, I, H;
+  int64_t T, B, I, H, P;
   int64_t steps;          // of all rows
   std::vector<int64_t> length, order, active, before;  // as in gatewise::Walk; empty where all rows take T steps
   Tensor reset;
@@ -80,9 +82,11 @@ struct Network {
     TORCH_CHECK(layers > 0, "num_layers is ", layers, ", needed at least 1");
     const int64_t count = static_cast<int64_t>(weights.size());
     per_direction = count / (layers * directions);
-    TORCH_CHECK((per_direction == 2 || per_direction == 4) && count == per_direction * layers * directions,
-                "there are ", count, " weights, needed 2 or (with biases) 4 for each of ", layers, " layers and ",
-                directions, " directions");
+    TORCH_CHECK(2 <= per_direction && per_direction <= 5 && count == per_direction * layers * directions, "there are ",
+                count, " weights, needed 2, two more with biases and one more with a projection, for each of ", layers,
+                " layers and ", directions, " directions");
+    bias = per_direction > 3;
+    projected = per_direction % 2 == 1;
     if (packed) {
       read_batch_sizes(input, options);
     } else {
@@ -95,11 +99,14 @@ struct Network {
     }
     if (is(options.reset)) read_reset(*options.reset);
     I = input.size(-1);
-    H = weights[1].dim() == 2 ? weights[1].size(1) : 0;
+    H = weights[0].dim() == 2 ? weights[0].size(0) / 4 : 0;
+    P = weights[1].dim() == 2 ? weights[1].size(1) : 0;
+    TORCH_CHECK(projected ? P < H : P == H, "weight_hh_l0 has shape ", weights[1].sizes(), " and weight_ih_l0 ",
+                weights[0].sizes(), ", needed [4H, H], or with weight_hr [4H, P] with P less than H, and [4H, I]");
     check(weights, input);
   }
 
-  int64_t input_size(int64_t layer) const { return layer ? directions * H : I; }
+  int64_t input_size(int64_t layer) const { return layer ? directions * P : I; }
 
   void read_batch_sizes(const Tensor& input, const Options& options) {
     const Tensor& sizes = *options.batch_sizes;
@@ -161,7 +168,7 @@ struct Network {
                 " must be a contiguous int64 tensor of one axis on the cpu");
   }
 
-  gatewise::Sizes sizes(int64_t layer) const { return {T, B, input_size(layer), H, steps, at::get_num_threads()}; }
+  gatewise::Sizes sizes(int64_t layer) const { return {T, B, input_size(layer), H, P, steps, at::get_num_threads()}; }
 
   gatewise::Walk walk(int64_t direction) const {
     const auto table = [](const std::vector<int64_t>& x) { return x.empty() ? nullptr : x.data(); };
@@ -173,12 +180,15 @@ struct Network {
 
   // The core reads as far as these sizes say: nothing may be smaller.
   void check(TensorList weights, const Tensor& input) const {
-    static constexpr const char* kNames[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh"};
+    static constexpr const char* kNames[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"};
+    constexpr int64_t kInput = 0, kHidden = 1, kProjection = 4;
     check_numbers("input", input, input);
     for (size_t j = 0; j < weights.size(); ++j) {
-      const int64_t number = static_cast<int64_t>(j) / per_direction, kind = static_cast<int64_t>(j) % per_direction;
-      const int64_t needed[2] = {4 * H, kind == 0 ? input_size(number / directions) : H};
-      const at::IntArrayRef shape(needed, kind < 2 ? 2 : 1);
+      const int64_t number = static_cast<int64_t>(j) / per_direction, at = static_cast<int64_t>(j) % per_direction;
+      const int64_t kind = projected && at == per_direction - 1 ? kProjection : at;
+      const int64_t width = kind == kInput ? input_size(number / directions) : kind == kHidden ? P : H;
+      const int64_t needed[2] = {kind == kProjection ? P : 4 * H, width};
+      const at::IntArrayRef shape(needed, kind == kInput || kind == kHidden || kind == kProjection ? 2 : 1);
       const auto name = [&] {
         return std::string(kNames[kind]) + "_l" + std::to_string(number / directions) +
                (number % directions ? "_reverse" : "");
@@ -199,9 +209,9 @@ struct Network {
                 input.scalar_type(), ": convert one of them");
   }
 
-  void check_state(const char* name, const OptionalTensor& state, const Tensor& input) const {
+  void check_state(const char* name, const OptionalTensor& state, int64_t width, const Tensor& input) const {
     if (!is(state)) return;
-    const int64_t needed[3] = {layers * directions, B, H};
+    const int64_t needed[3] = {layers * directions, B, width};
     TORCH_CHECK(state->sizes() == at::IntArrayRef(needed, 3), name, " has shape ", state->sizes(), ", needed ",
                 at::IntArrayRef(needed, 3));
     check_numbers(name, *state, input);
@@ -409,9 +419,8 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
   const OptionalTensor h_0 = contiguous(initial_h), c_0 = contiguous(initial_c);
   std::vector<Tensor> copies;
   const TensorList weights = contiguous(given_weights, copies);
-  const bool bias = net.per_direction == 4;
-  const int64_t states[3] = {net.layers * net.directions, net.B, net.H};
-  const Tensor h_n = new_tensor(states, type), c_n = new_tensor(states, type);
+  const int64_t rows = net.layers * net.directions;
+  const Tensor h_n = new_tensor({rows, net.B, net.P}, type), c_n = new_tensor({rows, net.B, net.H}, type);
   std::vector<Tensor> gates_kept;
   Tensor x = rows_contiguous(input), gates;
   for (int64_t layer = 0; layer < net.layers; ++layer) {
@@ -422,25 +431,26 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
     gatewise::Sizes longest = sizes;
     if (!net.packed) longest.steps = net.T * net.B;
     const gatewise::Plan most = Core<Number>::plan(longest, training);
-    const int64_t room = most.gates + most.cells;
+    const int64_t room = most.gates + most.cells + most.unprojected;
     const bool out_batch_first = net.output_batch_first(layer);
-    const Tensor output = net.new_sequence(out_batch_first, net.directions * net.H, type);
+    const Tensor output = net.new_sequence(out_batch_first, net.directions * net.P, type);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
-      const int64_t state = number * net.B * net.H;
+      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.H;
       if (training || !gates.defined() || gates.numel() < room)
         gates = Pool::take(room, type);
       if (training) gates_kept.push_back(gates);
       if (net.B == 0) continue;
       const auto from = sequence<const Number>(net, x, net.input_batch_first(layer));
-      const auto to = sequence<Number>(net, output, out_batch_first, direction * net.H);
-      Core<Number>::forward({sizes, net.walk(direction), training, from.at, from.step, from.row, data<Number>(h_0, state),
-                             data<Number>(c_0, state), data<const Number>(weights[first]),
+      const auto to = sequence<Number>(net, output, out_batch_first, direction * net.P);
+      Core<Number>::forward({sizes, net.walk(direction), training, from.at, from.step, from.row, data<Number>(h_0, of_h),
+                             data<Number>(c_0, of_c), data<const Number>(weights[first]),
                              data<const Number>(weights[first + 1]),
-                             bias ? data<const Number>(weights[first + 2]) : nullptr,
-                             bias ? data<const Number>(weights[first + 3]) : nullptr, to.at, to.step, to.row,
-                             data<Number>(h_n, state), data<Number>(c_n, state), data<Number>(gates),
-                             data<Number>(gates, plan.gates),
+                             net.bias ? data<const Number>(weights[first + 2]) : nullptr,
+                             net.bias ? data<const Number>(weights[first + 3]) : nullptr,
+                             net.projected ? data<const Number>(weights[first + net.per_direction - 1]) : nullptr, to.at,
+                             to.step, to.row, data<Number>(h_n, of_h), data<Number>(c_n, of_c), data<Number>(gates),
+                             data<Number>(gates, plan.gates), data<Number>(gates, plan.gates + plan.cells),
                              static_cast<Number*>(scratch(plan.forward_scratch * sizeof(Number)))});
     }
     x = output;
@@ -453,8 +463,8 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
 Three forward_of_any_number(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
                             TensorList weights, const Options& options, std::vector<Tensor>* kept) {
   const Network net(input, weights, options);
-  net.check_state("h_0", h_0, input);
-  net.check_state("c_0", c_0, input);
+  net.check_state("h_0", h_0, net.P, input);
+  net.check_state("c_0", c_0, net.H, input);
   return input.scalar_type() == at::kFloat ? forward<float>(net, input, h_0, c_0, weights, kept)
                                            : forward<double>(net, input, h_0, c_0, weights, kept);
 }
@@ -524,7 +534,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     if (layer > last_layer || wanted[0]) d_x = net.new_sequence(in_batch_first, net.input_size(layer), type);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
-      const int64_t state = number * net.B * net.H, offset = direction * net.H;
+      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.H, offset = direction * net.P;
       const Tensor& gates = kept[net.layers - 1 + number];
       if (!in_place && !d_a.defined()) d_a = Pool::take(plan.gates, type);
       const auto from_x = sequence<const Number>(net, x, in_batch_first);
@@ -532,15 +542,18 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
       const auto from_d_h = sequence<const Number>(net, d_output, out_batch_first, offset);
       const auto to_d_x = sequence<Number>(net, d_x, in_batch_first);
       // Both biases have the same gradient, and each gets memory of its own: both may keep it as .grad.
-      Tensor* const biases = net.per_direction == 4 ? &d[3 + first + 2] : nullptr;
+      Tensor* const biases = net.bias ? &d[3 + first + 2] : nullptr;
+      const int64_t projection = first + net.per_direction - 1;
       const Tensor d_bias = !biases ? Tensor() : biases[0].defined() ? biases[0] : biases[1];
       Core<Number>::backward(
-          {sizes, net.walk(direction), from_x.at, from_x.step, from_x.row, data<Number>(h_0, state), data<const Number>(weights[first]),
-           data<const Number>(weights[first + 1]), from_h.at, from_h.step, from_h.row,
-           data<const Number>(gates, plan.gates), data<const Number>(gates), data<Number>(in_place ? gates : d_a),
-           from_d_h.at, from_d_h.step, from_d_h.row, data<Number>(d_h_n, state), data<Number>(d_c_n, state), to_d_x.at,
-           to_d_x.step, to_d_x.row, direction == 1, data<Number>(d[1], state), data<Number>(d[2], state),
-           data<Number>(d[3 + first]), data<Number>(d[3 + first + 1]), data<Number>(d_bias),
+          {sizes, net.walk(direction), from_x.at, from_x.step, from_x.row, data<Number>(h_0, of_h),
+           data<const Number>(weights[first]), data<const Number>(weights[first + 1]),
+           net.projected ? data<const Number>(weights[projection]) : nullptr, from_h.at, from_h.step, from_h.row,
+           data<const Number>(gates, plan.gates), data<const Number>(gates, plan.gates + plan.cells),
+           data<const Number>(gates), data<Number>(in_place ? gates : d_a), from_d_h.at, from_d_h.step, from_d_h.row,
+           data<Number>(d_h_n, of_h), data<Number>(d_c_n, of_c), to_d_x.at, to_d_x.step, to_d_x.row, direction == 1,
+           data<Number>(d[1], of_h), data<Number>(d[2], of_c), data<Number>(d[3 + first]), data<Number>(d[3 + first + 1]),
+           data<Number>(d_bias), net.projected ? data<Number>(d[3 + projection]) : nullptr,
            static_cast<Number*>(scratch(plan.backward_scratch * sizeof(Number)))});
       if (biases && biases[0].defined() && biases[1].defined())
         std::memcpy(data<Number>(biases[1]), data<Number>(biases[0]), 4 * net.H * sizeof(Number));

@@ -682,7 +682,7 @@ def test_paths_are_explained():
     assert str(explain(lstm, x)).startswith("kernel: float32 on cpu, instruction set ")
     assert explain(lstm, x, lengths=[1, 2]).name == "kernel"
     assert explain(lstm, pack_padded_sequence(x, [5, 2])).name == "kernel"
-    assert explain(gatewise.LSTM(3, 4, proj_size=2), x).name == "composite"
+    assert explain(gatewise.LSTM(3, 4, proj_size=2), x).name == "kernel"
     assert explain(copy.deepcopy(lstm).half(), x.half()).why.endswith("computed in float32, the results rounded")
     assert explain(gatewise.LSTMCell(3, 4), x[0]).name == "kernel"
     with torch.autograd.forward_ad.dual_level():

@@ -13,7 +13,7 @@ from gatewise import kernels, reference
 from gatewise.errors import DtypeError, KernelError, ShapeError
 
 ISAS = kernels.available()
-NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_hr_l0")
 
 # (T, B, I, H), the awkward ones first: one of everything; fewer, as many and more units than any vector's lanes; rows
 # around the tiles' heights; depths around the blocks of K; more rows and steps than a chunk takes at once.
@@ -39,19 +39,37 @@ SIZES = [
 ]
 
 
-def case(T, B, I, H, bias=True, dtype=np.float64, seed=0):
-    """Draw inputs, parameters and output gradients."""
+# (T, B, I, H, P) where h is projected: one number, fewer, as many and more than a vector's lanes, more than a panel's,
+# depths around the blocks of K.
+PROJECTED = [
+    (1, 1, 1, 2, 1),
+    (3, 2, 2, 5, 3),
+    (2, 7, 4, 9, 8),
+    (3, 5, 3, 40, 17),
+    (2, 3, 5, 33, 32),
+    (2, 2, 3, 300, 1),
+    (2, 3, 4, 280, 270),
+    (40, 9, 8, 24, 10),
+    (3, 210, 3, 7, 4),
+]
+
+
+def case(T, B, I, H, P=None, bias=True, dtype=np.float64, seed=0):
+    """Draw inputs, parameters and output gradients; with P, h is projected to that width."""
+    projected, P = P is not None, P or H
     rng = np.random.default_rng(seed)
     draw = lambda *shape: rng.uniform(-1, 1, shape).astype(dtype)  # noqa: E731
     scale = 1 / np.sqrt(H)
-    inputs = {"x": draw(T, B, I), "h_0": draw(B, H), "c_0": draw(B, H)}
+    inputs = {"x": draw(T, B, I), "h_0": draw(B, P), "c_0": draw(B, H)}
     parameters = {
         "weight_ih_l0": draw(4 * H, I) * dtype(scale),
-        "weight_hh_l0": draw(4 * H, H) * dtype(scale),
+        "weight_hh_l0": draw(4 * H, P) * dtype(scale),
     }
     if bias:
         parameters |= {"bias_ih_l0": draw(4 * H), "bias_hh_l0": draw(4 * H)}
-    gradients = {"d_h": draw(T, B, H), "d_h_n": draw(B, H), "d_c_n": draw(B, H)}
+    gradients = {"d_h": draw(T, B, P), "d_h_n": draw(B, P), "d_c_n": draw(B, H)}
+    if projected:
+        parameters["weight_hr_l0"] = draw(P, H) * dtype(scale)
     return inputs, parameters, gradients
 
 
@@ -59,14 +77,15 @@ def run(inputs, parameters, gradients, *, threads=1, **walk):
     """Run the kernels; return every output and gradient by name."""
     result = kernels.forward(*inputs.values(), *(parameters.get(name) for name in NAMES), threads=threads, **walk)
     outputs = {"h": result.h, "h_n": result.h_n, "c_n": result.c_n}
-    return outputs | kernels.backward(result, **gradients, threads=threads)._asdict()
+    found = kernels.backward(result, **gradients, threads=threads)._asdict()
+    return outputs | {name: gradient for name, gradient in found.items() if gradient is not None}
 
 
 def run_reference(inputs, parameters, gradients, *, reverse=False, lengths=None, reset=None):
     """Run the reference in float64 on the same numbers; in reverse as the second of two directions."""
     wide = lambda arrays: {name: a.astype(np.float64) for name, a in arrays.items()}  # noqa: E731
     inputs, parameters, gradients = wide(inputs), wide(parameters), wide(gradients)
-    H, direction = inputs["h_0"].shape[1], int(reverse)
+    (B, P), H, direction = inputs["h_0"].shape, inputs["c_0"].shape[1], int(reverse)
     suffix = "_reverse" if reverse else ""
     if reverse:
         parameters |= {f"{name}{suffix}": weight for name, weight in parameters.items()}
@@ -91,8 +110,8 @@ def run_reference(inputs, parameters, gradients, *, reverse=False, lengths=None,
         d_h_n=of_direction(gradients.get("d_h_n"), 0),
         d_c_n=of_direction(gradients.get("d_c_n"), 0),
     )
-    return {
-        "h": forward.output[:, :, direction * H :],
+    found = {
+        "h": forward.output[:, :, direction * P :],
         "h_n": forward.h_n[direction],
         "c_n": forward.c_n[direction],
         "d_x": back.d_x,
@@ -102,6 +121,9 @@ def run_reference(inputs, parameters, gradients, *, reverse=False, lengths=None,
         "d_weight_hh": back.d_parameters[f"weight_hh_l0{suffix}"],
         "d_bias": back.d_parameters.get(f"bias_hh_l0{suffix}", np.zeros(4 * H)),
     }
+    if P != H:
+        found["d_weight_hr"] = back.d_parameters[f"weight_hr_l0{suffix}"]
+    return found
 
 
 def assert_close(got, expected, *, skip=()):
@@ -120,7 +142,7 @@ def assert_close(got, expected, *, skip=()):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", SIZES + PROJECTED, ids=str)
 def test_against_reference(isa, dtype, size):
     arrays = case(*size, dtype=dtype)
     expected = run_reference(*arrays)
@@ -145,7 +167,11 @@ def test_missing_gradients_are_zero(given_):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [(3, 7, 20, 17), (30, 8, 32, 32), (4, 2, 9, 160), (2, 101, 3, 40)], ids=str)
+@pytest.mark.parametrize(
+    "size",
+    [(3, 7, 20, 17), (30, 8, 32, 32), (4, 2, 9, 160), (2, 101, 3, 40), (3, 9, 4, 40, 20), (3, 2, 4, 40, 20)],
+    ids=str,
+)
 def test_threads_change_no_bit(isa, dtype, size):
     arrays = case(*size, dtype=dtype)
     with kernels.using(isa):
@@ -165,7 +191,7 @@ def walks(T, B, seed=0):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("size", SIZES + PROJECTED, ids=str)
 def test_lengths_resets_and_reverse_against_reference(isa, dtype, size):
     arrays = case(*size, dtype=dtype)
     both = walks(*size[:2])
@@ -202,9 +228,9 @@ def test_numbers_past_the_lengths_are_not_read():
 
 @pytest.mark.parametrize("isa", ISAS)
 def test_inference_equals_training(isa):
-    for size in SIZES:
+    for size in SIZES + PROJECTED:
         inputs, parameters, _ = case(*size, dtype=np.float32)
-        weights = [parameters[name] for name in NAMES]
+        weights = [parameters.get(name) for name in NAMES]
         with kernels.using(isa):
             kept = kernels.forward(*inputs.values(), *weights, threads=2)
             dropped = kernels.forward(*inputs.values(), *weights, threads=2, training=False)
@@ -232,7 +258,7 @@ def test_any_size(size, isa, dtype, seed):
 def test_cut_in_two_equals_the_whole(size, isa, seed, data):
     T, B, I, H = size
     inputs, parameters, _ = case(T + 1, B, I, H, dtype=np.float32, seed=seed)
-    weights = [parameters[name] for name in NAMES]
+    weights = [parameters.get(name) for name in NAMES]
     cut = data.draw(st.integers(1, T))
     with kernels.using(isa):
         whole = kernels.forward(*inputs.values(), *weights)
@@ -263,7 +289,7 @@ def test_a_row_does_not_depend_on_its_batch(size, isa, seed, data):
 
 def test_nan_stays_in_its_row():
     inputs, parameters, _ = case(4, 5, 3, 9, dtype=np.float32)
-    weights = [parameters[name] for name in NAMES]
+    weights = [parameters.get(name) for name in NAMES]
     clean = kernels.forward(*inputs.values(), *weights).h
     inputs["x"][2, 3, 1] = np.nan
     h = kernels.forward(*inputs.values(), *weights).h
@@ -296,8 +322,8 @@ def test_a_result_goes_backward_once():
 
 def test_bad_arrays_are_named():
     inputs, parameters, _ = case(2, 3, 4, 5)
-    weights = [parameters[name] for name in NAMES]
-    with pytest.raises(ShapeError, match=r"h_0 has shape \(2, 5\), needed \(B, H\) = \(3, 5\)"):
+    weights = [parameters[name] for name in NAMES[:4]]
+    with pytest.raises(ShapeError, match=r"h_0 has shape \(2, 5\), needed \(B, P\) = \(3, 5\)"):
         kernels.forward(inputs["x"], inputs["h_0"][:2], inputs["c_0"], *weights)
     with pytest.raises(DtypeError, match="c_0 is float32, needed float64"):
         kernels.forward(inputs["x"], inputs["h_0"], inputs["c_0"].astype(np.float32), *weights)
@@ -307,6 +333,10 @@ def test_bad_arrays_are_named():
         kernels.forward(inputs["x"].astype(np.float16), inputs["h_0"], inputs["c_0"], *weights)
     with pytest.raises(ShapeError, match="both or neither"):
         kernels.forward(*inputs.values(), *weights[:3])
+    with pytest.raises(ShapeError, match="with P less than H with one"):
+        kernels.forward(*inputs.values(), *weights, np.ones((5, 5)))
+    with pytest.raises(ShapeError, match=r"needed \(P, H\) = \(5, 5\)"):
+        kernels.forward(*inputs.values(), *weights, np.ones((2, 5)))
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -142,20 +142,21 @@ class Plan(NamedTuple):
 
     gates: int
     cells: int
+    unprojected: int
     forward_scratch: int
     backward_scratch: int
 
 
 @lru_cache(maxsize=1024)
-def plan(itemsize: int, T: int, B: int, I: int, H: int, steps: int, training: bool) -> Plan:
+def plan(itemsize: int, T: int, B: int, I: int, H: int, P: int, steps: int, training: bool) -> Plan:
     """Tell how much to allocate for a call of these sizes.
 
     Parameters
     ----------
     itemsize
         Bytes of a number: 4 for float32, 8 for float64.
-    T, B, I, H
-        Steps, batch rows, inputs, hidden units.
+    T, B, I, H, P
+        Steps, batch rows, inputs, hidden units, numbers of h.
     steps
         Steps of all rows together: T·B where all are equally long.
     training
@@ -163,37 +164,38 @@ def plan(itemsize: int, T: int, B: int, I: int, H: int, steps: int, training: bo
 
     Examples
     --------
-    >>> plan(4, T=10, B=8, I=3, H=5, steps=80, training=True).cells >= 11 * 8 * 5
+    >>> plan(4, T=10, B=8, I=3, H=5, P=5, steps=80, training=True).cells >= 11 * 8 * 5
     True
     """
-    return Plan(*_core.plan(itemsize, T, B, I, H, steps, training))
+    return Plan(*_core.plan(itemsize, T, B, I, H, P, steps, training))
 
 
 class Kept(NamedTuple):
-    """How many numbers a training call keeps for each step of each row of gates, and of cells."""
+    """How many numbers a training call keeps for each step of each row."""
 
     gates: int
     cells: int
+    unprojected: int
 
 
-def kept_numbers(itemsize: int, H: int) -> Kept:
+def kept_numbers(itemsize: int, H: int, P: int) -> Kept:
     """Tell what a training call of any length keeps: for each step of each row, and the cells once more for each row.
 
     Parameters
     ----------
     itemsize
         Bytes of a number: 4 for float32, 8 for float64.
-    H
-        Hidden units.
+    H, P
+        Hidden units, and numbers of h: H, or less where it is projected.
 
     Examples
     --------
-    >>> kept, whole = kept_numbers(4, H=5), plan(4, T=10, B=8, I=3, H=5, steps=80, training=True)
-    >>> (10 * 8 * kept.gates, 11 * 8 * kept.cells) == (whole.gates, whole.cells)
+    >>> kept, whole = kept_numbers(4, H=5, P=2), plan(4, T=10, B=8, I=3, H=5, P=2, steps=80, training=True)
+    >>> (10 * 8 * kept.gates, 11 * 8 * kept.cells, 10 * 8 * kept.unprojected) == whole[:3]
     True
     """
-    smallest = plan(itemsize, 1, 1, 1, H, 1, True)
-    return Kept(smallest.gates, smallest.cells // 2)
+    smallest = plan(itemsize, 1, 1, 1, H, P, 1, True)
+    return Kept(smallest.gates, smallest.cells // 2, smallest.unprojected)
 
 
 class Walk(NamedTuple):
@@ -206,9 +208,9 @@ class Walk(NamedTuple):
     before: Array | None  # (T + 1) int64
     reset: Array | None  # (T, B) bool
 
-    def common(self, T: int, B: int, I: int, H: int, threads: int) -> _core.Common:
+    def common(self, T: int, B: int, I: int, H: int, P: int, threads: int) -> _core.Common:
         """Say it to the core, with the sizes."""
-        return _core.Common(T, B, I, H, self.steps(T, B), threads, self.reverse, *(_address(a) for a in self[1:]))
+        return _core.Common(T, B, I, H, P, self.steps(T, B), threads, self.reverse, *(_address(a) for a in self[1:]))
 
     def steps(self, T: int, B: int) -> int:
         """Count the steps of all rows."""
@@ -233,24 +235,26 @@ def _walk(T: int, B: int, reverse: bool, lengths: Array | None, reset: Array | N
 class Forward:
     """What `forward` computed, and what `backward` needs of it (consumed by the first `backward`)."""
 
-    h: Array  # (T, B, H); what stands past a row's length is zero
-    h_n: Array  # (B, H)
+    h: Array  # (T, B, P); what stands past a row's length is zero
+    h_n: Array  # (B, P)
     c_n: Array  # (B, H)
-    inputs: tuple[Array, ...]  # x, h_0, c_0, weight_ih, weight_hh
+    inputs: tuple[Array, ...]  # x, h_0, c_0, weight_ih, weight_hh, and weight_hr if h is projected
     walk: Walk
     gates: Array | None
     cells: Array | None
+    unprojected: Array | None
 
 
 class Gradients(NamedTuple):
     """The gradients of `forward`'s inputs and parameters; both biases have the same one."""
 
     d_x: Array  # (T, B, I)
-    d_h_0: Array  # (B, H)
+    d_h_0: Array  # (B, P)
     d_c_0: Array  # (B, H)
     d_weight_ih: Array  # (4H, I)
-    d_weight_hh: Array  # (4H, H)
+    d_weight_hh: Array  # (4H, P)
     d_bias: Array  # (4H,)
+    d_weight_hr: Array | None  # (P, H); None where h is not projected
 
 
 def _checked(name: str, array: Array, dtype: npt.DTypeLike, **axes: int) -> Array:
@@ -274,6 +278,7 @@ def forward(
     weight_hh: Array,
     bias_ih: Array | None = None,
     bias_hh: Array | None = None,
+    weight_hr: Array | None = None,
     *,
     reverse: bool = False,
     lengths: Array | None = None,
@@ -288,11 +293,13 @@ def forward(
     x
         The input, (T, B, I), float32 or float64; everything else has the same dtype.
     h_0, c_0
-        The initial state, (B, H).
+        The initial state, (B, P) and (B, H).
     weight_ih, weight_hh
-        (4H, I) and (4H, H), rows in the order i, f, g, o.
+        (4H, I) and (4H, P), rows in the order i, f, g, o.
     bias_ih, bias_hh
         (4H,) each; both or neither.
+    weight_hr
+        (P, H) with P less than H: h is projected by it. None: P is H.
     reverse
         Go from the last step to the first.
     lengths
@@ -323,31 +330,39 @@ def forward(
     if (bias_ih is None) != (bias_hh is None):
         raise ShapeError("one bias is given and the other is None: pass both or neither")
     T, B, I = x.shape
-    H = weight_hh.shape[-1]
+    H, P = len(weight_hh) // 4, weight_hh.shape[-1]
     dtype = x.dtype
     x = np.ascontiguousarray(x)
-    h_0 = _checked("h_0", h_0, dtype, B=B, H=H)
+    if weight_hr is not None:
+        weight_hr = _checked("weight_hr", weight_hr, dtype, P=P, H=H)
+    if (weight_hr is None) != (P == H):
+        raise ShapeError(
+            f"weight_hh has shape {weight_hh.shape}, needed (4H, H) without a weight_hr, and (4H, P) with P less than "
+            "H with one: pass weights that fit"
+        )
+    h_0 = _checked("h_0", h_0, dtype, B=B, P=P)
     c_0 = _checked("c_0", c_0, dtype, B=B, H=H)
     weight_ih = _checked("weight_ih", weight_ih, dtype, **{"4H": 4 * H, "I": I})
-    weight_hh = _checked("weight_hh", weight_hh, dtype, **{"4H": 4 * H, "H": H})
+    weight_hh = _checked("weight_hh", weight_hh, dtype, **{"4H": 4 * H, "P": P})
     if bias_ih is not None and bias_hh is not None:
         bias_ih = _checked("bias_ih", bias_ih, dtype, **{"4H": 4 * H})
         bias_hh = _checked("bias_hh", bias_hh, dtype, **{"4H": 4 * H})
     walk = _walk(T, B, reverse, lengths, reset)
-    sizes = plan(dtype.itemsize, T, B, I, H, walk.steps(T, B), training)
-    h, h_n, c_n = np.zeros((T, B, H), dtype), np.empty((B, H), dtype), np.empty((B, H), dtype)
-    gates, cells = np.empty(sizes.gates, dtype), np.empty(sizes.cells, dtype)
+    sizes = plan(dtype.itemsize, T, B, I, H, P, walk.steps(T, B), training)
+    h, h_n, c_n = np.zeros((T, B, P), dtype), np.empty((B, P), dtype), np.empty((B, H), dtype)
+    gates, cells, unprojected = (np.empty(n, dtype) for n in (sizes.gates, sizes.cells, sizes.unprojected))
     scratch = np.empty(sizes.forward_scratch, dtype)
     _forward[dtype.itemsize](
-        walk.common(T, B, I, H, threads),
+        walk.common(T, B, I, H, P, threads),
         training,
         *(_address(x), _address(h_0), _address(c_0)),
-        *(_address(weight_ih), _address(weight_hh), _address(bias_ih), _address(bias_hh)),
+        *(_address(weight_ih), _address(weight_hh), _address(bias_ih), _address(bias_hh), _address(weight_hr)),
         *(_address(h), _address(h_n), _address(c_n)),
-        *(_address(gates), _address(cells), _address(scratch)),
+        *(_address(gates), _address(cells), _address(unprojected), _address(scratch)),
     )
-    inputs = (x, h_0, c_0, weight_ih, weight_hh)
-    return Forward(h, h_n, c_n, inputs, walk, gates if training else None, cells if training else None)
+    inputs = (x, h_0, c_0, weight_ih, weight_hh, *([] if weight_hr is None else [weight_hr]))
+    kept = (gates, cells, unprojected) if training else (None, None, None)
+    return Forward(h, h_n, c_n, inputs, walk, *kept)
 
 
 def backward(
@@ -366,9 +381,9 @@ def backward(
         From `forward` with ``training=True``. Its gates are overwritten with their gradients: a second `backward` of
         the same result is refused.
     d_h
-        The gradient of ``h``, (T, B, H); None: zero.
+        The gradient of ``h``, (T, B, P); None: zero.
     d_h_n, d_c_n
-        The gradients of the final state, (B, H); None: zero.
+        The gradients of the final state, (B, P) and (B, H); None: zero.
     threads
         At most this many threads; the result does not depend on it, bit for bit.
 
@@ -389,28 +404,30 @@ def backward(
     """
     if result.gates is None or result.cells is None:
         raise KernelError("this result kept no gates, or backward has used them: run forward with training=True again")
-    x, h_0, _, weight_ih, weight_hh = result.inputs
-    (T, B, I), H, dtype = x.shape, h_0.shape[1], x.dtype
+    x, h_0, c_0, weight_ih, weight_hh, *projection = result.inputs
+    (T, B, I), H, P, dtype = x.shape, c_0.shape[1], h_0.shape[1], x.dtype
+    weight_hr = projection[0] if projection else None
     if d_h is not None:
-        d_h = _checked("d_h", d_h, dtype, T=T, B=B, H=H)
+        d_h = _checked("d_h", d_h, dtype, T=T, B=B, P=P)
     if d_h_n is not None:
-        d_h_n = _checked("d_h_n", d_h_n, dtype, B=B, H=H)
+        d_h_n = _checked("d_h_n", d_h_n, dtype, B=B, P=P)
     if d_c_n is not None:
         d_c_n = _checked("d_c_n", d_c_n, dtype, B=B, H=H)
     grads = Gradients(
         np.zeros_like(x),
         np.empty_like(h_0),
-        np.empty_like(h_0),
+        np.empty_like(c_0),
         np.empty_like(weight_ih),
         np.empty_like(weight_hh),
         np.empty(4 * H, dtype),
+        None if weight_hr is None else np.empty_like(weight_hr),
     )
-    scratch = np.empty(plan(dtype.itemsize, T, B, I, H, result.walk.steps(T, B), True).backward_scratch, dtype)
+    scratch = np.empty(plan(dtype.itemsize, T, B, I, H, P, result.walk.steps(T, B), True).backward_scratch, dtype)
     gates, result.gates = result.gates, None
     _backward[dtype.itemsize](
-        result.walk.common(T, B, I, H, threads),
-        *(_address(x), _address(h_0), _address(weight_ih), _address(weight_hh)),
-        *(_address(result.h), _address(result.cells), _address(gates)),
+        result.walk.common(T, B, I, H, P, threads),
+        *(_address(x), _address(h_0), _address(weight_ih), _address(weight_hh), _address(weight_hr)),
+        *(_address(result.h), _address(result.cells), _address(result.unprojected), _address(gates)),
         *(_address(d_h), _address(d_h_n), _address(d_c_n)),
         *(_address(array) for array in grads),
         _address(scratch),

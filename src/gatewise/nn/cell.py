@@ -124,4 +124,4 @@ class LSTMCell(nn.LSTMCell):
                 check_numbers(name, state, weights[0])
                 check_shape(name, state, **sizes)
             h_0, c_0 = (state.reshape(1, x.size(1), self.hidden_size) for state in hx)
-        return x, h_0, c_0, weights, path_of(x, projected=False, walked=False)
+        return x, h_0, c_0, weights, path_of(x, walked=False)

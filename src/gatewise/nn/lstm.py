@@ -315,7 +315,7 @@ class LSTM(nn.RNNBase):
         """
         if hx is not None:
             check_state(hx)
-        if lengths is not None or reset is not None or self.proj_size or (self.dropout and self.training):
+        if lengths is not None or reset is not None or (self.dropout and self.training):
             return self._any(input, hx, lengths, reset)
         h_0, c_0 = (None, None) if hx is None else hx
         try:
@@ -377,12 +377,12 @@ class LSTM(nn.RNNBase):
                 raise ShapeError("input is packed and has no steps, needed at least one: leave empty sequences out")
         walked = lengths is not None or reset is not None
         weights = self._weights()
-        elsewhere = isinstance(x, Tensor) and path_of(x, projected=False, walked=walked).name == "torch"
+        elsewhere = isinstance(x, Tensor) and path_of(x, walked=walked).name == "torch"
         if not elsewhere:  # torch's own LSTM casts for itself
             x, h_0, c_0, *weights = (under_autocast(t) for t in (x, h_0, c_0, *weights))
         if not (elsewhere and torch.is_autocast_enabled(x.device.type)):
             self._check(x, h_0, c_0, weights[0], batch_sizes)
-        path = path_of(x, projected=self.proj_size > 0, walked=walked)
+        path = path_of(x, walked=walked)
         if packed is not None:
             h_0, c_0 = _in_order(h_0, packed.sorted_indices), _in_order(c_0, packed.sorted_indices)
         batch = 0 if self.batch_first else 1

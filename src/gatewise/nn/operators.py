@@ -45,15 +45,15 @@ def _lstm_shapes(
     reset: Tensor | None,
     batch_sizes: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    H, directions = weights[1].size(1), 2 if bidirectional else 1
+    H, P, directions = weights[0].size(0) // 4, weights[1].size(1), 2 if bidirectional else 1
     if batch_sizes is not None:
         # How many sequences are packed stands in the numbers of batch_sizes, unless a state tells.
         B = h_0.size(1) if h_0 is not None else torch.library.get_ctx().new_dynamic_size()
     else:
         B = input.size(0 if batch_first else 1)
-    output = input.new_empty((*input.shape[:-1], directions * H))
-    h_n = input.new_empty((num_layers * directions, B, H))
-    return output, h_n, torch.empty_like(h_n)
+    output = input.new_empty((*input.shape[:-1], directions * P))
+    states = num_layers * directions, B
+    return output, input.new_empty((*states, P)), input.new_empty((*states, H))
 
 
 def _lstm_training_shapes(
@@ -71,12 +71,12 @@ def _lstm_training_shapes(
     results = _lstm_shapes(
         input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes
     )
-    H, directions = weights[1].size(1), 2 if bidirectional else 1
-    row = kernels.kept_numbers(input.element_size(), int(H))  # a compiled call holds for one number of hidden units
+    H, P, directions = weights[0].size(0) // 4, weights[1].size(1), 2 if bidirectional else 1
+    row = kernels.kept_numbers(input.element_size(), int(H), int(P))  # a compiled call holds for one of each
     steps = input.size(0) if batch_sizes is not None else input.size(0) * input.size(1)
-    kept = steps * row.gates + (steps + results[1].size(1)) * row.cells
+    kept = steps * (row.gates + row.unprojected) + (steps + results[1].size(1)) * row.cells
     by_time = input.shape[:-1] if batch_sizes is not None or not batch_first else (input.size(1), input.size(0))
-    between = [input.new_empty((*by_time, directions * H)) for _ in range(num_layers - 1)]
+    between = [input.new_empty((*by_time, directions * P)) for _ in range(num_layers - 1)]
     return *results, [*between, *(input.new_empty(kept) for _ in range(num_layers * directions))]
 
 

@@ -88,36 +88,31 @@ _WALKED_ELSEWHERE = Path("composite", "torch's own LSTM on this device has neith
 _ELSEWHERE = Path(
     "torch", "on this device torch's own LSTM computes it, from the same weights, and differentiates once"
 )
-_PROJECTED = Path("composite", "the kernels have no code for proj_size yet")
 _META = Path("kernel", "shapes alone")
 _ROUNDED = Path("kernel", "computed in float32, the results rounded")
 _PLAIN = Path("kernel", "as it is; gradients of gradients through the composite")
 
 
-def path_of(input: Tensor, *, projected: bool, walked: bool) -> Path:
+def path_of(input: Tensor, *, walked: bool) -> Path:
     """Choose the code for a call.
 
     Parameters
     ----------
     input
         What the LSTM reads, after autocast.
-    projected
-        Whether h is projected (`proj_size`).
     walked
         Whether there are lengths or resets.
 
     Examples
     --------
-    >>> print(path_of(torch.zeros(3, 2, 4), projected=True, walked=False))
-    composite: the kernels have no code for proj_size yet
+    >>> path_of(torch.zeros(3, 2, 4, dtype=torch.bfloat16), walked=True).why
+    'computed in float32, the results rounded'
     """
     if transformed():
         return _TRANSFORMED
     device = input.device.type
     if device not in ("cpu", "meta"):
         return _WALKED_ELSEWHERE if walked else _ELSEWHERE
-    if projected:
-        return _PROJECTED
     if device == "meta":
         return _META
     return _ROUNDED if input.dtype in ROUNDED_DTYPES else _PLAIN
