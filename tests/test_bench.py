@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import platform
 import subprocess
 import sys
 import warnings
@@ -17,11 +19,14 @@ from gatewise.bench.config import FORMS, PEERS, BenchConfig
 from gatewise.bench.figure import draw_figure
 from gatewise.bench.grid import GRID, Size, flops, read_sizes
 from gatewise.bench.machine import describe
+from gatewise.bench.malloc import TUNED, ChildError, check_tunable
+from gatewise.bench.pair import compared
 from gatewise.bench.peers import Call, CellLoop, GateLoop, Gatewise, Peer, Torch
 from gatewise.bench.protocol import mean_of_hundred
 from gatewise.bench.report import Row
 from gatewise.bench.run import PEERS as PEER_OBJECTS
 from gatewise.bench.run import run
+from gatewise.bench.summary import FASTEST, summarize, summary_lines
 from gatewise.bench.table import Table, overhead_lines, reasons
 from gatewise.bench.timing import Timing, measure
 from gatewise.bench.work import draw
@@ -89,6 +94,7 @@ def test_other_sizes_are_refused_in_a_line(word):
         ({"peers": ("keras",)}, "peers is keras, needed is one or more of torch, cell-loop, .*jax, all"),
         ({"kinds": ()}, "kinds is empty"),
         ({"forms": ("sideways",)}, "forms is sideways"),
+        ({"malloc": "jemalloc"}, "malloc is jemalloc, needed is one of default, tuned, both: change it"),
     ],
 )
 def test_other_settings_are_refused_in_a_line(changes, says):
@@ -167,6 +173,19 @@ def test_the_slow_take_fewer_turns_spread_over_the_rounds():
     assert times["slowest"].rounds == (4, 8, 12, 16, 20)
 
 
+def test_what_a_turn_needs_is_set_before_it_and_not_timed():
+    clock = Clock()
+    calls = {name: clock.call(name, 0.05) for name in ("one", "two")}
+
+    def prepare(name):
+        clock.now += 1
+        clock.heard.append(f"set {name}")
+
+    times = measure(calls, repeats=2, turn=0.02, seconds=1, clock=clock, prepare=prepare)
+    assert times["one"].median == times["two"].median == pytest.approx(50)
+    assert clock.heard == ["set one", "one", "set two", "two"] * 2 + ["set two", "two", "set one", "one"]
+
+
 def test_ratios_of_made_up_times():
     own, other = Timing((1.0, 2.0, 3.0, 4.0, 5.0), (0, 1, 2, 3, 4), 7), Timing((6.0, 12.0, 60.0), (0, 2, 4), 7)
     assert own.median == 3
@@ -197,7 +216,7 @@ def made_up(kind="forward", **changes):
         "torch": Timing((5.0,) * 21, own.rounds, 9),
         "jax": Timing((1.0,) * 5, own.rounds[:5], 9),
     }
-    given = {"absent": {"onnxruntime": "inference only"} if kind == "training" else {}} | changes
+    given = {"fork_join": 4.2e-6, "absent": {"onnxruntime": "inference only"} if kind == "training" else {}} | changes
     ceilings = {"square": 100.0, "layer": 50.0, "step": 10.0}
     return Row("plain", kind, GRID[8], 200_000_000, "kernel: why", timings, ceilings, **given)
 
@@ -217,6 +236,7 @@ def test_the_table_divides_and_says_what_is_missing():
             "1,",
             "1)",
             "training",
+            "4.2",
             "2.000",
             "±",
             "0%",
@@ -249,6 +269,37 @@ def test_each_reason_is_given_once():
     assert reasons(rows)[0] == "n/a  jax: RuntimeError: no (every forward row)"
     rows.append(made_up())
     assert reasons(rows)[0] == "n/a  jax: RuntimeError: no (forward (256, 50, 64, 64, 1, 1))"
+
+
+def ratios(form, kind, size, **times):
+    return Row(form, kind, size, 1, "", {name: Timing((t,), (0,), 1) for name, t in times.items()})
+
+
+def test_the_summary_of_made_up_rows():
+    rows = [
+        ratios("plain", "forward", GRID[0], gatewise=1.0, torch=2.0, jax=3.0),
+        ratios("plain", "forward", GRID[1], gatewise=2.0, torch=16.0, jax=3.0),
+        ratios("plain", "forward", GRID[2], torch=1.0),  # gatewise was not timed
+        ratios("plain", "training", GRID[0], gatewise=1.0, torch=0.5),
+        ratios("packed", "forward", GRID[0], gatewise=1.0, torch=2.0, jax=0.5),
+    ]
+    found = {(s.form, s.kind, s.peer): s for s in summarize(rows)}
+    assert list(found) == [
+        ("plain", "forward", "torch"),
+        ("plain", "forward", "jax"),
+        ("plain", "forward", FASTEST),
+        ("plain", "training", "torch"),  # the only one, and so the fastest
+        ("packed", "forward", "torch"),
+        ("packed", "forward", "jax"),
+    ]
+    torch_s, jax_s, fastest = (found["plain", "forward", name] for name in ("torch", "jax", FASTEST))
+    assert (torch_s.rows, torch_s.mean, torch_s.lowest, torch_s.at) == (2, pytest.approx(4), 2, GRID[0])
+    assert (jax_s.mean, jax_s.lowest, jax_s.at) == (pytest.approx(math.sqrt(4.5)), 1.5, GRID[1])
+    assert (fastest.mean, fastest.lowest, fastest.at) == (pytest.approx(math.sqrt(3)), 1.5, GRID[1])
+    assert found["plain", "training", "torch"].lowest == 0.5
+    lines = summary_lines({"default": summarize(rows), "tuned": summarize(rows[:1])})
+    assert [line.split()[3] for line in lines[2:5]] == ["default", "tuned", "default"]
+    assert summary_lines({"default": []}) == []
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
@@ -326,6 +377,8 @@ def test_the_products_are_the_layers_own():
     float32, bfloat16 = (products(GRID[5], 28 * 64, 100, dtype) for dtype in (torch.float32, torch.bfloat16))
     assert [(p.m, p.k, p.n) for p in float32] == [(1024, 1024, 1024), (1792, 300, 400), (64, 100, 400)]
     assert len({p.label for p in bfloat16}) == 6
+    float64 = products(GRID[5], 28 * 64, 100, torch.float64)
+    assert {p.dtype for p in float64} == {torch.float64}  # float32's are no bound of it
 
 
 # --- runs ---------------------------------------------------------------------------------------------------
@@ -357,6 +410,7 @@ def test_a_run_from_end_to_end(tmp_path):
         assert set(row.ceilings) == {"square", "layer", "step"}
     assert [row.size for row in report.overhead] == [Size(1, 1, 4, 4, 1, 1)] * 2
     assert list(report.notes) == ["gate-loop", "cell-loop", "torch", "gatewise"]
+    assert all(0 < row.fork_join < 1 for row in (*report.rows, *report.overhead))
     assert "n/a  gate-loop: stands beside gatewise in the plain form only" in lines
     assert any(line.startswith("packed; gatewise by kernel: ") for line in lines)
 
@@ -368,7 +422,15 @@ def test_a_run_from_end_to_end(tmp_path):
     assert len(written["rows"][0]["peers"]["torch"]["milliseconds"]) == 5
     assert written["rows"][1]["flops"] == flops(TINY, "training")
     assert written["rows"][2]["flops"] < written["rows"][0]["flops"]  # no work on padding is counted
+    assert written["rows"][0]["fork_join_us"] == report.rows[0].fork_join * 1e6
+    assert written["overhead"][0]["fork_join_us"] > 0
     assert written["differs"] == []
+    assert [(s["form"], s["kind"], s["peer"]) for s in written["summary"]] == [
+        (s.form, s.kind, s.peer) for s in report.summary()
+    ]
+    assert len(written["summary"]) == 2 * 3 + 2 + 2  # torch everywhere, gate-loop and the fastest in the plain rows
+    assert written["malloc"] == "default"
+    assert written["tuned"] is None
     with Image.open(tmp_path / "bench.png") as figure:
         assert figure.width > 500
     assert lines[-2:] == [f"wrote {tmp_path / 'bench.json'}", f"wrote {tmp_path / 'bench.png'}"]
@@ -463,8 +525,8 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tiny(json=path), say=say)
-    assert [row["kind"] for row in json.loads(path.read_text())["rows"]] == ["forward"]
+        run(tiny(sizes=(TINY_WORD, "1"), json=path), say=say)
+    assert [row["kind"] for row in json.loads(path.read_text())["rows"]] == ["forward", "training"]
 
 
 def test_an_instruction_set_that_is_none_is_refused():
@@ -478,3 +540,92 @@ def test_the_machine_is_described_with_what_changes_the_speed(monkeypatch):
     lines = describe().lines()
     assert any("MALLOC_TRIM_THRESHOLD_=1" in line for line in lines)
     assert lines[-1].startswith("load      99.00: other work runs here")
+
+
+def test_a_pair_is_compared_before_it_is_timed(monkeypatch):
+    assert list(compared(TINY, "forward")) == ["gatewise", "torch"]
+    monkeypatch.setattr("gatewise.bench.pair.tolerance", lambda dtype: -1.0)
+    with pytest.raises(PeerError, match=r"^nothing was timed: at \(3, 4, 5, 6, 2, 2\) gatewise's "):
+        compared(TINY, "training")
+
+
+# --- malloc -------------------------------------------------------------------------------------------------
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+
+
+@glibc
+def test_both_states_of_malloc_in_one_run(tmp_path):
+    lines = []
+    config = tiny(kinds=("forward",), threads=1, malloc="both", json=tmp_path / "b.json", figure=tmp_path / "b.png")
+    report = run(config, say=lines.append)
+    assert (report.malloc, report.tuned.malloc) == ("default", "tuned")
+    assert report.tuned.machine.environment.items() >= TUNED.items()
+    assert report.tuned.machine.threads == 1
+    assert not TUNED.keys() & report.machine.environment.keys()
+    assert len([line for line in lines if line.startswith("  · (3, 4, 5, 6, 2, 2)")]) == 2
+    summary = [line.split()[:5] for line in lines if line.startswith("plain ")]
+    assert summary == [["plain", "forward", "torch", malloc, "1"] for malloc in ("default", "tuned")]
+    written = json.loads((tmp_path / "b.json").read_text())
+    assert written["config"]["malloc"] == "both"
+    assert [len(r["rows"]) for r in (written, written["tuned"])] == [1, 1]
+    assert written["tuned"]["machine"]["environment"].items() >= TUNED.items()
+    assert lines[-3:] == [f"wrote {tmp_path / name}" for name in ("b.json", "b.png", "b-tuned.png")]
+    assert (tmp_path / "b-tuned.png").exists()
+
+
+@glibc
+def test_an_error_in_the_process_with_malloc_tuned_is_the_runs(monkeypatch):
+    with pytest.raises(KernelError, match="instruction set 'mmx' is unknown"):
+        run(tiny(isa="mmx", malloc="tuned"), say=lambda line: None)
+    monkeypatch.setattr("sys.executable", "/bin/false")
+    with pytest.raises(ChildError, match=r"^the process with malloc tuned ended with status 1, needed is 0: "):
+        run(tiny(malloc="tuned"), say=lambda line: None)
+
+
+@glibc
+def test_an_interrupted_process_with_malloc_tuned_leaves_what_it_has(tmp_path):
+    path = tmp_path / "bench.json"
+
+    def say(line):
+        if line.lstrip().startswith("·"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny(sizes=(TINY_WORD, "14"), malloc="tuned", json=path), say=say)
+    written = json.loads(path.read_text())
+    assert written["malloc"] == "tuned"
+    assert 1 <= len(written["rows"]) < 4
+
+
+@glibc
+def test_malloc_tuned_spares_page_faults():
+    code = """
+import resource, torch
+for at in range(24):
+    if at == 20:  # until the holes are large enough, the heap grows
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    torch.ones(12 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+    def faults(**changes):
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")} | changes
+        return int(subprocess.check_output([sys.executable, "-c", code], env=environment))
+
+    assert faults(**TUNED) < 100
+    assert faults() > 4 * 100
+
+
+def test_malloc_tuned_is_refused_where_it_would_change_nothing(monkeypatch):
+    monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libjemalloc.so.2")
+    monkeypatch.setattr("os.confstr", lambda name: "glibc 2.36", raising=False)
+    with pytest.raises(ArgumentError, match=r"^malloc tuned needs glibc's malloc, and LD_PRELOAD is .*: unset it$"):
+        run(tiny(malloc="both"), say=lambda line: None)
+    monkeypatch.delenv("LD_PRELOAD")
+    check_tunable()
+    with pytest.raises(ArgumentError, match="peers are given as objects"):
+        run(tiny(malloc="both"), say=lambda line: None, peers=[Torch()])
+    monkeypatch.delattr("os.confstr")
+    with pytest.raises(ArgumentError, match=r"^malloc tuned needs glibc, and this C library is another: leave it at"):
+        run(tiny(malloc="tuned"), say=lambda line: None)

@@ -75,7 +75,7 @@ def products(size: Size, steps: int, P: int, dtype: torch.dtype) -> tuple[Produc
     I = input_size(size, size.L - 1, P)
     return tuple(
         Product(name, m, k, n, kind)
-        for kind in dict.fromkeys((torch.float32, dtype))
+        for kind in ((torch.float32, dtype) if dtype.itemsize < 4 else (dtype,))
         for name, m, k, n in (
             ("square", SQUARE, SQUARE, SQUARE),
             ("layer", steps, I + P, 4 * size.H),

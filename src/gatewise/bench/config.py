@@ -12,14 +12,16 @@ from gatewise.bench.grid import Size, read_sizes
 from gatewise.errors import ArgumentError
 
 Kind = Literal["forward", "training"]
-FormName = Literal["plain", "batch-first", "packed", "projected", "bfloat16"]
+FormName = Literal["plain", "batch-first", "packed", "projected", "bfloat16", "float64"]
 PeerName = Literal["torch", "cell-loop", "gate-loop", "onnxruntime", "jax"]
+Malloc = Literal["default", "tuned", "both"]
 
 Name = TypeVar("Name", bound=str)
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMS: tuple[FormName, ...] = get_args(FormName)
 PEERS: tuple[PeerName, ...] = get_args(PeerName)
+MALLOCS: tuple[Malloc, ...] = get_args(Malloc)
 
 FIGURES = (".png", ".pdf", ".svg")
 
@@ -69,6 +71,9 @@ class BenchConfig:
     isa: str = ""
     """The instruction set of gatewise's kernels, such as avx2; empty: the best of this machine. Peers keep theirs."""
 
+    malloc: Malloc = "default"
+    """default: as it comes. tuned: keeps freed memory, which spares torch page faults (glibc). both: two tables."""
+
     quick: bool = False
     """5 turns of 2 ms instead, and rows 1 and 7 in place of all: shows that everything works, not how fast it is."""
 
@@ -76,13 +81,14 @@ class BenchConfig:
     """A file for all that was measured, turn by turn."""
 
     figure: Path | None = None
-    """A file for the figure, .png, .pdf or .svg: ratios and share of the ceiling over the sizes."""
+    """A file for the figure, .png, .pdf or .svg: ratios and share of the ceiling over the sizes. --malloc both: two."""
 
     def __post_init__(self) -> None:
         self.chosen_sizes()
         for name, known in (("kinds", KINDS), ("forms", (*FORMS, "all")), ("peers", (*PEERS, "all"))):
             given: tuple[str, ...] = getattr(self, name)
             self._need(name, bool(given) and set(given) <= set(known), f"one or more of {', '.join(known)}")
+        self._need("malloc", self.malloc in MALLOCS, f"one of {', '.join(MALLOCS)}")
         self._need("repeats", 2 <= self.repeats <= 10000, "a number from 2 to 10000")
         self._need("seconds", 0 < self.seconds < math.inf, "a number above 0")
         self._need("threads", 0 <= self.threads <= 1024, "a number from 0 to 1024")
@@ -106,6 +112,20 @@ class BenchConfig:
     def chosen_peers(self) -> tuple[PeerName, ...]:
         """Give the peers beside gatewise, in the order of `PEERS`."""
         return _chosen(PEERS, self.peers)
+
+    def figures(self) -> dict[str, Path]:
+        """Give the figure's file for each run, by how malloc is in it.
+
+        Examples
+        --------
+        >>> [str(path) for path in BenchConfig(malloc="both", figure=Path("a.png")).figures().values()]
+        ['a.png', 'a-tuned.png']
+        """
+        if self.figure is None:
+            return {}
+        if self.malloc == "both":
+            return {"default": self.figure, "tuned": self.figure.with_stem(f"{self.figure.stem}-tuned")}
+        return {self.malloc: self.figure}
 
     def turns(self) -> tuple[int, float]:
         """Give how many turns there are, and how many seconds each takes at least."""

@@ -12,7 +12,10 @@ import torch
 
 from gatewise import __version__, kernels
 
-SPEED_VARIABLES = ("ATEN_", "DNNL_", "GATEWISE_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "MKL_", "OMP_", "ONEDNN_")
+SPEED_VARIABLES = (
+    *("ATEN_", "DNNL_", "GATEWISE_", "GLIBC_TUNABLES", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "MKL_", "OMP_"),
+    "ONEDNN_",
+)
 """How the names of environment variables begin that change how fast torch or gatewise is."""
 
 

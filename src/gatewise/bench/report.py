@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from gatewise.bench.config import BenchConfig, FormName, Kind
 from gatewise.bench.grid import GRID, Size
+from gatewise.bench.summary import Summary, summarize
 from gatewise.bench.timing import Timing
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Row:
         By how much a peer differed from torch.nn.LSTM, as a share of a tensor's largest number.
     wrong : dict of str to str
         Who was not timed, as it differed by more than rounding excuses, and in what.
+    fork_join : float or None
+        Seconds of an empty parallel region just before the row was timed: the state that the machine was in.
 
     Examples
     --------
@@ -58,6 +61,7 @@ class Row:
     absent: dict[str, str] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     wrong: dict[str, str] = field(default_factory=dict)
+    fork_join: float | None = None
 
     @property
     def number(self) -> int | None:
@@ -75,6 +79,10 @@ class Row:
     def ratio(self, peer: str) -> float:
         """Tell how many times as long as gatewise a peer takes."""
         return self.timings[peer].ratio(self.timings[OWN])
+
+    def ratios(self) -> dict[str, float]:
+        """Give the ratio of each peer that was timed; none where gatewise was not."""
+        return {peer: self.ratio(peer) for peer in self.timings if peer != OWN} if OWN in self.timings else {}
 
     def as_json(self) -> dict[str, Any]:
         """Give it as JSON takes it."""
@@ -98,6 +106,7 @@ class Row:
             "size": self.size._asdict(),
             "flops": self.flops,
             "path": self.path,
+            "fork_join_us": None if self.fork_join is None else self.fork_join * 1e6,
             "peers": peers,
             "ceilings": self.ceilings,
             "absent": self.absent,
@@ -126,6 +135,10 @@ class Report:
         Milliseconds by the protocol of the study notes.
     differs : list of str
         Who was not timed, as it differs from torch.nn.LSTM, and in what.
+    malloc : {"default", "tuned"}
+        As it comes, or in a process of its own with variables that have it keep freed memory.
+    tuned : Report or None
+        The same again with malloc tuned, where both were asked for.
     """
 
     config: BenchConfig
@@ -135,6 +148,29 @@ class Report:
     overhead: list[Row] = field(default_factory=list)
     notes: dict[str, float] = field(default_factory=dict)
     differs: list[str] = field(default_factory=list)
+    malloc: Literal["default", "tuned"] = "default"
+    tuned: Report | None = None
+
+    def runs(self) -> list[Report]:
+        """Give this run, and the one with malloc tuned if there is one."""
+        return [self] if self.tuned is None else [self, self.tuned]
+
+    def summary(self) -> list[Summary]:
+        """Sum up the rows of this run."""
+        return summarize(self.rows)
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what this run found as JSON takes it."""
+        return {
+            "malloc": self.malloc,
+            "machine": self.machine.as_json(),
+            "peers": self.peers,
+            "rows": [row.as_json() for row in self.rows],
+            "overhead": [row.as_json() for row in self.overhead],
+            "notes": self.notes,
+            "summary": [summary.as_json() for summary in self.summary()],
+            "differs": self.differs,
+        }
 
     def write_json(self, path: Path) -> None:
         """Write everything, turn by turn; a file that exists is replaced."""
@@ -142,12 +178,8 @@ class Report:
         content = {
             "command": self.config.command(),
             "config": config,
-            "machine": self.machine.as_json(),
-            "peers": self.peers,
-            "rows": [row.as_json() for row in self.rows],
-            "overhead": [row.as_json() for row in self.overhead],
-            "notes": self.notes,
-            "differs": self.differs,
+            **self.as_json(),
+            "tuned": None if self.tuned is None else self.tuned.as_json(),
         }
         # An infinite error, of a peer that gave no numbers, is none of JSON's.
         text = json.dumps(_finite(content), indent=1, allow_nan=False)

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -20,13 +21,17 @@ from gatewise.bench.figure import draw_figure
 from gatewise.bench.grid import Size
 from gatewise.bench.jax_peer import Jax
 from gatewise.bench.machine import describe
+from gatewise.bench.malloc import TUNED, check_tunable, run_tuned
 from gatewise.bench.onnx_peer import OnnxRuntime
 from gatewise.bench.peers import CellLoop, GateLoop, Gatewise, Peer, Results, Torch
+from gatewise.bench.probe import fork_join
 from gatewise.bench.protocol import mean_of_hundred
 from gatewise.bench.report import OWN, Report, Row
+from gatewise.bench.summary import summary_lines
 from gatewise.bench.table import Table, legend, notes_lines, overhead_lines, reasons
 from gatewise.bench.timing import measure
 from gatewise.bench.work import Work, arguments, draw, proj_size
+from gatewise.errors import ArgumentError
 from gatewise.nn import LSTM, explain_path
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (Torch(), CellLoop(), GateLoop(), OnnxRuntime(), Jax())}
@@ -65,33 +70,83 @@ def run(config: BenchConfig, say: Callable[[str], None] | None = None, peers: Se
     dict_keys(['gatewise', 'torch'])
     """
     config.check_files()
+    if config.malloc != "default":
+        check_tunable()
+        if peers is not None:
+            raise ArgumentError(
+                f"malloc is {config.malloc} and peers are given as objects, which a process of its own cannot have: "
+                "name them in the configuration"
+            )
     say = _print if say is None else say
+    say(config.command())
+    reports: list[Report] = []
+    try:
+        if config.malloc != "tuned":
+            run_here(config, say, peers, reports.append)
+        if config.malloc != "default":
+            for line in ("", f"malloc tuned, in a process with {' '.join(f'{n}={v}' for n, v in TUNED.items())}"):
+                say(line)
+            run_tuned(config, say, reports.append)
+    finally:  # what was measured before Ctrl-C is kept
+        if reports:
+            report = reports[0]
+            report.tuned = reports[1] if reports[1:] else None
+            written = _write(config, report)
+    for line in ("", *summary_lines({run.malloc: run.summary() for run in report.runs()})):
+        say(line)
+    for path in written:
+        say(f"wrote {path}")
+    differs = [line for run in report.runs() for line in run.differs]
+    if differs:
+        others = f" (and {len(differs) - 1} more)" if len(differs) > 1 else ""
+        raise PeerError(f"not timed, as it differs from torch.nn.LSTM: {differs[0]}{others}")
+    return report
+
+
+def run_here(
+    config: BenchConfig, say: Callable[[str], None], peers: Sequence[Peer] | None, keep: Callable[[Report], None]
+) -> None:
+    """Measure in this process, with malloc as it is.
+
+    Parameters
+    ----------
+    config : BenchConfig
+        What to measure; files are left to the caller.
+    say : callable
+        Takes each line.
+    peers : sequence of Peer or None
+        Who stands beside gatewise; None: those of `config`.
+    keep : callable
+        Takes the report before it is filled, so that an interrupted run leaves what it has.
+    """
     chosen = [PEERS[name] for name in config.chosen_peers()] if peers is None else list(peers)
     with _settings(config):
         missing = {peer.name: peer.missing() for peer in chosen}
         here = [peer for peer in chosen if not missing[peer.name]]
         report = Report(config, describe(), {p.name: missing[p.name] or p.version() or "torch's" for p in chosen})
-        try:
-            for line in _opening(report, chosen, missing):
-                say(line)
-            _smallest(report, here, say)
-            _notes(report, here, say)
-            _table(report, here, say)
-        finally:  # what was measured before Ctrl-C is kept
-            if config.json is not None:
-                report.write_json(config.json)
-            if config.figure is not None and report.rows:
-                machine = report.machine
-                threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
-                title = f"{machine.cpu}, {threads}, {machine.isa}; torch {machine.torch}, {machine.torch_isa}"
-                draw_figure(config.figure, report.rows, title)
-    for path in (config.json, config.figure):
-        if path is not None:
-            say(f"wrote {path}")
-    if report.differs:
-        others = f" (and {len(report.differs) - 1} more)" if len(report.differs) > 1 else ""
-        raise PeerError(f"not timed, as it differs from torch.nn.LSTM: {report.differs[0]}{others}")
-    return report
+        keep(report)
+        for line in _opening(report, chosen, missing):
+            say(line)
+        _smallest(report, here, say)
+        _notes(report, here, say)
+        _table(report, here, say)
+
+
+def _write(config: BenchConfig, report: Report) -> list[Path]:
+    """Write the files that a configuration names."""
+    written = []
+    if config.json is not None:
+        report.write_json(config.json)
+        written.append(config.json)
+    for run in report.runs():
+        path = config.figures().get(run.malloc)
+        if path is not None and run.rows:
+            machine = run.machine
+            threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
+            title = f"{machine.cpu}, {threads}, {machine.isa}; torch {machine.torch}, {machine.torch_isa}"
+            draw_figure(path, run.rows, title + "; malloc tuned" * (run.malloc == "tuned"))
+            written.append(path)
+    return written
 
 
 def _print(line: str) -> None:
@@ -112,7 +167,6 @@ def _settings(config: BenchConfig) -> Iterator[None]:
 
 
 def _opening(report: Report, chosen: Sequence[Peer], missing: Mapping[str, str]) -> Iterator[str]:
-    yield report.config.command()
     yield from report.machine.lines()
     for peer in chosen:
         version = "" if missing[peer.name] else f"{peer.version()} ".lstrip()
@@ -166,6 +220,7 @@ def _table(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) ->
             for kind in config.kinds:
                 with _hearing(say), _showing(f"{form} {size} {kind} ..."):
                     row = _row(config, size, form, kind, peers)
+                report.rows.append(row)
                 if not found:
                     for line in table.head(row):
                         say(line)
@@ -173,7 +228,6 @@ def _table(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) ->
                 for line in _differing(report, row):
                     say(line)
                 found.append(row)
-                report.rows.append(row)
         for line in reasons(found):
             say(line)
 
@@ -241,6 +295,7 @@ def _row(
         calls[product.label] = product.call()
         calls[product.label]()
     repeats, turn = config.turns()
+    row = replace(row, fork_join=fork_join())
     timings = measure(calls, repeats, turn, config.seconds)
     for product in bounds:
         gflops = product.flops / timings.pop(product.label).median / 1e6
@@ -259,9 +314,9 @@ def _disagreement(given: Results, expected: Results, work: Work) -> tuple[str, f
 
 
 def _reference(work: Work, kind: str) -> Results:
-    """What torch.nn.LSTM gives in float32."""
+    """What torch.nn.LSTM gives, for 16 bits in float32."""
     exact = work
-    if work.dtype != torch.float32:
+    if work.dtype.itemsize < 4:
         numbers = {name: getattr(work, name).float() for name in ("x", "h_0", "c_0", "d_output")}
         exact = replace(work, dtype=torch.float32, **numbers)
     return Torch().calls(exact)[kind].once()

@@ -25,12 +25,12 @@ class Table:
     >>> from gatewise.bench.timing import Timing
     >>> times = {"gatewise": Timing((0.08,) * 21, tuple(range(21)), 9), "torch": Timing((0.4,) * 5, tuple(range(5)), 9)}
     >>> ceilings = {"square": 100.0, "layer": 50.0, "step": 20.0}
-    >>> row = Row("plain", "forward", GRID[0], 2_621_440, "kernel: float32", times, ceilings, {"jax": "not installed"})
-    >>> table = Table(["torch", "jax"], repeats=21)
+    >>> row = Row("plain", "forward", GRID[0], 2_621_440, "kernel: float32", times, ceilings, fork_join=2.7e-6)
+    >>> table = Table(["torch"], repeats=21)
     >>> print("\n".join([*table.head(row), table.line(row)]))
     plain; gatewise by kernel: float32
-    row (B, T, I, H, L, D)         kind          gatewise ms     GFLOP/s square layer  step        torch          jax
-      1 (8, 20, 32, 32, 1, 1)      forward       0.080 ±  0%        32.8    33%   66%  164%    5.00x (5)          n/a
+    row (B, T, I, H, L, D)         kind      fork µs      gatewise ms     GFLOP/s square layer  step        torch
+      1 (8, 20, 32, 32, 1, 1)      forward       2.7      0.080 ±  0%        32.8    33%   66%  164%    5.00x (5)
     """
 
     def __init__(self, peers: Sequence[str], repeats: int) -> None:
@@ -39,7 +39,7 @@ class Table:
 
     def head(self, row: Row) -> list[str]:
         """Give the lines above the rows of a form, of which this is the first."""
-        columns = f"{'row':>3} {'(B, T, I, H, L, D)':26} {'kind':8} {'gatewise ms':>16}{'GFLOP/s':>12} "
+        columns = f"{'row':>3} {'(B, T, I, H, L, D)':26} {'kind':8} {'fork µs':>8} {'gatewise ms':>16}{'GFLOP/s':>12} "
         columns += " ".join([f"{PRODUCTS[0]:>6}", *(f"{name:>5}" for name in PRODUCTS[1:])])
         return [f"{row.form}; gatewise by {row.path}", columns + "".join(f" {name:>12}" for name in self.peers)]
 
@@ -51,6 +51,7 @@ class Table:
         if own is None:
             return f"{start} not timed: it differs"
         few = self._few(len(own.milliseconds))
+        start += f" {_microseconds(row):>8}"
         start += f" {own.median:10.3f} ±{own.spread:4.0%}{few:5}{row.gflops():7.1f} "
         start += " ".join([f"{row.share('square'):6.0%}", *(f"{row.share(name):5.0%}" for name in PRODUCTS[1:])])
         return start + "".join(f" {self._cell(row, name):>12}" for name in self.peers)
@@ -66,6 +67,11 @@ class Table:
         return f" ({turns})" if turns < self.repeats else ""
 
 
+def _microseconds(row: Row) -> str:
+    """An empty parallel region's."""
+    return "n/a" if row.fork_join is None else f"{row.fork_join * 1e6:.1f}"
+
+
 def legend(repeats: int, turn: float) -> list[str]:
     """Explain the columns.
 
@@ -77,6 +83,8 @@ def legend(repeats: int, turn: float) -> list[str]:
     return [
         f"medians of {repeats} turns of at least {turn * 1e3:g} ms, interleaved; ± half the interquartile range; "
         "(n) in n turns only",
+        "fork: an empty parallel region of all threads just before the row, by which rows of one state of the machine",
+        "are told from those of another",
         "square, layer, step: gatewise's GFLOP/s as a share of torch.mm's in the same turns, at 1024 × 1024 × 1024, at",
         "(T·B, I+H) × (I+H, 4H), and at (B, H) × (H, 4H); each peer's column: its time over gatewise's",
     ]
@@ -121,9 +129,9 @@ def overhead_lines(rows: Iterable[Row]) -> list[str]:
     >>> from gatewise.bench.grid import SMALLEST
     >>> from gatewise.bench.timing import Timing
     >>> times = {"gatewise": Timing((0.01, 0.01), (0, 1), 5), "torch": Timing((0.05, 0.05), (0, 1), 5)}
-    >>> print("\n".join(overhead_lines([Row("plain", "forward", SMALLEST, 1, "", times)])))
+    >>> print("\n".join(overhead_lines([Row("plain", "forward", SMALLEST, 1, "", times, fork_join=2.7e-6)])))
     overhead of a call, at (1, 1, 4, 4, 1, 1), in µs
-      forward   gatewise 10.0 ±0%   torch 50.0 ±0% (5.00x)
+      forward   gatewise 10.0 ±0%   torch 50.0 ±0% (5.00x)   fork 2.7
     """
     lines: list[str] = []
     for row in rows:
@@ -134,6 +142,8 @@ def overhead_lines(rows: Iterable[Row]) -> list[str]:
             + (f" ({row.ratio(name):.2f}x)" if name != OWN and OWN in row.timings else "")
             for name, t in row.timings.items()
         ]
+        if cells:
+            cells.append(f"fork {_microseconds(row)}")
         lines.append(f"  {row.kind:9} {'   '.join(cells) or 'not timed: it differs'}")
     return lines
 

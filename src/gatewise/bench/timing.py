@@ -71,6 +71,7 @@ def measure(
     turn: float,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
+    prepare: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Timing]:
     """Time calls in turns. Each must have been called before.
 
@@ -89,6 +90,8 @@ def measure(
         Whose turns would take longer than this takes fewer, spread over the rounds, but `FEWEST_TURNS`.
     clock : callable
         Tells the time in seconds.
+    prepare : callable
+        Takes the name of who comes next before each turn, untimed, such as to set its number of threads.
 
     Returns
     -------
@@ -102,6 +105,7 @@ def measure(
     """
     chunks, turns = {}, {}
     for name, call in calls.items():
+        prepare(name)
         chunks[name], length = _calibrate(call, turn, clock)
         affordable = int(seconds / max(length, turn))
         turns[name] = min(repeats, max(affordable, FEWEST_TURNS))
@@ -113,6 +117,7 @@ def measure(
         for name in reversed(names) if at % 2 else names:
             if not _takes_turn(at, turns[name], repeats):
                 continue
+            prepare(name)
             took, count = _take_turn(calls[name], chunks[name], turn, clock)
             times[name].append(took * 1e3)
             rounds[name].append(at)

@@ -14,6 +14,9 @@ from gatewise.bench.grid import Size
 
 SEED = 0
 
+DTYPES: dict[FormName, torch.dtype] = {"bfloat16": torch.bfloat16, "float64": torch.float64}
+"""Of the forms that are not float32."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -105,7 +108,7 @@ def draw(size: Size, form: FormName) -> Work:
         What is called.
     """
     B, T, I, H, L, D = size
-    dtype = torch.bfloat16 if form == "bfloat16" else torch.float32
+    dtype = DTYPES.get(form, torch.float32)
     P = proj_size(size, form) or H
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
