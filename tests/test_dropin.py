@@ -567,16 +567,16 @@ class Tagger(nn.Module):
     def __init__(self, **options):
         super().__init__()
         self.lstm = gatewise.LSTM(3, 4, 2, **options)
-        self.linear = nn.Linear(4 * (1 + self.lstm.bidirectional), 2)
+        self.linear = nn.Linear((self.lstm.proj_size or 4) * (1 + self.lstm.bidirectional), 2)
 
     def forward(self, x, hx=None, **walk):
         return self.linear(self.lstm(x.tanh(), hx, **walk)[0])
 
 
-@pytest.mark.parametrize("dynamic", [None, True])
-def test_compiled_whole_with_dynamic_batch_and_time(dynamic):
+@pytest.mark.parametrize(("dynamic", "proj_size"), [(None, 0), (True, 0), (True, 2)])
+def test_compiled_whole_with_dynamic_batch_and_time(dynamic, proj_size):
     torch._dynamo.reset()
-    model = Tagger(bidirectional=True)
+    model = Tagger(bidirectional=True, proj_size=proj_size)
     compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="aot_eager")
     for T, B in ((5, 2), (7, 3), (2, 9)):
         x = torch.randn(T, B, 3, requires_grad=True)
