@@ -39,16 +39,30 @@ void forward(const Common& common, bool training, uintptr_t x, uintptr_t h_0, ui
              uintptr_t weight_hh, uintptr_t bias_ih, uintptr_t bias_hh, uintptr_t weight_hr, uintptr_t h, uintptr_t h_n,
              uintptr_t c_n, uintptr_t gates, uintptr_t cells, uintptr_t unprojected, uintptr_t scratch) {
   const int64_t B = common.B, I = common.I, P = common.P;
-  const ForwardCall<Number> call = {common.sizes(), common.walk(), training,
-                                    address<const Number>(x), B * I, I,
-                                    address<const Number>(h_0), address<const Number>(c_0),
-                                    address<const Number>(weight_ih), address<const Number>(weight_hh),
-                                    address<const Number>(bias_ih), address<const Number>(bias_hh),
-                                    address<const Number>(weight_hr),
-                                    address<Number>(h), B * P, P,
-                                    address<Number>(h_n), address<Number>(c_n),
-                                    address<Number>(gates), address<Number>(cells), address<Number>(unprojected),
-                                    address<Number>(scratch)};
+  const ForwardCall<Number> call = {
+      .sizes = common.sizes(),
+      .walk = common.walk(),
+      .training = training,
+      .x = address<const Number>(x),
+      .x_step = B * I,
+      .x_row = I,
+      .h_0 = address<const Number>(h_0),
+      .c_0 = address<const Number>(c_0),
+      .weight_ih = address<const Number>(weight_ih),
+      .weight_hh = address<const Number>(weight_hh),
+      .bias_ih = address<const Number>(bias_ih),
+      .bias_hh = address<const Number>(bias_hh),
+      .weight_hr = address<const Number>(weight_hr),
+      .h = address<Number>(h),
+      .h_step = B * P,
+      .h_row = P,
+      .h_n = address<Number>(h_n),
+      .c_n = address<Number>(c_n),
+      .gates = address<Number>(gates),
+      .cells = address<Number>(cells),
+      .unprojected = address<Number>(unprojected),
+      .scratch = address<Number>(scratch),
+  };
   const nb::gil_scoped_release released;
   if constexpr (sizeof(Number) == 4)
     gatewise::kernels().forward_float(call);
@@ -58,24 +72,44 @@ void forward(const Common& common, bool training, uintptr_t x, uintptr_t h_0, ui
 
 template <class Number>
 void backward(const Common& common, uintptr_t x, uintptr_t h_0, uintptr_t weight_ih, uintptr_t weight_hh,
-              uintptr_t weight_hr, uintptr_t h, uintptr_t cells, uintptr_t unprojected, uintptr_t gates, uintptr_t d_h, uintptr_t d_h_n, uintptr_t d_c_n, uintptr_t d_x,
-              uintptr_t d_h_0, uintptr_t d_c_0, uintptr_t d_weight_ih, uintptr_t d_weight_hh, uintptr_t d_bias,
-              uintptr_t d_weight_hr, uintptr_t scratch) {
+              uintptr_t weight_hr, uintptr_t h, uintptr_t cells, uintptr_t unprojected, uintptr_t gates, uintptr_t d_h,
+              uintptr_t d_h_n, uintptr_t d_c_n, uintptr_t d_x, uintptr_t d_h_0, uintptr_t d_c_0, uintptr_t d_weight_ih,
+              uintptr_t d_weight_hh, uintptr_t d_bias, uintptr_t d_weight_hr, uintptr_t scratch) {
   const int64_t B = common.B, I = common.I, P = common.P;
-  const BackwardCall<Number> call = {common.sizes(), common.walk(),
-                                     address<const Number>(x), B * I, I,
-                                     address<const Number>(h_0), address<const Number>(weight_ih),
-                                     address<const Number>(weight_hh), address<const Number>(weight_hr),
-                                     address<const Number>(h), B * P, P,
-                                     address<const Number>(cells), address<const Number>(unprojected),
-                                     address<const Number>(gates), address<Number>(gates),
-                                     address<const Number>(d_h), B * P, P,
-                                     address<const Number>(d_h_n), address<const Number>(d_c_n),
-                                     address<Number>(d_x), B * I, I, false,
-                                     address<Number>(d_h_0), address<Number>(d_c_0),
-                                     address<Number>(d_weight_ih), address<Number>(d_weight_hh),
-                                     address<Number>(d_bias), address<Number>(d_weight_hr),
-                                     address<Number>(scratch)};
+  const BackwardCall<Number> call = {
+      .sizes = common.sizes(),
+      .walk = common.walk(),
+      .x = address<const Number>(x),
+      .x_step = B * I,
+      .x_row = I,
+      .h_0 = address<const Number>(h_0),
+      .weight_ih = address<const Number>(weight_ih),
+      .weight_hh = address<const Number>(weight_hh),
+      .weight_hr = address<const Number>(weight_hr),
+      .h = address<const Number>(h),
+      .h_step = B * P,
+      .h_row = P,
+      .cells = address<const Number>(cells),
+      .unprojected = address<const Number>(unprojected),
+      .gates = address<const Number>(gates),
+      .d_a = address<Number>(gates),
+      .d_h = address<const Number>(d_h),
+      .d_h_step = B * P,
+      .d_h_row = P,
+      .d_h_n = address<const Number>(d_h_n),
+      .d_c_n = address<const Number>(d_c_n),
+      .d_x = address<Number>(d_x),
+      .d_x_step = B * I,
+      .d_x_row = I,
+      .add_to_d_x = false,
+      .d_h_0 = address<Number>(d_h_0),
+      .d_c_0 = address<Number>(d_c_0),
+      .d_weight_ih = address<Number>(d_weight_ih),
+      .d_weight_hh = address<Number>(d_weight_hh),
+      .d_bias = address<Number>(d_bias),
+      .d_weight_hr = address<Number>(d_weight_hr),
+      .scratch = address<Number>(scratch),
+  };
   const nb::gil_scoped_release released;
   if constexpr (sizeof(Number) == 4)
     gatewise::kernels().backward_float(call);
@@ -117,8 +151,8 @@ bool use(const std::string& name) {
 NB_MODULE(_core, m) {
   m.attr("torch_version") = GATEWISE_TORCH_VERSION;
   nb::class_<Common>(m, "Common")
-      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, uintptr_t, uintptr_t, uintptr_t,
-                    uintptr_t, uintptr_t>());
+      .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, uintptr_t, uintptr_t,
+                    uintptr_t, uintptr_t, uintptr_t>());
   m.def("forward_float32", forward<float>);
   m.def("forward_float64", forward<double>);
   m.def("backward_float32", backward<float>);

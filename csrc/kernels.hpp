@@ -2,8 +2,9 @@
 // nothing: whoever calls it must have done both (src/gatewise/kernels.py for NumPy, operators.cpp for torch).
 //
 // T, B, I, H as everywhere: steps, batch rows, inputs, hidden units; P is the width of h, which is H, or less where
-// weight_hr projects it. Numbers are float or double, named `Number` here. Step t of row b of a strided array stands at `array + t * array_step + b * array_row`; its last axis is
-// contiguous. Arrays without strides are contiguous. No output may overlap another array of the call.
+// weight_hr projects it. Numbers are float or double, named `Number` here. Step t of row b of a strided array stands at
+// `array + t * array_step + b * array_row`; its last axis is contiguous. Arrays without strides are contiguous. No
+// output may overlap another array of the call.
 #pragma once
 
 #include <cstdint>
@@ -18,11 +19,11 @@ struct Sizes {
 
 // Which steps each row takes, and where they stand. All zero: T steps each, first to last.
 //
-// The core goes through rows of different lengths in an order of descending length: those that take step t are the first
-// ones. `order` says which of the caller's rows each one is. A (B, H) array is in the caller's order.
+// The core goes through rows of different lengths in an order of descending length: those that take step t are the
+// first ones. `order` says which of the caller's rows each one is. A (B, H) array is in the caller's order.
 struct Walk {
   bool reversed;           // from a row's last step to its first
-  const int64_t* length;   // (B) in the core's order, each from 0 to T; null: all T, as are `order`, `active` and `before`
+  const int64_t* length;   // (B) in the core's order, each from 0 to T; null: all T, and so are the next three
   const int64_t* order;    // (B)
   const int64_t* active;   // (T): rows with more than t steps
   const int64_t* before;   // (T + 1): steps of all rows before step t, the sums of `active`

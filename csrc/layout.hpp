@@ -1,7 +1,8 @@
 // Where everything stands: padded sizes, how threads share the work, and the scratch memory's parts.
 //
 // Hidden units are padded to whole vectors; the padding's weights and its d_a are zero, so that it adds nothing to a
-// product, and nothing of it is written to a caller's array. A row of gates is [vector of units][i, f, g, o][unit in it].
+// product, and nothing of it is written to a caller's array. A row of gates is
+// [vector of units][i, f, g, o][unit in it].
 #pragma once
 
 #include "kernels.hpp"
@@ -156,7 +157,9 @@ struct Steps : Walk {
   }
 
   // The rows among these that take step t.
-  Range active_of(Range rows, int64_t t) const { return {rows.first, larger(rows.first, smaller(rows.last, active_at(t)))}; }
+  Range active_of(Range rows, int64_t t) const {
+    return {rows.first, larger(rows.first, smaller(rows.last, active_at(t)))};
+  }
 
   // The j-th of n parts of the rows, and of time, with about as many steps each.
   Range part_of_rows(int64_t n, int64_t j) const {

@@ -93,7 +93,9 @@ GATEWISE_INLINE void sigmoid(Vec<Real> (&x)[N]) {
   each<N>([&](int j) { x[j] = at_most(broadcast(C::overwhelms), at_least(broadcast(-C::vanishes), x[j])); });
   const Reduced<Real, N> e = reduce<Real, N>(x);
   // The result may be subnormal, where 2^n itself is none of the normal numbers: it is made larger by a power of two.
-  each<N>([&](int j) { x[j] = (e.expm1_r[j] + Real(1)) * power_of_two<Real>(e.n[j], C::head_room) * C::undo_head_room; });
+  each<N>([&](int j) {
+    x[j] = (e.expm1_r[j] + Real(1)) * power_of_two<Real>(e.n[j], C::head_room) * C::undo_head_room;
+  });
   each<N>([&](int j) { x[j] = x[j] / (x[j] + Real(1)); });
 }
 

@@ -30,8 +30,8 @@ struct Ahead {
 
 // sum[m][n] += sum over k of a[m][k * a_step] * b[k][n]; b is packed: k after k, N vectors each.
 template <class Real, int M, int N>
-GATEWISE_INLINE void tile(Vec<Real> (&sum)[M][N], const Real* const* a, long a_offset, long a_step, const Real* b, long K,
-                          Ahead ahead) {
+GATEWISE_INLINE void tile(Vec<Real> (&sum)[M][N], const Real* const* a, long a_offset, long a_step, const Real* b,
+                          long K, Ahead ahead) {
   const Real* row[M];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) row[m] = a[m] + a_offset;

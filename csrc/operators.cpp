@@ -7,8 +7,8 @@
 // The only file that knows torch's C++. A training step of a small network takes a tenth of a millisecond, and a
 // Python autograd.Function alone takes most of that: this is why it is worth compiling against torch.
 //
-// The weights are one list: weight_ih, weight_hh, then bias_ih and bias_hh where there are biases, then weight_hr where h
-// is projected, of layer 0 forward, then of layer 0 reverse if bidirectional, then of layer 1, and so on, as torch
+// The weights are one list: weight_ih, weight_hh, then bias_ih and bias_hh where there are biases, then weight_hr where
+// h is projected, of layer 0 forward, then of layer 0 reverse if bidirectional, then of layer 1, and so on, as torch
 // orders them.
 #include <ATen/EmptyTensor.h>
 #include <ATen/LegacyBatchedTensorImpl.h>
@@ -443,15 +443,31 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
       if (net.B == 0) continue;
       const auto from = sequence<const Number>(net, x, net.input_batch_first(layer));
       const auto to = sequence<Number>(net, output, out_batch_first, direction * net.P);
-      Core<Number>::forward({sizes, net.walk(direction), training, from.at, from.step, from.row, data<Number>(h_0, of_h),
-                             data<Number>(c_0, of_c), data<const Number>(weights[first]),
-                             data<const Number>(weights[first + 1]),
-                             net.bias ? data<const Number>(weights[first + 2]) : nullptr,
-                             net.bias ? data<const Number>(weights[first + 3]) : nullptr,
-                             net.projected ? data<const Number>(weights[first + net.per_direction - 1]) : nullptr, to.at,
-                             to.step, to.row, data<Number>(h_n, of_h), data<Number>(c_n, of_c), data<Number>(gates),
-                             data<Number>(gates, plan.gates), data<Number>(gates, plan.gates + plan.cells),
-                             static_cast<Number*>(scratch(plan.forward_scratch * sizeof(Number)))});
+      const auto weight = [&](int64_t kind) { return data<const Number>(weights[first + kind]); };
+      Core<Number>::forward({
+          .sizes = sizes,
+          .walk = net.walk(direction),
+          .training = training,
+          .x = from.at,
+          .x_step = from.step,
+          .x_row = from.row,
+          .h_0 = data<Number>(h_0, of_h),
+          .c_0 = data<Number>(c_0, of_c),
+          .weight_ih = weight(0),
+          .weight_hh = weight(1),
+          .bias_ih = net.bias ? weight(2) : nullptr,
+          .bias_hh = net.bias ? weight(3) : nullptr,
+          .weight_hr = net.projected ? weight(net.per_direction - 1) : nullptr,
+          .h = to.at,
+          .h_step = to.step,
+          .h_row = to.row,
+          .h_n = data<Number>(h_n, of_h),
+          .c_n = data<Number>(c_n, of_c),
+          .gates = data<Number>(gates),
+          .cells = data<Number>(gates, plan.gates),
+          .unprojected = data<Number>(gates, plan.gates + plan.cells),
+          .scratch = static_cast<Number*>(scratch(plan.forward_scratch * sizeof(Number))),
+      });
     }
     x = output;
     if (training && layer < net.layers - 1) kept->push_back(output);
@@ -543,18 +559,44 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
       const auto to_d_x = sequence<Number>(net, d_x, in_batch_first);
       // Both biases have the same gradient, and each gets memory of its own: both may keep it as .grad.
       Tensor* const biases = net.bias ? &d[3 + first + 2] : nullptr;
-      const int64_t projection = first + net.per_direction - 1;
+      const int64_t projection = net.per_direction - 1;
       const Tensor d_bias = !biases ? Tensor() : biases[0].defined() ? biases[0] : biases[1];
-      Core<Number>::backward(
-          {sizes, net.walk(direction), from_x.at, from_x.step, from_x.row, data<Number>(h_0, of_h),
-           data<const Number>(weights[first]), data<const Number>(weights[first + 1]),
-           net.projected ? data<const Number>(weights[projection]) : nullptr, from_h.at, from_h.step, from_h.row,
-           data<const Number>(gates, plan.gates), data<const Number>(gates, plan.gates + plan.cells),
-           data<const Number>(gates), data<Number>(in_place ? gates : d_a), from_d_h.at, from_d_h.step, from_d_h.row,
-           data<Number>(d_h_n, of_h), data<Number>(d_c_n, of_c), to_d_x.at, to_d_x.step, to_d_x.row, direction == 1,
-           data<Number>(d[1], of_h), data<Number>(d[2], of_c), data<Number>(d[3 + first]), data<Number>(d[3 + first + 1]),
-           data<Number>(d_bias), net.projected ? data<Number>(d[3 + projection]) : nullptr,
-           static_cast<Number*>(scratch(plan.backward_scratch * sizeof(Number)))});
+      const auto weight = [&](int64_t kind) { return data<const Number>(weights[first + kind]); };
+      const auto d_weight = [&](int64_t kind) { return data<Number>(d[3 + first + kind]); };
+      Core<Number>::backward({
+          .sizes = sizes,
+          .walk = net.walk(direction),
+          .x = from_x.at,
+          .x_step = from_x.step,
+          .x_row = from_x.row,
+          .h_0 = data<Number>(h_0, of_h),
+          .weight_ih = weight(0),
+          .weight_hh = weight(1),
+          .weight_hr = net.projected ? weight(projection) : nullptr,
+          .h = from_h.at,
+          .h_step = from_h.step,
+          .h_row = from_h.row,
+          .cells = data<const Number>(gates, plan.gates),
+          .unprojected = data<const Number>(gates, plan.gates + plan.cells),
+          .gates = data<const Number>(gates),
+          .d_a = data<Number>(in_place ? gates : d_a),
+          .d_h = from_d_h.at,
+          .d_h_step = from_d_h.step,
+          .d_h_row = from_d_h.row,
+          .d_h_n = data<Number>(d_h_n, of_h),
+          .d_c_n = data<Number>(d_c_n, of_c),
+          .d_x = to_d_x.at,
+          .d_x_step = to_d_x.step,
+          .d_x_row = to_d_x.row,
+          .add_to_d_x = direction == 1,
+          .d_h_0 = data<Number>(d[1], of_h),
+          .d_c_0 = data<Number>(d[2], of_c),
+          .d_weight_ih = d_weight(0),
+          .d_weight_hh = d_weight(1),
+          .d_bias = data<Number>(d_bias),
+          .d_weight_hr = net.projected ? d_weight(projection) : nullptr,
+          .scratch = static_cast<Number*>(scratch(plan.backward_scratch * sizeof(Number))),
+      });
       if (biases && biases[0].defined() && biases[1].defined())
         std::memcpy(data<Number>(biases[1]), data<Number>(biases[0]), 4 * net.H * sizeof(Number));
     }
@@ -584,8 +626,9 @@ std::vector<Tensor> lstm_backward(const OptionalTensor& d_output, const Optional
                                   const OptionalTensor& batch_sizes, const c10::List<bool>& wanted) {
   const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
   const c10::SmallVector<bool, 16> flags(wanted.begin(), wanted.end());
-  std::vector<Tensor> d = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, options,
-                                                 at::ArrayRef<bool>(flags.data(), flags.size()), false);
+  const at::ArrayRef<bool> asked(flags.data(), flags.size());
+  std::vector<Tensor> d = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept,
+                                                 options, asked, false);
   for (Tensor& gradient : d)
     if (!gradient.defined()) gradient = at::empty({0}, input.options());
   return d;
@@ -599,8 +642,8 @@ c10::TypedOperatorHandle<Signature> operator_named(const char* name) {
 }
 
 // The operator with what backward needs, below autograd.
-ThreeAndKept call_training(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
-                           const Options& o) {
+ThreeAndKept call_training(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
+                           TensorList weights, const Options& o) {
   static const auto op = operator_named<decltype(lstm_training)>("gatewise::lstm_training");
   at::AutoDispatchBelowADInplaceOrView below;
   return op.call(input, h_0, c_0, weights, o.num_layers, o.bidirectional, o.batch_first, o.lengths, o.reset,
@@ -616,8 +659,8 @@ std::vector<Tensor> for_each_of_batched(const std::vector<Tensor>& d, const One&
   for (const Tensor& x : d) {
     batched.push_back(x.defined() && at::isBatchedTensor(x) ? at::maybeGetBatchedImpl(x) : nullptr);
     if (!batched.back()) continue;
-    TORCH_CHECK_NOT_IMPLEMENTED(batched.back()->bdims().size() == 1, "gatewise::lstm goes backward for one axis of several "
-                                                                     "gradients, not for axes of axes");
+    TORCH_CHECK_NOT_IMPLEMENTED(batched.back()->bdims().size() == 1,
+                                "gatewise::lstm goes backward for one axis of several gradients, not for axes of axes");
     const at::BatchDim& axis = batched.back()->bdims()[0];
     level = axis.level();
     count = batched.back()->value().size(axis.dim());
@@ -762,7 +805,8 @@ Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const Option
 TORCH_LIBRARY(gatewise, m) {
   m.def(
       "lstm(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
-      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes) -> (Tensor output, Tensor h_n, Tensor c_n)");
+      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes) "
+      "-> (Tensor output, Tensor h_n, Tensor c_n)");
   m.def(
       "lstm_training(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
       "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes) "

@@ -5,8 +5,8 @@
 
 namespace gatewise::GATEWISE_ISA {
 
-// The first n of as many rows as a vector has lanes, (n, width), a vector of them for each k, `step` numbers apart. Lanes
-// without a row are zero.
+// The first n of as many rows as a vector has lanes, (n, width), a vector of them for each k, `step` numbers apart.
+// Lanes without a row are zero.
 template <class Real>
 GATEWISE_INLINE void pack_vector(const Real* from, int64_t width, int64_t n, int64_t step, Real* to) {
   constexpr int64_t lanes = kLanes<Real>;
@@ -65,7 +65,8 @@ void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t row
 
 // Weights (rows, width) transposed into panels of columns, one for each row: [panel][k][column in it].
 template <class Real>
-void pack_transposed(const Panels& panels, const Real* weights, int64_t rows, int64_t width, Range which, Real* packed) {
+void pack_transposed(const Panels& panels, const Real* weights, int64_t rows, int64_t width, Range which,
+                     Real* packed) {
   constexpr int64_t lanes = kLanes<Real>;
   for (int64_t p = which.first; p < which.last; ++p)
     for (int64_t n = 0; n < panels.vectors(p); ++n) {

@@ -68,7 +68,8 @@ struct Forward {
     }
     if (layout.projected) {
       const Panels panels(layout.P, kLanes<Real>);
-      pack_transposed(panels, call.weight_hr, layout.P, layout.H, part(panels.count, threads, thread), scratch.weight_hr);
+      pack_transposed(panels, call.weight_hr, layout.P, layout.H, part(panels.count, threads, thread),
+                      scratch.weight_hr);
     }
     fill_zeros(scratch.zeros, units);
     for (int64_t u = units.first; u < units.last; ++u)
@@ -335,10 +336,13 @@ struct Backward {
       from[b - rows.first] = b < still_active && !steps.is_reset(next, b) ? d_a(next, b) : scratch.zeros;
     const int64_t u = panel * kPanelVectors;
     const Real* weights = scratch.weight_hh + u * kLanes<Real> * layout.gates;
-    const auto partial = [&](int64_t row) { return scratch.d_h + (rows.first + row) * layout.padded + u * kLanes<Real>; };
+    const auto partial = [&](int64_t row) {
+      return scratch.d_h + (rows.first + row) * layout.padded + u * kLanes<Real>;
+    };
     int64_t k = 0;
     const auto first = [&](int64_t row, Vec<Real>(&sum)[N]) {
-      for (int n = 0; n < N; ++n) sum[n] = k == 0 ? first_d_h(rows.first + row, u + n) : load(partial(row) + n * kLanes<Real>);
+      for (int n = 0; n < N; ++n)
+        sum[n] = k == 0 ? first_d_h(rows.first + row, u + n) : load(partial(row) + n * kLanes<Real>);
     };
     for (; depth - k > kBackwardBlock<Real>; k += kBackwardBlock<Real>) {
       const Real* block = weights + k * N * kLanes<Real>;
@@ -437,7 +441,8 @@ struct Backward {
         for (int64_t b = rows.first; b < rows.last; ++b)
           for (int64_t u = region.units.first * kPanelVectors;
                u < smaller(region.units.last * kPanelVectors, layout.units); ++u)
-            body(steps.row_of(b) * layout.H + u * kLanes<Real>, scratch.d_c + b * layout.padded + u * kLanes<Real>, layout.units_in(u));
+            body(steps.row_of(b) * layout.H + u * kLanes<Real>, scratch.d_c + b * layout.padded + u * kLanes<Real>,
+                 layout.units_in(u));
       };
       for_units([&](int64_t at, Real* d_c, int64_t n) {
         store(d_c, call.d_c_n ? load_first(call.d_c_n + at, n) : Vec<Real>{});
@@ -637,8 +642,8 @@ void backward(const BackwardCall<Real>& call) {
     const Region region = region_of(split, b.steps, Panels(layout.H, kLanes<Real>).count,
                                     Panels(layout.P, kLanes<Real>).count, thread);
     b.run(region, split.unit_parts > 1);
-    // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others' of its steps, or
-    // of its part of the input if there is but one step.
+    // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others' of its steps,
+    // or of its part of the input if there is but one step.
     const int64_t panels = Panels(layout.I, kLanes<Real>).count;
     if (call.d_x && split.unit_parts == 1) b.input_gradient({0, layout.T}, region.rows, {0, panels});
     barrier();
@@ -656,10 +661,13 @@ template <class Real>
 Plan plan(const Sizes& sizes, bool training) {
   const Layout<Real> layout(sizes);
   const int64_t chunk = smaller(layout.chunk_steps * layout.B, layout.steps);
-  return {(training ? layout.steps : chunk) * layout.gates_row,
-          (layout.B + (training ? layout.steps : 0)) * layout.padded,
-          layout.projected ? (training ? layout.steps : layout.B) * layout.padded : 0, ForwardScratch<Real>(layout, nullptr).size,
-          BackwardScratch<Real>(layout, nullptr).size};
+  return {
+      .gates = (training ? layout.steps : chunk) * layout.gates_row,
+      .cells = (layout.B + (training ? layout.steps : 0)) * layout.padded,
+      .unprojected = layout.projected ? (training ? layout.steps : layout.B) * layout.padded : 0,
+      .forward_scratch = ForwardScratch<Real>(layout, nullptr).size,
+      .backward_scratch = BackwardScratch<Real>(layout, nullptr).size,
+  };
 }
 
 template <class Real, void (*function)(Vec<Real> (&)[1])>
