@@ -4,6 +4,10 @@
 // product, and nothing of it is written to a caller's array. A row of gates is [vector of units][i, f, g, o][unit in it].
 #pragma once
 
+#if defined(GATEWISE_SANITIZE_ADDRESS)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "kernels.hpp"
 #include "matmul.hpp"
 
@@ -14,6 +18,14 @@ constexpr int64_t kMostStepRows = 96;   // rows that go through time together
 constexpr int64_t kGradientRows = 256;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
+
+// A call of fewer products is not shared among threads: waking the others costs about as much as 10^5. The sanitizers
+// are to see threads at every size that the tests have, the smallest too.
+#if defined(GATEWISE_SANITIZE_ADDRESS) || defined(GATEWISE_SANITIZE_THREAD)
+constexpr int64_t kSharedProducts = 0;
+#else
+constexpr int64_t kSharedProducts = 100000;
+#endif
 
 // Backward panels are narrower in 16-register machines: the same bytes hold a longer block of K.
 template <class Real>
@@ -109,11 +121,11 @@ struct Layout {
   }
 };
 
-// A call too small to share among threads is faster on one: waking the others costs about as much as 10^5 products.
+// A call too small to share among threads is faster on one.
 template <class Real>
 int useful_threads(const Layout<Real>& layout, int64_t most) {
   const int64_t products = layout.steps * layout.gates * (layout.I + layout.H);
-  return products < 100000 ? 1 : static_cast<int>(most);
+  return products < kSharedProducts ? 1 : static_cast<int>(most);
 }
 
 // How `team` threads share rows and units. Rows alone need no barrier and are the rule; units are shared where there
@@ -197,6 +209,9 @@ struct Cursor {
 };
 
 // The parts of the scratch memory; with a null start only their size counts.
+//
+// They are arrays like any other and yet one piece of memory, in which AddressSanitizer would see no end of one part. So
+// what is compiled for it leaves numbers free between them and tells it that nobody may touch those.
 template <class Real>
 struct Parts {
   Real* at;
@@ -204,6 +219,10 @@ struct Parts {
   Real* take(int64_t n) {
     Real* part = at ? at + size : nullptr;
     size += (n + 15) / 16 * 16;
+#if defined(GATEWISE_SANITIZE_ADDRESS)
+    size += 256;
+    if (at) ASAN_POISON_MEMORY_REGION(part + n, (at + size - (part + n)) * sizeof(Real));
+#endif
     return part;
   }
 };
