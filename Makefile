@@ -34,7 +34,8 @@ bench: $(VENV)/built
 
 # The kernels' tests with each read, write and operation checked (address) and with races between threads seen (thread),
 # on a build of the core with nothing of torch; again only when something of it has changed.
-sanitize: build/sanitize-address/passed build/sanitize-thread/passed
+sanitize:
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync build/sanitize-address/passed build/sanitize-thread/passed
 
 GCC := $${CXX:-c++}
 HAS_SANITIZERS = $(GCC) -v 2>&1 | grep -q '^gcc version' && \
@@ -49,21 +50,22 @@ OPTIONS_address := ASAN_OPTIONS=detect_leaks=0:redzone=256:max_malloc_fill_size=
   UBSAN_OPTIONS=print_stacktrace=1
 OPTIONS_thread := TSAN_OPTIONS=halt_on_error=1
 
-# Python starts without its site module, whose .pth files would put the usual gatewise first. ThreadSanitizer of GCC 12
+# Threads that wait do not spin: two test runs share the cores. Python starts without its site module, whose .pth files would put the usual gatewise first. ThreadSanitizer of GCC 12
 # does not know the memory map that newer kernels draw by chance: setarch -R has them draw none, where it may.
 build/sanitize-%/passed: $(VENV)/installed $(CORE_SOURCES) src/gatewise/kernels.py tests/test_kernels.py \
     tests/test_math.py | compiler
-	@echo "compiling the kernels for the $* sanitizer ..."
+	@echo "the kernels' tests, sanitizer $*"
 	@rm -rf $(@D)/package && mkdir -p $(@D)/package && cp -R src/gatewise $(@D)/package
 	@$(BIN)/cmake -S . -B $(@D) -G Ninja -D CMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -D Python_EXECUTABLE=$(abspath $(BIN))/python -D nanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" \
-	  -D GATEWISE_SANITIZE=$* --log-level=WARNING
-	@$(BIN)/cmake --build $(@D) -- --quiet
+	  -D GATEWISE_SANITIZE=$* --log-level=WARNING >$(@D)/configured
+	@$(BIN)/cmake --build $(@D) -- --quiet -j2
 	@$(BIN)/cmake --install $(@D) --prefix $(@D)/package >$(@D)/installed
 	@libraries=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
 	fixed=$$(setarch -R true 2>/dev/null && echo setarch -R); \
-	PYTHONPATH=$(@D)/package:$$libraries OPENBLAS_NUM_THREADS=1 $(OPTIONS_$*) \
-	LD_PRELOAD="$$($(GCC) -print-file-name=lib$(RUNTIME_$*).so) $$($(GCC) -print-file-name=libstdc++.so)" \
+	export PYTHONPATH=$(@D)/package:$$libraries OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(OPTIONS_$*) \
+	LD_PRELOAD="$$($(GCC) -print-file-name=lib$(RUNTIME_$*).so) $$($(GCC) -print-file-name=libstdc++.so)"; \
+	$$fixed $(BIN)/python -S -c 'from gatewise import _core; assert _core.__file__.startswith("$(abspath $(@D))")' && \
 	$$fixed $(BIN)/python -S -m pytest -q -p no:faulthandler --capture=sys $(TESTS_$*)
 	@touch $@
 

@@ -145,7 +145,9 @@ def test_missing_gradients_are_zero(given_):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [(3, 7, 20, 17), (30, 8, 32, 32), (4, 2, 9, 160), (2, 101, 3, 40), (1, 2, 130, 120)], ids=str)
+@pytest.mark.parametrize(
+    "size", [(3, 7, 20, 17), (30, 8, 32, 32), (4, 2, 9, 160), (2, 101, 3, 40), (1, 2, 130, 120)], ids=str
+)
 def test_threads_change_no_bit(isa, dtype, size):
     arrays = case(*size, dtype=dtype)
     with kernels.using(isa):
