@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 CORE_SOURCES := $(wildcard csrc/*) CMakeLists.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench clean compiler
+.PHONY: help demo test sanitize bench clean compiler
 
 help:
 	@echo "make demo    train on handwritten digits, evaluate, and predict one image (about a minute)"
 	@echo "make test    all tests and checks (a few minutes)"
+	@echo "make sanitize  the kernels' tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer"
 	@echo "make bench   gatewise beside torch.nn.LSTM over a grid of sizes (about ten minutes)"
 	@echo "make clean   remove .venv and everything built"
 
@@ -24,10 +25,49 @@ test: $(VENV)/built
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	@if $(HAS_SANITIZERS); then $(MAKE) --no-print-directory sanitize; \
+	else echo "left out: make sanitize, which needs GCC with libasan, libubsan and libtsan"; fi
 	$(BIN)/pytest
 
 bench: $(VENV)/built
 	$(BIN)/gatewise bench
+
+# The kernels' tests with each read, write and operation checked (address) and with races between threads seen (thread),
+# on a build of the core with nothing of torch; again only when something of it has changed.
+sanitize:
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync build/sanitize-address/passed build/sanitize-thread/passed
+
+GCC := $${CXX:-c++}
+HAS_SANITIZERS = $(GCC) -v 2>&1 | grep -q '^gcc version' && \
+  for name in asan ubsan tsan; do test -e "$$($(GCC) -print-file-name=lib$$name.so)" || exit 1; done
+
+RUNTIME_address := asan
+RUNTIME_thread := tsan
+TESTS_address := tests/test_kernels.py tests/test_math.py
+TESTS_thread := tests/test_kernels.py
+# Red zones wider than any vector; fresh memory full of NaN. (Python keeps some memory to its end.)
+OPTIONS_address := ASAN_OPTIONS=detect_leaks=0:redzone=256:max_malloc_fill_size=1000000000:malloc_fill_byte=255 \
+  UBSAN_OPTIONS=print_stacktrace=1
+OPTIONS_thread := TSAN_OPTIONS=halt_on_error=1
+
+# Threads that wait do not spin: two test runs share the cores. Python starts without its site module, whose .pth files would put the usual gatewise first. ThreadSanitizer of GCC 12
+# does not know the memory map that newer kernels draw by chance: setarch -R has them draw none, where it may.
+build/sanitize-%/passed: $(VENV)/installed $(CORE_SOURCES) src/gatewise/kernels.py tests/test_kernels.py \
+    tests/test_math.py | compiler
+	@echo "the kernels' tests, sanitizer $*"
+	@rm -rf $(@D)/package && mkdir -p $(@D)/package && cp -R src/gatewise $(@D)/package
+	@$(BIN)/cmake -S . -B $(@D) -G Ninja -D CMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -D Python_EXECUTABLE=$(abspath $(BIN))/python -D nanobind_DIR="$$($(BIN)/python -m nanobind --cmake_dir)" \
+	  -D GATEWISE_SANITIZE=$* --log-level=WARNING >$(@D)/configured
+	@$(BIN)/cmake --build $(@D) -- --quiet -j2
+	@$(BIN)/cmake --install $(@D) --prefix $(@D)/package >$(@D)/installed
+	@libraries=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))'); \
+	fixed=$$(setarch -R true 2>/dev/null && echo setarch -R); \
+	export PYTHONPATH=$(@D)/package:$$libraries OPENBLAS_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(OPTIONS_$*) \
+	LD_PRELOAD="$$($(GCC) -print-file-name=lib$(RUNTIME_$*).so) $$($(GCC) -print-file-name=libstdc++.so)"; \
+	$$fixed $(BIN)/python -S -c 'from gatewise import _core; assert _core.__file__.startswith("$(abspath $(@D))")' && \
+	$$fixed $(BIN)/python -S -m pytest -q -p no:faulthandler --capture=sys $(TESTS_$*)
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build .mypy_cache .pytest_cache .ruff_cache .hypothesis

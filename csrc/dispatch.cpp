@@ -6,10 +6,13 @@
 
 namespace gatewise {
 
-#if defined(__x86_64__)
+// CMakeLists.txt says which ones are compiled in; baseline always is.
+#if defined(GATEWISE_HAS_avx512)
 namespace avx512 {
 extern const Kernels table;
 }
+#endif
+#if defined(GATEWISE_HAS_avx2)
 namespace avx2 {
 extern const Kernels table;
 }
@@ -20,8 +23,10 @@ extern const Kernels table;
 
 const Kernels* const* all_kernels(int* count) {
   static const Kernels* const all[] = {
-#if defined(__x86_64__)
+#if defined(GATEWISE_HAS_avx512)
       &avx512::table,
+#endif
+#if defined(GATEWISE_HAS_avx2)
       &avx2::table,
 #endif
       &baseline::table,

@@ -5,6 +5,10 @@
 // [vector of units][i, f, g, o][unit in it].
 #pragma once
 
+#if defined(GATEWISE_SANITIZE_ADDRESS)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "kernels.hpp"
 #include "matmul.hpp"
 
@@ -15,6 +19,14 @@ constexpr int64_t kMostStepRows = 96;   // rows that go through time together
 constexpr int64_t kGradientRows = 256;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
+
+// A call of fewer products is not shared among threads: waking the others costs about as much as 10^5. The sanitizers
+// are to see threads at every size that the tests have, the smallest too.
+#if defined(GATEWISE_SANITIZE_ADDRESS) || defined(GATEWISE_SANITIZE_THREAD)
+constexpr int64_t kSharedProducts = 0;
+#else
+constexpr int64_t kSharedProducts = 100000;
+#endif
 
 // Backward panels are narrower in 16-register machines: the same bytes hold a longer block of K.
 template <class Real>
@@ -54,14 +66,16 @@ struct Split {
   int64_t row_parts, unit_parts;  // their product is the number of threads; a part may be empty
 };
 
-// Columns of a matrix in panels of kPanelVectors vectors, the last one narrower.
+// Columns of a matrix in panels of kPanelVectors vectors; the last one may be narrower, or wider by one.
 struct Panels {
   int64_t all_vectors, count;
-  Panels(int64_t columns, int64_t lanes)
-      : all_vectors((columns + lanes - 1) / lanes), count((all_vectors + kPanelVectors - 1) / kPanelVectors) {}
-  int vectors(int64_t panel) const {
-    return static_cast<int>(smaller(kPanelVectors, all_vectors - panel * kPanelVectors));
+  Panels(int64_t columns, int64_t lanes) : all_vectors((columns + lanes - 1) / lanes) {
+    count = (all_vectors + (kLastIsWider ? 0 : kPanelVectors - 1)) / kPanelVectors;
+    if (count == 0 && all_vectors > 0) count = 1;
   }
+  // The first vector of a panel, and the one after the last.
+  int64_t first(int64_t panel) const { return panel < count ? panel * kPanelVectors : all_vectors; }
+  int vectors(int64_t panel) const { return static_cast<int>(first(panel + 1) - first(panel)); }
 };
 
 template <int N>
@@ -74,10 +88,9 @@ template <class Body>
 GATEWISE_INLINE void with_width(int vectors, const Body& body) {
   if (vectors == 1) return body(Constant<1>{});
   if (vectors == 2) return body(Constant<2>{});
-  if constexpr (kPanelVectors > 2) {
-    if (vectors == 3) return body(Constant<3>{});
+  if (vectors == 3) return body(Constant<3>{});
+  if constexpr (kPanelVectors > 2)
     if (vectors == 4) return body(Constant<4>{});
-  }
 }
 
 // What does not depend on the threads.
@@ -113,11 +126,11 @@ struct Layout {
   }
 };
 
-// A call too small to share among threads is faster on one: waking the others costs about as much as 10^5 products.
+// A call too small to share among threads is faster on one.
 template <class Real>
 int useful_threads(const Layout<Real>& layout, int64_t most) {
   const int64_t products = layout.steps * layout.gates * (layout.I + layout.P);
-  return products < 100000 ? 1 : static_cast<int>(most);
+  return products < kSharedProducts ? 1 : static_cast<int>(most);
 }
 
 // How `team` threads share rows and units. Rows alone need no barrier and are the rule; units are shared where there
@@ -203,6 +216,9 @@ struct Cursor {
 };
 
 // The parts of the scratch memory; with a null start only their size counts.
+//
+// They are arrays like any other and yet one piece of memory, in which AddressSanitizer would see no end of one part. So
+// what is compiled for it leaves numbers free between them and tells it that nobody may touch those.
 template <class Real>
 struct Parts {
   Real* at;
@@ -210,6 +226,10 @@ struct Parts {
   Real* take(int64_t n) {
     Real* part = at ? at + size : nullptr;
     size += (n + 15) / 16 * 16;
+#if defined(GATEWISE_SANITIZE_ADDRESS)
+    size += 256;
+    if (at) ASAN_POISON_MEMORY_REGION(part + n, (at + size - (part + n)) * sizeof(Real));
+#endif
     return part;
   }
 };

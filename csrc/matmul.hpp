@@ -11,11 +11,13 @@ namespace gatewise::GATEWISE_ISA {
 // How many rows a tile may have when it is `columns` vectors wide, so that its sums, one row of B and a broadcast
 // number of A stay in registers.
 constexpr int tile_rows(int columns) {
-  return kRegisters == 32 ? 6 : columns == 4 ? 3 : 6;
+  return kRegisters == 32 ? 6 : columns == 4 ? 3 : columns == 3 ? 4 : 6;
 }
 
-// Panels of B that are not the four gates are this many vectors wide (the last one may be narrower).
+// Panels of B that are not the four gates are this many vectors wide. With 16 registers a last panel of one vector
+// would be half as fast: the one before it takes that vector too.
 constexpr int kPanelVectors = kRegisters == 32 ? 4 : 2;
+constexpr bool kLastIsWider = kPanelVectors == 2;
 
 // K is taken in blocks of this many, so that a block of the panel stays in the first-level cache while the rows pass.
 template <class Real>
@@ -101,8 +103,9 @@ struct PanelProduct {
       if (height == 1) rows<1>(row, ahead);
       if (height == 2) rows<2>(row, ahead);
       if (height == 3) rows<3>(row, ahead);
-      if constexpr (most > 3) {
+      if constexpr (most > 3)
         if (height == 4) rows<4>(row, ahead);
+      if constexpr (most > 4) {
         if (height == 5) rows<5>(row, ahead);
         if (height == 6) rows<6>(row, ahead);
       }

@@ -40,7 +40,7 @@ void pack_gates(const Real* weights, int64_t width, const Layout<Real>& layout, 
 template <class Real, class Row>
 void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t rows, Row row, Real* packed) {
   constexpr int64_t lanes = kLanes<Real>, panel = kPanelVectors * lanes;
-  const int64_t whole = smaller(which.last, columns / panel);
+  const int64_t whole = smaller(which.last, panels.count - 1);
   for (int64_t r = 0; r < rows; ++r) {
     const Real* from = row();
     if (!from) {

@@ -240,10 +240,10 @@ struct Forward {
       });
       if (layout.projected)
         for (int64_t b = rows.first; b < rows.last; ++b) {
-          const Range numbers = {region.projected.first * kPanelVectors * kLanes<Real>,
-                                 smaller(region.projected.last * kPanelVectors * kLanes<Real>, layout.P)};
-          for (int64_t p = numbers.first; p < numbers.last; ++p)
-            call.h_n[steps.row_of(b) * layout.P + p] = last_h(b)[p];
+          const Panels panels(layout.P, kLanes<Real>);
+          const int64_t first = panels.first(region.projected.first) * kLanes<Real>;
+          const int64_t last = smaller(panels.first(region.projected.last) * kLanes<Real>, layout.P);
+          for (int64_t p = first; p < last; ++p) call.h_n[steps.row_of(b) * layout.P + p] = last_h(b)[p];
         }
     }
   }
@@ -439,8 +439,7 @@ struct Backward {
     for (const Range rows : RowBlocks{region.rows, kMostStepRows}) {
       const auto for_units = [&](const auto& body) {
         for (int64_t b = rows.first; b < rows.last; ++b)
-          for (int64_t u = region.units.first * kPanelVectors;
-               u < smaller(region.units.last * kPanelVectors, layout.units); ++u)
+          for (int64_t u = panels.first(region.units.first); u < panels.first(region.units.last); ++u)
             body(steps.row_of(b) * layout.H + u * kLanes<Real>, scratch.d_c + b * layout.padded + u * kLanes<Real>,
                  layout.units_in(u));
       };

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -69,6 +70,23 @@ GATEWISE_INLINE void store(Real* to, Vec<Real> v) {
   std::memcpy(to, &v, sizeof v);
 }
 
+// The bits of a vector as another type of the same size.
+template <class To, class From>
+GATEWISE_INLINE To bits_as(From v) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &v, sizeof to);
+  return to;
+}
+
+// All bits of the first n lanes, and none behind them.
+template <class Real>
+GATEWISE_INLINE Bits<Real> first_lanes(long n) {
+  Bits<Real> lane;
+  for (int j = 0; j < kLanes<Real>; ++j) lane[j] = j;
+  return lane < Bits<Real>{} + static_cast<std::remove_reference_t<decltype(lane[0])>>(n);
+}
+
 // The first n numbers (0 < n <= lanes), zeros behind them: nothing past them is read.
 template <class Real>
 GATEWISE_INLINE Vec<Real> load_first(const Real* from, long n) {
@@ -90,9 +108,7 @@ GATEWISE_INLINE void store_first(Real* to, Vec<Real> v, long n) {
 // The first n lanes, and zeros behind them, whatever stood there.
 template <class Real>
 GATEWISE_INLINE Vec<Real> keep_first(Vec<Real> v, long n) {
-  Real lanes[kLanes<Real>];
-  store(lanes, v);
-  return load_first(lanes, n);
+  return bits_as<Vec<Real>>(bits_as<Bits<Real>>(v) & first_lanes<Real>(n));
 }
 
 // Every lane the same. (x - 0 is x for every x, -0 and NaN too; x + 0 would lose the sign of -0.)
@@ -176,14 +192,6 @@ GATEWISE_INLINE Vec<double> at_most(Vec<double> limit, Vec<double> x) {
 #endif
 }
 
-// The bits of a vector as another type of the same size.
-template <class To, class From>
-GATEWISE_INLINE To bits_as(From v) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  std::memcpy(&to, &v, sizeof to);
-  return to;
-}
 
 
 // Registers wider than 16 bytes shuffle cheaply only within each 16 bytes, here called a part. The lower (upper) halves

@@ -169,7 +169,15 @@ def test_missing_gradients_are_zero(given_):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
     "size",
-    [(3, 7, 20, 17), (30, 8, 32, 32), (4, 2, 9, 160), (2, 101, 3, 40), (3, 9, 4, 40, 20), (3, 2, 4, 40, 20)],
+    [
+        (3, 7, 20, 17),
+        (30, 8, 32, 32),
+        (4, 2, 9, 160),
+        (2, 101, 3, 40),
+        (1, 2, 130, 120),
+        (3, 9, 4, 40, 20),
+        (3, 2, 4, 40, 20),
+    ],
     ids=str,
 )
 def test_threads_change_no_bit(isa, dtype, size):
@@ -200,10 +208,11 @@ def test_lengths_resets_and_reverse_against_reference(isa, dtype, size):
             for reverse in (False, True):
                 walk = {name: both[name] for name in given_} | {"reverse": reverse}
                 expected = run_reference(*arrays, **walk)
-                one, two = (run(*arrays, threads=threads, **walk) for threads in (1, 2))
+                one, *others = (run(*arrays, threads=threads, **walk) for threads in (1, 2, 3))
                 assert_close(one, expected)
-                for name in one:
-                    assert np.array_equal(one[name], two[name]), name
+                for other in others:
+                    for name in one:
+                        assert np.array_equal(one[name], other[name]), name
 
 
 def test_no_steps_at_all():
