@@ -34,6 +34,9 @@ from gatewise.bench.work import Work, arguments, draw, proj_size
 from gatewise.errors import ArgumentError
 from gatewise.nn import LSTM, explain_path
 
+SETTLING = 0.02
+"""Seconds of rest before each turn."""
+
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (Torch(), CellLoop(), GateLoop(), OnnxRuntime(), Jax())}
 
 
@@ -296,7 +299,9 @@ def _row(
         calls[product.label]()
     repeats, turn = config.turns()
     row = replace(row, fork_join=fork_join())
-    timings = measure(calls, repeats, turn, config.seconds)
+    # Threads that have just finished spin for a while in wait of more work: one library's would take the cores from the
+    # next one's turn.
+    timings = measure(calls, repeats, turn, config.seconds, prepare=lambda name: time.sleep(SETTLING))
     for product in bounds:
         gflops = product.flops / timings.pop(product.label).median / 1e6
         row.ceilings[product.name] = max(gflops, row.ceilings.get(product.name, 0.0))
