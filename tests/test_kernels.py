@@ -85,7 +85,7 @@ def run_reference(inputs, parameters, gradients, *, reverse=False, lengths=None,
     """Run the reference in float64 on the same numbers; in reverse as the second of two directions."""
     wide = lambda arrays: {name: a.astype(np.float64) for name, a in arrays.items()}  # noqa: E731
     inputs, parameters, gradients = wide(inputs), wide(parameters), wide(gradients)
-    (B, P), H, direction = inputs["h_0"].shape, inputs["c_0"].shape[1], int(reverse)
+    P, H, direction = inputs["h_0"].shape[1], inputs["c_0"].shape[1], int(reverse)
     suffix = "_reverse" if reverse else ""
     if reverse:
         parameters |= {f"{name}{suffix}": weight for name, weight in parameters.items()}

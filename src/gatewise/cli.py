@@ -82,7 +82,7 @@ little; the ratios within a run are worth more.
 Example:
   gatewise bench --quick                    (seconds: shows that it works, not how fast it is)
   gatewise bench --sizes 1 2 8,100,64,128,1 --kinds training
-  gatewise bench --peers all --forms all --json bench.json --figure bench.png"""
+  gatewise bench --peers all --forms all --malloc both --json bench.json --figure bench.png"""
 
 SHADES = " .:-=+*#%@"
 BAR_WIDTH = 30
