@@ -9,11 +9,11 @@ CORE_SOURCES := $(wildcard csrc/*) CMakeLists.txt
 .PHONY: help demo test sanitize bench clean compiler
 
 help:
-	@echo "make demo    train on handwritten digits, evaluate, and predict one image (about a minute)"
-	@echo "make test    all tests and checks (a few minutes)"
+	@echo "make demo      train on handwritten digits, evaluate, and predict one image (about a minute)"
+	@echo "make test      all tests and checks (about ten minutes, most of it the sanitizers)"
 	@echo "make sanitize  the kernels' tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer"
-	@echo "make bench   gatewise beside torch.nn.LSTM over a grid of sizes (about ten minutes)"
-	@echo "make clean   remove .venv and everything built"
+	@echo "make bench     gatewise beside torch.nn.LSTM over a grid of sizes (about ten minutes)"
+	@echo "make clean     remove .venv and everything built"
 
 demo: $(VENV)/built
 	@rm -rf runs/demo
@@ -50,8 +50,9 @@ OPTIONS_address := ASAN_OPTIONS=detect_leaks=0:redzone=256:max_malloc_fill_size=
   UBSAN_OPTIONS=print_stacktrace=1
 OPTIONS_thread := TSAN_OPTIONS=halt_on_error=1
 
-# Threads that wait do not spin: two test runs share the cores. Python starts without its site module, whose .pth files would put the usual gatewise first. ThreadSanitizer of GCC 12
-# does not know the memory map that newer kernels draw by chance: setarch -R has them draw none, where it may.
+# Threads that wait do not spin: two test runs share the cores. Python starts without its site module, whose .pth files
+# would put the usual gatewise first. ThreadSanitizer of GCC 12 does not know the memory map that newer kernels draw by
+# chance: setarch -R has them draw none, where it may.
 build/sanitize-%/passed: $(VENV)/installed $(CORE_SOURCES) src/gatewise/kernels.py tests/test_kernels.py \
     tests/test_math.py | compiler
 	@echo "the kernels' tests, sanitizer $*"
