@@ -13,15 +13,15 @@
 namespace gatewise::GATEWISE_ISA {
 namespace {
 
-// A thread's rows, its hidden units (vectors of them, or panels), and where h is projected its panels of h.
+// A thread's rows, its hidden units (vectors of them, or panels), and its panels of h.
 struct Region {
-  Range rows, units, projected;
+  Range rows, units, h;
 };
 
-Region region_of(const Split& split, const Steps& steps, int64_t units, int64_t projected, int thread) {
+Region region_of(const Split& split, const Steps& steps, int64_t units, int64_t h_panels, int thread) {
   const int64_t of_units = thread % split.unit_parts;
   return {steps.part_of_rows(split.row_parts, thread / split.unit_parts), part(units, split.unit_parts, of_units),
-          part(projected, split.unit_parts, of_units)};
+          part(h_panels, split.unit_parts, of_units)};
 }
 
 // ------------------------------------------------------------------------------------------------ forward
@@ -228,29 +228,24 @@ struct Forward {
           advance(t, chunk, steps.active_of(rows, t), region.units);
           if (meet) barrier();
           if (layout.projected) {
-            project(t, steps.active_of(rows, t), region.projected);
+            project(t, steps.active_of(rows, t), region.h);
             if (meet) barrier();
           }
         }
       }
       for_units([&](int64_t b, int64_t unit, int64_t at, int64_t n) {
-        const int64_t length = steps.length_of(b);
-        store_first(call.c_n + at, load(c(length, b) + unit), n);
-        if (!layout.projected) store_first(call.h_n + at, load_first(last_h(b) + unit, n), n);
+        store_first(call.c_n + at, load(c(steps.length_of(b), b) + unit), n);
       });
-      if (layout.projected)
-        for (int64_t b = rows.first; b < rows.last; ++b) {
-          const Panels panels(layout.P, kLanes<Real>);
-          const int64_t first = panels.first(region.projected.first) * kLanes<Real>;
-          const int64_t last = smaller(panels.first(region.projected.last) * kLanes<Real>, layout.P);
-          for (int64_t p = first; p < last; ++p) call.h_n[steps.row_of(b) * layout.P + p] = last_h(b)[p];
-        }
+      const Panels panels(layout.P, kLanes<Real>);
+      const int64_t first = panels.first(region.h.first) * kLanes<Real>;
+      const int64_t last = smaller(panels.first(region.h.last) * kLanes<Real>, layout.P);
+      for (int64_t b = rows.first; b < rows.last; ++b) {
+        const int64_t length = steps.length_of(b);
+        const Real* last_h = length > 0 ? h(length - 1, b) : initial_h(b);
+        if (first < last)
+          std::memcpy(call.h_n + steps.row_of(b) * layout.P + first, last_h + first, (last - first) * sizeof(Real));
+      }
     }
-  }
-
-  const Real* last_h(int64_t b) const {
-    const int64_t length = steps.length_of(b);
-    return length > 0 ? h(length - 1, b) : initial_h(b);
   }
 };
 
@@ -435,7 +430,6 @@ struct Backward {
 
   void run(const Region& region, bool meet) const {
     const Panels panels(layout.H, kLanes<Real>), of_h(layout.P, kLanes<Real>);
-    const Range h_panels = layout.projected ? region.projected : region.units;
     for (const Range rows : RowBlocks{region.rows, kMostStepRows}) {
       const auto for_units = [&](const auto& body) {
         for (int64_t b = rows.first; b < rows.last; ++b)
@@ -448,7 +442,7 @@ struct Backward {
       });
       for (int64_t t = layout.T - 1; t >= 0; --t) {
         const Range active = steps.active_of(rows, t);
-        for (int64_t p = h_panels.first; p < h_panels.last; ++p)
+        for (int64_t p = region.h.first; p < region.h.last; ++p)
           with_width(of_h.vectors(p), [&](auto n) { retreat<decltype(n)::value>(t, active, p); });
         if (meet) barrier();
         if (layout.projected) {
@@ -458,7 +452,7 @@ struct Backward {
         }
       }
       if (call.d_h_0)
-        for (int64_t p = h_panels.first; p < h_panels.last; ++p)
+        for (int64_t p = region.h.first; p < region.h.last; ++p)
           with_width(of_h.vectors(p), [&](auto n) { initial_hidden_gradient<decltype(n)::value>(rows, p); });
       if (call.d_c_0)
         for_units([&](int64_t at, Real* d_c, int64_t n) { store_first(call.d_c_0 + at, load(d_c), n); });  // (3.7)
@@ -563,7 +557,7 @@ struct Backward {
             packed + (column + N * kLanes<Real>) * depth,
             [&](int64_t row, Vec<Real>(&sum)[N]) {
               for (int n = 0; n < N; ++n) sum[n] = Vec<Real>{};
-              __builtin_prefetch(to[row] + column);
+              if (add && to[row]) __builtin_prefetch(to[row] + column);
             },
             [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
               for (int m = 0; m < M; ++m)
@@ -644,10 +638,10 @@ void backward(const BackwardCall<Real>& call) {
     // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others' of its steps,
     // or of its part of the input if there is but one step.
     const int64_t panels = Panels(layout.I, kLanes<Real>).count;
-    if (call.d_x && split.unit_parts == 1) b.input_gradient({0, layout.T}, region.rows, {0, panels});
-    barrier();
-    if (call.d_x && split.unit_parts > 1) {
-      if (layout.T == 1) b.input_gradient({0, 1}, {0, layout.B}, part(panels, threads, thread));
+    // (By units they have met after each step; by rows they meet again before a thread reads what is another's.)
+    if (call.d_x) {
+      if (split.unit_parts == 1) b.input_gradient({0, layout.T}, region.rows, {0, panels});
+      else if (layout.T == 1) b.input_gradient({0, 1}, {0, layout.B}, part(panels, threads, thread));
       else b.input_gradient(b.steps.part_of_time(threads, thread), {0, layout.B}, {0, panels});
     }
     if (call.d_weight_ih || call.d_weight_hh || call.d_bias || call.d_weight_hr) b.parameter_gradients(thread, threads);

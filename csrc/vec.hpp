@@ -192,8 +192,6 @@ GATEWISE_INLINE Vec<double> at_most(Vec<double> limit, Vec<double> x) {
 #endif
 }
 
-
-
 // Registers wider than 16 bytes shuffle cheaply only within each 16 bytes, here called a part. The lower (upper) halves
 // of a's and b's parts, number by number in turn: of parts a0 a1 a2 a3 and b0 b1 b2 b3, lower is a0 b0 a1 b1.
 GATEWISE_INLINE Vec<float> lower(Vec<float> a, Vec<float> b) {
