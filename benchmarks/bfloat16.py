@@ -13,7 +13,6 @@ input, the initial states and the parameters (the worst of them). bfloat16 has 8
 
 import argparse
 import sys
-from dataclasses import replace
 
 import torch
 
@@ -27,12 +26,6 @@ from gatewise.errors import GatewiseError
 SIZES = ("1", "4", "6", "8", "9", "10")
 QUICK = ("1", "2,5,6,7,2,2")
 COLUMNS = ("output", "h_n", "c_n", "d_x", "d_h_0", "d_c_0", "d_weights")
-
-
-def in_float32(work: Work) -> Work:
-    """Give the same numbers as float32."""
-    numbers = {name: getattr(work, name).float() for name in ("x", "h_0", "c_0", "d_output")}
-    return replace(work, dtype=torch.float32, **numbers)
 
 
 def results(peer: ModulePeer, work: Work) -> Results:
@@ -68,7 +61,7 @@ def errors(expected: Results, given: Results) -> dict[str, float]:
 
 def table(size: Size) -> list[str]:
     work = draw(size, "bfloat16")
-    exact = in_float32(work)
+    exact = work.in_float32()
     expected = results(Torch(), exact)
     who = {
         "gatewise module": (Gatewise(), work),

@@ -1,20 +1,16 @@
 """The benchmark: that it compares, counts, divides and says the right things. Nothing here depends on how fast."""
 
-import importlib.util
 import json
 import math
 import os
 import platform
-import re
 import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from gatewise import kernels
 from gatewise.bench.ceiling import products
@@ -514,7 +510,7 @@ def test_a_peer_too_slow_for_the_budget_is_named_with_its_time():
 
 
 def test_a_wrong_gatewise_leaves_no_row(monkeypatch):
-    monkeypatch.setattr("gatewise.bench.run.tolerance", lambda dtype: -1.0)
+    monkeypatch.setattr("gatewise.bench.check.tolerance", lambda dtype: -1.0)
     lines = []
     with pytest.raises(PeerError, match="gatewise"):
         run(tiny(kinds=("forward",)), say=lines.append)
@@ -548,8 +544,8 @@ def test_the_machine_is_described_with_what_changes_the_speed(monkeypatch):
 
 def test_a_pair_is_compared_before_it_is_timed(monkeypatch):
     assert list(compared(TINY, "forward")) == ["gatewise", "torch"]
-    monkeypatch.setattr("gatewise.bench.pair.tolerance", lambda dtype: -1.0)
-    with pytest.raises(PeerError, match=r"^nothing was timed: at \(3, 4, 5, 6, 2, 2\) gatewise's "):
+    monkeypatch.setattr("gatewise.bench.check.tolerance", lambda dtype: -1.0)
+    with pytest.raises(PeerError, match=r"^nothing was timed: at \(3, 4, 5, 6, 2, 2\) gatewise differs from torch: "):
         compared(TINY, "training")
 
 
@@ -633,135 +629,3 @@ def test_malloc_tuned_is_refused_where_it_would_change_nothing(monkeypatch):
     monkeypatch.delattr("os.confstr")
     with pytest.raises(ArgumentError, match=r"^malloc tuned needs glibc, and this C library is another: leave it at"):
         run(tiny(malloc="tuned"), say=lambda line: None)
-
-
-# --- the programs of benchmarks/ ----------------------------------------------------------------------------
-
-PROGRAMS = Path(__file__).parents[1] / "benchmarks"
-
-
-def program(name, *words):
-    """What a program prints, which ends well."""
-    done = subprocess.run([sys.executable, PROGRAMS / name, *map(str, words)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def module(name):
-    """A program as a module, for what is not its command line."""
-    spec = importlib.util.spec_from_file_location(name, PROGRAMS / f"{name}.py")
-    loaded = importlib.util.module_from_spec(spec)
-    sys.modules[name] = loaded  # where a dataclass looks for its own module
-    try:
-        spec.loader.exec_module(loaded)
-    finally:
-        del sys.modules[name]
-    return loaded
-
-
-def test_sweep(tmp_path):
-    json_path, figure = tmp_path / "sweep.json", tmp_path / "sweep.png"
-    printed = program("sweep.py", "--quick", "--threads", 1, "--repeats", 2, "--json", json_path, "--figure", figure)
-    assert printed.startswith("machine   ")
-    for kind in ("forward", "training"):
-        for peer in ("torch", "gatewise"):
-            assert re.search(
-                rf"^H = 100  {kind} +{peer} +\d\.\d+ of the straight line from 96 to 112", printed, flags=re.MULTILINE
-            )
-    written = json.loads(json_path.read_text())
-    assert len(written["curves"]) == 5 * 2 * 2
-    assert {curve["axis"] for curve in written["curves"]} == set("TBLH")
-    for curve in written["curves"]:
-        assert all(len(point["turns"]) == 2 for point in curve["points"])
-        assert [curve["points"][end]["over_the_line"] for end in (0, -1)] == pytest.approx([1, 1])
-    with Image.open(figure) as image:
-        assert image.width > 1000
-
-
-def test_the_line_through_the_ends():
-    sweep = module("sweep")
-    closely = sweep.Sweep("", "H", (96, 100, 112))
-    assert closely.place(100) == 100 * (64 + 100)
-    exact = [Timing((5.0 + 0.001 * closely.place(value),), (0,), 1) for value in closely.values]
-    assert sweep.Curve(closely, "forward", "torch", tuple(exact)).over_the_line() == pytest.approx([1, 1, 1])
-    exact[1] = Timing((exact[1].median * 1.2,), (0,), 1)
-    assert " 1.200 of the straight line" in sweep.between(sweep.Curve(closely, "forward", "torch", tuple(exact)))
-
-
-def test_memory():
-    printed = program("memory.py", "--size", "4,10,8,64,2,2", "--steps", 2000, "--threads", 1)
-    rows = {line.split()[0]: [float(n) for n in line.split()[1:]] for line in printed.splitlines()[-2:]}
-    for before, peak, step, _ in rows.values():
-        assert 50 < before < peak
-        assert step == pytest.approx(peak - before, abs=0.2)
-        assert step > 2 * 2 * 4 * 64 * 2000 * 4 * 4 / 2**20  # the gates alone
-    assert rows["torch"][3] == 1
-    assert "(4, 2000, 8, 64, 2, 2)" in printed
-
-
-def test_threads():
-    printed = program("threads.py", "--quick", "--sizes", "2,3,4,5,1,2", "--repeats", 2)
-    for kind in ("forward", "training"):
-        for peer in ("torch", "gatewise"):
-            assert re.search(rf"^  {kind} +{peer} .* ms ± *\d+% over .*: \d+\.\d\dx$", printed, flags=re.MULTILINE)
-    assert re.search(
-        r"^  gatewise .* ms over lstm .* \+ head .* \+ adam .* = .* ms: \d+\.\d+$", printed, flags=re.MULTILINE
-    )
-    assert re.search(r"^fork-join \d+\.\d µs; OpenMP: \S+", printed, flags=re.MULTILINE)
-
-
-def test_the_parts_of_a_training_step_are_those_of_the_whole():
-    calls = module("threads").step_and_parts(TINY, nn.LSTM(TINY.I, TINY.H, num_layers=2, bidirectional=True))
-    assert list(calls) == ["whole", "lstm", "head", "adam"]
-    for call in calls.values():
-        call()
-
-
-def test_bfloat16():
-    printed = program("bfloat16.py", "--quick", "--threads", 1)
-    rows = [re.fullmatch(r"\(.*\) +(gatewise|torch) (\w+) +(.*)", line) for line in printed.splitlines()[-10:]]
-    assert [row.groups()[:2] for row in rows[:5]] == [
-        ("gatewise", "module"),
-        ("gatewise", "autocast"),
-        ("torch", "module"),
-        ("torch", "autocast"),
-        ("gatewise", "float32"),
-    ]
-    for row in rows:
-        who, how, cells = row.groups()
-        if who == "gatewise":
-            errors = [float(cell) for cell in cells.split()]
-            assert len(errors) == 7
-            assert max(errors) < (1e-5 if how == "float32" else 1e-2)
-            assert min(errors) > (0 if how == "float32" else 1e-4)  # else it did not compute in bfloat16
-
-
-def test_relative_errors_of_made_up_results():
-    errors = module("bfloat16").errors
-    exact = {"output": torch.tensor([3.0, 4.0]), "d_a": torch.ones(1), "d_b": torch.ones(1)}
-    given = {"output": torch.tensor([3.0, 4.5]), "d_a": torch.tensor([1.25]), "d_b": torch.tensor([0.5])}
-    found = errors(exact, given)
-    assert (found["output"], found["d_weights"], found["d_x"]) == (pytest.approx(0.1), 0.5, 0)
-
-
-@pytest.mark.parametrize(
-    ("name", "words", "says"),
-    [
-        ("sweep", ["--repeats", "0"], r"argument --repeats: given is '0', needed is a whole number from 1 on$"),
-        ("sweep", ["--json", "none/x.json"], r"^sweep: none/x.json cannot be written, needed is a file"),
-        ("sweep", ["--figure", "x.bmp"], r"^sweep: figure is x.bmp, needed is a name that ends in .png or"),
-        ("memory", ["--steps", "x"], r"argument --steps: given is 'x'"),
-        ("memory", ["--size", "1,2"], r"^memory: sizes has '1,2', needed"),
-        ("memory", ["--size", "all"], r"^memory: size is all, needed is one"),
-        ("memory", ["--only", "jax"], r"argument --only: invalid choice: 'jax'"),
-        ("threads", ["--threads", "1"], r"argument --threads: given is '1', needed is a whole number from 2 on$"),
-        ("threads", ["--sizes", "99"], r"^threads: sizes has '99', needed a row from 1 to 14"),
-        ("bfloat16", ["--sizes", "1,2"], r"^bfloat16: sizes has '1,2'"),
-    ],
-)
-def test_what_the_programs_refuse(monkeypatch, capsys, name, words, says):
-    monkeypatch.setattr("sys.argv", [name, *words])
-    with pytest.raises((SystemExit, ArgumentError)) as caught:
-        module(name).main()
-    message = f"{name}: {caught.value}" if caught.type is ArgumentError else capsys.readouterr().err
-    assert re.search(says, message.strip())

@@ -8,7 +8,6 @@ import os
 import pickle
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
@@ -16,46 +15,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch.func import functional_call, grad, jvp, vmap
+from torch.func import functional_call, grad
 from torch.nn.utils import parametrizations, prune
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.testing._internal.common_modules import module_db
 
 import gatewise
+from compare import assert_same
 from gatewise.errors import ArgumentError, DtypeError, KernelError, ShapeError
 from gatewise.nn.composite import composite_lstm
 
 CLASSES = {nn.LSTM: gatewise.LSTM, nn.LSTMCell: gatewise.LSTMCell}
-
-# A result is a sum of some hundred products of numbers around 1, carried through at most a dozen steps and three
-# layers: some tens of the type's epsilon, relative to the largest number of its tensor.
-TOLERANCE = {torch.float64: 1e-13, torch.float32: 3e-5}
-
-
-def assert_same(ours, theirs, name="", tolerance=None):
-    """Compare tensors, tuples of them, packed sequences and None."""
-    if isinstance(theirs, PackedSequence):
-        assert isinstance(ours, PackedSequence), name
-        assert_same(ours.data, theirs.data, f"{name} data", tolerance)
-        for field in ("batch_sizes", "sorted_indices", "unsorted_indices"):
-            mine, other = getattr(ours, field), getattr(theirs, field)
-            assert (mine is None) == (other is None), (name, field)
-            assert other is None or torch.equal(mine, other), (name, field)
-        return
-    if isinstance(theirs, tuple):
-        assert len(ours) == len(theirs), name
-        for number, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-            assert_same(mine, other, f"{name}[{number}]", tolerance)
-        return
-    assert (ours is None) == (theirs is None), name
-    if theirs is None:
-        return
-    assert ours.shape == theirs.shape, name
-    assert ours.dtype == theirs.dtype, name
-    if theirs.numel():
-        scale = theirs.abs().max().item() or 1.0
-        error = (ours - theirs).abs().max().item() / scale
-        assert error <= (tolerance or TOLERANCE[theirs.dtype]), f"{name}: {error:.1e} relative"
 
 
 def leaves(*tensors):
@@ -492,135 +462,6 @@ def test_gates_that_do_not_fit():
         gatewise.LSTM(3, 4, proj_size=2).gates()
     with pytest.raises(ArgumentError, match="layer is 1 and direction 0, needed a layer below 1"):
         gatewise.LSTM(3, 2).gates(1)
-
-
-# ----------------------------------------------------------------------------------------- transforms, compilers
-
-
-# torch.func's derivatives script some of torch's own functions, and torch says that scripting is deprecated.
-scripts = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
-
-
-@scripts
-def test_functorch():
-    lstm = gatewise.LSTM(3, 4, 2, bidirectional=True, dtype=torch.float64)
-    x, parameters = torch.randn(5, 2, 3, dtype=torch.float64), dict(lstm.named_parameters())
-    expected = lstm(x)[0]
-    assert_same(vmap(lambda one: lstm(one)[0], in_dims=1, out_dims=1)(x), expected)
-
-    def loss(parameters, x):
-        return functional_call(lstm, parameters, (x,))[0].square().sum()
-
-    expected.square().sum().backward()
-    gradients = grad(loss)(parameters, x)
-    per_sample = vmap(grad(loss), in_dims=(None, 1))(parameters, x[:, :, None])
-    for name, parameter in parameters.items():
-        assert_same(gradients[name], parameter.grad, name)
-        assert_same(per_sample[name].sum(0), parameter.grad, name)
-    tangent = torch.randn_like(x)
-    _, along = jvp(lambda x: lstm(x)[0], (x,), (tangent,))
-    difference = (lstm(x + 1e-6 * tangent)[0] - lstm(x - 1e-6 * tangent)[0]) / 2e-6
-    assert_same(along, difference, tolerance=1e-8)  # what central differences leave
-    cell = gatewise.LSTMCell(3, 4, dtype=torch.float64)
-    assert_same(vmap(lambda x: cell(x)[0])(x[0]), cell(x[0])[0])
-
-
-@scripts
-def test_transforms_of_what_is_compiled_or_mapped_backward():
-    lstm, x = gatewise.LSTM(3, 4), torch.randn(5, 2, 3, requires_grad=True)
-    theirs = nn.LSTM(3, 4)
-    theirs.load_state_dict(lstm.state_dict())
-    outputs = [module(x)[0] for module in (lstm, theirs)]
-    several = torch.randn(3, *outputs[0].shape)
-    ours, expected = (torch.autograd.grad(y, x, several, is_grads_batched=True, retain_graph=True)[0] for y in outputs)
-    assert_same(ours, expected)
-    zeros = torch._efficientzerotensor(outputs[0].shape)
-    assert not torch.autograd.grad(outputs[0], x, zeros)[0].any()
-    torch._dynamo.reset()
-    mapped = torch.compile(vmap(lambda y: lstm(y)[0]), backend="aot_eager")
-    many = torch.randn(3, 5, 2, 3)
-    assert_same(mapped(many), vmap(lambda y: lstm(y)[0])(many))
-
-
-@scripts
-def test_forward_mode_is_right_or_refused():
-    lstm, x = gatewise.LSTM(3, 4), torch.randn(5, 2, 3)
-
-    def along(run):
-        return jvp(run, (x,), (torch.ones_like(x),))[1]
-
-    torch._dynamo.reset()
-    compiled = torch.compile(lambda: along(lambda z: lstm(z)[0]), backend="eager")
-    assert_same(compiled(), along(lambda z: lstm(z)[0]))
-    operator, network = torch.ops.gatewise.lstm, (lstm._weights(), 1, False, False, None, None, None)
-    with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
-        along(lambda z: operator(z, None, None, *network)[0])
-
-
-@scripts
-def test_forward_mode_derivatives():
-    lstm, x = gatewise.LSTM(3, 4, dtype=torch.float64), torch.randn(5, 2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: lstm(x)[0], x, check_forward_ad=True, fast_mode=True)
-
-
-class Tagger(nn.Module):
-    def __init__(self, **options):
-        super().__init__()
-        self.lstm = gatewise.LSTM(3, 4, 2, **options)
-        self.linear = nn.Linear((self.lstm.proj_size or 4) * (1 + self.lstm.bidirectional), 2)
-
-    def forward(self, x, hx=None, **walk):
-        return self.linear(self.lstm(x.tanh(), hx, **walk)[0])
-
-
-@pytest.mark.parametrize(("dynamic", "proj_size"), [(None, 0), (True, 0), (True, 2)])
-def test_compiled_whole_with_dynamic_batch_and_time(dynamic, proj_size):
-    torch._dynamo.reset()
-    model = Tagger(bidirectional=True, proj_size=proj_size)
-    compiled = torch.compile(model, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    for T, B in ((5, 2), (7, 3), (2, 9)):
-        x = torch.randn(T, B, 3, requires_grad=True)
-        expected = model(x)
-        (wanted,) = torch.autograd.grad(expected.square().sum(), x)
-        got = compiled(x)
-        assert_same(got, expected)
-        assert_same(torch.autograd.grad(got.square().sum(), x)[0], wanted)
-
-
-def test_compiled_with_states_lengths_and_resets():
-    torch._dynamo.reset()
-    model = Tagger(batch_first=True)
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="aot_eager")
-    for B, T in ((3, 6), (5, 4)):
-        x, hx = torch.randn(B, T, 3), (torch.randn(2, B, 4), torch.randn(2, B, 4))
-        walk = {"lengths": torch.randint(0, T + 1, (B,)), "reset": torch.rand(B, T) < 0.3}
-        got, expected = compiled(x, hx, **walk), model(x, hx, **walk)
-        assert_same(got, expected)
-        weight = model.lstm.weight_hh_l0
-        assert_same(*(torch.autograd.grad(y.square().sum(), weight)[0] for y in (got, expected)))
-
-
-def test_a_compiled_cell():
-    torch._dynamo.reset()
-    cell = gatewise.LSTMCell(3, 4)
-    x = torch.randn(2, 3)
-    assert_same(torch.compile(cell, fullgraph=True, backend="aot_eager")(x), cell(x))
-
-
-@pytest.mark.parametrize("strict", [False, True])
-def test_exported_with_dynamic_batch_and_time(strict):
-    model = Tagger(bidirectional=True).eval()
-    sizes = {0: torch.export.Dim("T", min=2), 1: torch.export.Dim("B", min=2)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch's own, about its own ways
-        program = torch.export.export(model, (torch.randn(5, 4, 3),), dynamic_shapes={"x": sizes}, strict=strict)
-        with io.BytesIO() as file:
-            torch.export.save(program, file)
-            file.seek(0)
-            program = torch.export.load(file)
-    for shape in ((5, 4, 3), (9, 2, 3), (2, 7, 3)):
-        x = torch.randn(*shape)
-        assert_same(program.module()(x), model(x))
 
 
 # -------------------------------------------------------------------------------------------- dtypes and devices

@@ -60,3 +60,32 @@ def difference(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> t
         error = float((a - b).abs().max() / scale)
         errors[name] = error if math.isfinite(error) else math.inf
     return max(errors.items(), key=lambda item: item[1])
+
+
+def disagreement(expected: Mapping[str, Tensor], given: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[str, float]:
+    """Say where results differ by more than rounding excuses.
+
+    Parameters
+    ----------
+    expected, given : mapping of str to Tensor
+        The results by name.
+    dtype : torch.dtype
+        What was computed in.
+
+    Returns
+    -------
+    what : str
+        Which result is off and by how much; empty if none is.
+    error : float
+        The largest difference as a share of the largest number expected.
+
+    Examples
+    --------
+    >>> disagreement({"h_n": torch.ones(2)}, {"h_n": torch.tensor([1.0, 1.5])}, torch.float32)
+    ('h_n is off by 5.0e-01 of its largest number, 6.9e-04 is allowed', 0.5)
+    """
+    name, error = difference(expected, given)
+    allowed = tolerance(dtype)
+    if error <= allowed:
+        return "", error
+    return f"{name} is off by {error:.1e} of its largest number, {allowed:.1e} is allowed", error

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gatewise.bench.check import PeerError, difference, tolerance
+from gatewise.bench.check import PeerError, disagreement
 from gatewise.bench.config import Kind
 from gatewise.bench.grid import Size
 from gatewise.bench.peers import Gatewise, Torch
@@ -36,7 +36,7 @@ def compared(size: Size, kind: Kind) -> dict[str, Callable[[], object]]:
     """
     work = draw(size, "plain")
     calls = {peer.name: peer.calls(work)[kind] for peer in (Gatewise(), Torch())}
-    name, error = difference(calls["torch"].once(), calls["gatewise"].once())
-    if error > tolerance(work.dtype):
-        raise PeerError(f"nothing was timed: at {size} gatewise's {name} differs from torch's by {error:.1e} of it")
+    what, _ = disagreement(calls["torch"].once(), calls["gatewise"].once(), work.dtype)
+    if what:
+        raise PeerError(f"nothing was timed: at {size} gatewise differs from torch: {what}")
     return {name: call.run for name, call in calls.items()}

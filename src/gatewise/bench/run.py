@@ -15,7 +15,7 @@ import torch
 from gatewise import kernels
 from gatewise.bench import grid
 from gatewise.bench.ceiling import products
-from gatewise.bench.check import PeerError, difference, tolerance
+from gatewise.bench.check import PeerError, disagreement
 from gatewise.bench.config import BenchConfig, FormName, Kind
 from gatewise.bench.figure import draw_figure
 from gatewise.bench.grid import Size
@@ -201,7 +201,7 @@ def _notes(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) ->
     expected = _reference(work, "recorded")
     for peer in (GateLoop(), CellLoop(), Torch(), Gatewise()):
         call = peer.calls(work)["recorded"]
-        if what := _disagreement(call.once(), expected, work)[0]:
+        if what := disagreement(expected, call.once(), work.dtype)[0]:
             report.differs.append(f"{peer.name} with gradients recorded at {grid.NOTES}: {what}")
         else:
             report.notes[peer.name] = mean_of_hundred(call.run)
@@ -283,7 +283,7 @@ def _row(
                 raise
             row.absent[peer.name] = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             continue
-        what, row.errors[peer.name] = _disagreement(given, expected, work)
+        what, row.errors[peer.name] = disagreement(expected, given, work.dtype)
         if what:
             row.wrong[peer.name] = what
         elif took > config.seconds and peer.name != OWN:
@@ -309,19 +309,6 @@ def _row(
     return row
 
 
-def _disagreement(given: Results, expected: Results, work: Work) -> tuple[str, float]:
-    """Where a peer's results differ by more than rounding excuses, empty if nowhere; and by how much they differ."""
-    name, error = difference(expected, given)
-    allowed = tolerance(work.dtype)
-    if error <= allowed:
-        return "", error
-    return f"{name} is off by {error:.1e} of its largest number, {allowed:.1e} is allowed", error
-
-
 def _reference(work: Work, kind: str) -> Results:
     """What torch.nn.LSTM gives, for 16 bits in float32."""
-    exact = work
-    if work.dtype.itemsize < 4:
-        numbers = {name: getattr(work, name).float() for name in ("x", "h_0", "c_0", "d_output")}
-        exact = replace(work, dtype=torch.float32, **numbers)
-    return Torch().calls(exact)[kind].once()
+    return Torch().calls(work.in_float32() if work.dtype.itemsize < 4 else work)[kind].once()

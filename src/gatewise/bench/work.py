@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -61,6 +61,11 @@ class Work:
     def steps(self) -> int:
         """The steps of all sequences together."""
         return self.x.numel() // self.size.I
+
+    def in_float32(self) -> Work:
+        """Give the same numbers as float32."""
+        numbers = {name: getattr(self, name).float() for name in ("x", "h_0", "c_0", "d_output")}
+        return replace(self, dtype=torch.float32, **numbers)
 
     def fill(self, module: nn.RNNBase) -> nn.RNNBase:
         """Give a module these weights, and convert it to the dtype."""
