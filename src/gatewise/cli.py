@@ -14,6 +14,7 @@ import operator
 import os
 import re
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -30,11 +31,12 @@ from gatewise import __version__
 from gatewise.bench.config import BenchConfig
 from gatewise.errors import ArgumentError, GatewiseError
 from gatewise.insight.doctor.findings import CODES
-from gatewise.tasks.task import Outcome, Prediction, Report, task_of, tasks
+from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of, tasks
 from gatewise.train.config import TrainConfig
+from gatewise.train.progress import Evaluation, Score
 
 if TYPE_CHECKING:
-    from gatewise.train.loop import Epoch, Pass, Score
+    from gatewise.train.runner import Runner
 
 FOUND = "\n".join(f"  {code:<25} {says}" for code, says in CODES.items() if code != "no-gradient")
 """What the source shows; a parameter without a gradient is seen in a live model only."""
@@ -53,8 +55,9 @@ gatewise COMMAND --help says more, gatewise --version which version this is."""
 
 TRAIN = """Train a model for one of the tasks below, each with a recipe as its defaults.
 
-A run folder keeps the settings (config.toml), the metrics (metrics.jsonl), the best and the last weights (safetensors)
-and a figure (curves.png). Ctrl-C ends a training early and keeps what the last whole epoch left.
+A run folder keeps the settings (config.toml), the metrics (metrics.jsonl), two checkpoints, the best and the last
+weights (safetensors) and a figure (curves.png). Ctrl-C and SIGTERM end a training after the step under way; gatewise
+resume goes on with it, as it does after a kill -9, a full disk or a power cut.
 
 Example:
   gatewise train digits --run runs/digits
@@ -87,6 +90,7 @@ Example:
 SHADES = " .:-=+*#%@"
 BAR_WIDTH = 30
 REDRAW_SECONDS = 0.2
+PRINT_SECONDS = 1.0
 
 Config = TypeVar("Config", bound=TrainConfig)
 
@@ -99,6 +103,21 @@ class Train(Generic[Config]):
 
     run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The folder to make, new or empty. Without it: runs/TASK-DATE-TIME."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a training that was interrupted, from its newest checkpoint that is whole.
+
+    It ends with the same weights, byte for byte, as if it had never been interrupted.
+
+    Example:
+      gatewise train digits --run runs/digits   (interrupted by Ctrl-C, SIGTERM, kill -9, a full disk, a power cut)
+      gatewise resume runs/digits
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that gatewise train made."""
 
 
 @dataclass(frozen=True)
@@ -161,19 +180,16 @@ class Doctor:
 
 
 class Printer(Report):
-    """Prints how a training goes: a line an epoch, and a progress bar where there is a terminal.
+    """Prints how a training goes: a line an evaluation, and a progress bar where there is a terminal.
 
     Parameters
     ----------
     console : Console
         Where to.
-    epochs : int
-        How many there will be.
     """
 
-    def __init__(self, console: Console, epochs: int) -> None:
+    def __init__(self, console: Console) -> None:
         self.console = console
-        self.epochs = epochs
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -183,39 +199,47 @@ class Printer(Report):
             transient=True,
             disable=not console.is_terminal,
         )
-        self.row = self.bar.add_task("", epoch=f"1/{epochs}", means="")
+        self.row = self.bar.add_task("", epoch="", means="")
         self.drawn = 0.0
+        self.printed = 0.0
+        self.unsaid = 0
 
-    def start(self, lines: Mapping[str, str]) -> None:
+    def about(self, lines: Mapping[str, str]) -> None:
         """Print each line after its name."""
         for name, line in lines.items():
-            self._print(f"{name:<7} {line}")
+            self.say(f"{name:<7} {line}")
 
-    def batch(self, running: "Pass") -> None:
+    def step(self, runner: "Runner") -> None:
         """Move the bar, a few times a second."""
         now = time.perf_counter()
-        if self.bar.disable or now - self.drawn < REDRAW_SECONDS:
+        if self.bar.disable or now - self.drawn < REDRAW_SECONDS or not runner.progress.sums.samples:
             return
         self.drawn = now
-        score = running.score()
+        score = runner.progress.sums.score()
         self.bar.update(
             self.row,
-            total=running.total,
-            completed=running.samples,
-            epoch=f"{running.epoch}/{self.epochs}",
-            means=f"loss {_number(score.loss)}  accuracy {score.accuracy:.2%}  {_speed(score)}",
+            total=runner.steps,
+            completed=runner.progress.step,
+            epoch=f"{runner.progress.epoch + 1}/{runner.config.epochs}",
+            means=f"{_means(score)}  {_speed(score)}",
         )
 
-    def epoch(self, epoch: "Epoch", is_best: bool) -> None:
-        """Print the scores of an epoch; a star where it is the best so far."""
-        splits = "   ".join(
-            f"{name} loss {_number(score.loss)} accuracy {score.accuracy:.2%}" for name, score in epoch.scores.items()
-        )
-        seconds = sum(score.seconds for score in epoch.scores.values())
-        number = f"{epoch.number}/{self.epochs}"
-        self._print(f"{number:>7} {splits}   {seconds:.1f} s   {_speed(epoch.scores['train'])}{' *' * is_best}")
+    def evaluation(self, runner: "Runner", evaluation: Evaluation, is_best: bool) -> None:
+        """Print the scores; a star where they are the best so far. Where they come fast, one a second is enough."""
+        now = time.perf_counter()
+        if now - self.printed < PRINT_SECONDS and not runner.progress.ended:
+            self.unsaid += 1
+            return
+        unsaid = f"  ({self.unsaid} more before)" * bool(self.unsaid)
+        self.printed, self.unsaid = now, 0
+        splits = "   ".join(f"{name} {_means(score)}" for name, score in evaluation.scores.items())
+        place = f"{evaluation.epoch}/{runner.config.epochs}" if evaluation.whole else f"step {evaluation.step}"
+        seconds = sum(score.seconds for score in evaluation.scores.values())
+        speed = _speed(evaluation.scores["train"])
+        self.say(f"{place:>7} {splits}   {seconds:.1f} s   {speed}{' *' * is_best}{unsaid}")
 
-    def _print(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Print a line."""
         self.console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
@@ -269,6 +293,8 @@ def _run(argv: Sequence[str]) -> int:
     command = _parse(argv)
     if isinstance(command, Train):
         return _train(command)
+    if isinstance(command, Resume):
+        return _resume(command)
     if isinstance(command, Evaluate):
         return _evaluate(command)
     if isinstance(command, Doctor):
@@ -282,34 +308,54 @@ def _train(command: Train[Any]) -> int:
     task = next(task for task in tasks().values() if type(command.config) is task.config)
     now = datetime.datetime.now()
     folder = command.run or Path("runs") / f"{task.name}-{now:%Y-%m-%d-%H%M%S}"
-    printer = Printer(Console(), command.config.epochs)
+    return _run_task(task, command.config, folder)
+
+
+def _resume(command: Resume) -> int:
+    from gatewise.train.run import Run
+
+    task, config = task_of(Run.open(command.run))
+    return _run_task(task, config, command.run, resume=True)
+
+
+def _run_task(task: Task, config: TrainConfig, folder: Path, resume: bool = False) -> int:
+    first = os.environ.get("RANK", "0") == "0"  # under torchrun one process speaks
+    printer = Printer(Console(quiet=not first))
     with printer.bar:
-        outcome = task.runner().train(task, command.config, folder, printer)
-    _print_outcome(outcome, command.config.epochs, folder)
-    return 130 if outcome.interrupted else 0
+        outcome = task.runner().train(task, config, folder, printer, resume)
+    if first:
+        _print_outcome(outcome, config.epochs, folder)
+    return 128 + outcome.signal if outcome.signal else 0
 
 
 def _print_outcome(outcome: Outcome, epochs: int, folder: Path) -> None:
-    if outcome.best is None:
-        print(f"stopped by Ctrl-C before the first epoch was over: {folder} holds no weights")
-        return
-    if outcome.interrupted:
-        print(f"stopped by Ctrl-C: the weights and the figure are those of {outcome.epochs} whole epochs of {epochs}")
-    test = outcome.best.scores["test"]
-    print(
-        f"best    epoch {outcome.best.number} ({outcome.chosen_by}): test loss {_number(test.loss)}, "
-        f"accuracy {test.accuracy:.2%} of {test.samples:,}"
-    )
-    print(
-        f"run     {folder} after {outcome.seconds:.1f} s: {', '.join(sorted(path.name for path in folder.iterdir()))}"
-    )
+    progress, best = outcome.progress, outcome.progress.best
     typed = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
+    if progress.skipped:
+        print(f"skipped {progress.skipped} of {progress.step} steps, whose loss or gradient was not finite")
+    if best is not None:
+        print(f"best    epoch {best.epoch} ({outcome.chosen_by}): {_of_splits(best)}")
+    files = ", ".join(sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")))
+    print(f"run     {folder} after {progress.seconds:.1f} s: {files}")
+    if not progress.ended:
+        name = signal.Signals(outcome.signal).name if outcome.signal else "itself"
+        print(f"stopped by {name} after step {progress.step}, {progress.epoch} whole epochs of {epochs}")
+        print(f"next    gatewise resume {typed}")
+        return
+    if progress.epoch < epochs:
+        print(f"stopped early, {progress.since_best} evaluations after the best")
     print(f"next    gatewise evaluate {typed}")
     print(f"        gatewise predict {typed} image.png")
 
 
+def _of_splits(evaluation: Evaluation) -> str:
+    """The scores of the test split, or where it was not looked at, of the others."""
+    named = {"test": evaluation.scores["test"]} if "test" in evaluation.scores else evaluation.scores
+    return "; ".join(f"{name} {_means(score)} of {score.samples:,}" for name, score in named.items())
+
+
 def _evaluate(command: Evaluate) -> int:
-    from gatewise.train.checkpoint import Run
+    from gatewise.train.run import Run
 
     run = Run.open(command.run)
     task, config = task_of(run)
@@ -317,17 +363,17 @@ def _evaluate(command: Evaluate) -> int:
         config = task.with_data(config, command.data)
     score = task.runner().evaluate(task, config, run, command.weights)
     if command.json:
-        print(json.dumps({"loss": score.loss, "accuracy": score.accuracy, "samples": score.samples}))
+        print(json.dumps({"loss": score.loss, **score.measures, "samples": score.samples}))
     else:
         print(
-            f"{command.run}, {command.weights} weights, test split of {task.name}: loss {_number(score.loss)}, "
-            f"accuracy {score.accuracy:.2%} of {score.samples:,} samples, {_speed(score)}"
+            f"{command.run}, {command.weights} weights, test split of {task.name}: {_means(score)} of "
+            f"{score.samples:,} samples, {_speed(score)}"
         )
     return 0
 
 
 def _predict(command: Predict) -> int:
-    from gatewise.train.checkpoint import Run
+    from gatewise.train.run import Run
 
     run = Run.open(command.run)
     task, config = task_of(run)
@@ -373,16 +419,21 @@ def _bench(config: BenchConfig) -> int:
     return 0
 
 
+def _means(score: Score) -> str:
+    """The loss and whatever else was measured, all shares of 1."""
+    return ", ".join([f"loss {_number(score.loss)}", *(f"{name} {mean:.2%}" for name, mean in score.measures.items())])
+
+
 def _number(loss: float) -> str:
     """Four digits after the point, or the power of ten of what is too large for that."""
     return f"{loss:.4f}" if abs(loss) < 1e6 else f"{loss:.3e}"
 
 
-def _speed(score: "Score") -> str:
+def _speed(score: Score) -> str:
     return f"{score.samples / score.seconds:,.0f} samples/s"
 
 
-def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | Doctor | BenchConfig | None:
+def _parse(argv: Sequence[str]) -> Train[Any] | Resume | Evaluate | Predict | Doctor | BenchConfig | None:
     """What the words ask for; None where they ask for help, which is printed.
 
     Raises
@@ -397,6 +448,7 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | Doctor | Be
     train_command = dataclasses.make_dataclass("TrainCommand", [("task", functools.reduce(operator.or_, trains))])
     commands = (
         _subcommand(train_command, "train", TRAIN)
+        | _subcommand(Resume, "resume", cleandoc(Resume.__doc__ or ""))
         | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
         | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
         | _subcommand(Doctor, "doctor", DOCTOR)
@@ -420,7 +472,7 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Evaluate | Predict | Doctor | Be
         if end.code:
             raise ArgumentError(usage_line(said.getvalue(), _command_in(argv))) from end
         return None
-    parsed: Train[Any] | Evaluate | Predict | Doctor | BenchConfig = getattr(command, "task", command)
+    parsed: Train[Any] | Resume | Evaluate | Predict | Doctor | BenchConfig = getattr(command, "task", command)
     return parsed
 
 
@@ -432,7 +484,7 @@ def _subcommand(kind: Any, name: str, description: str) -> Any:
 def _command_in(argv: Sequence[str]) -> str:
     """The command that the words begin with, as far as they name one: its --help lists what it takes."""
     words = ["gatewise"]
-    known = {"train": tasks(), "evaluate": {}, "predict": {}, "doctor": {}, "bench": {}}
+    known = {"train": tasks(), "resume": {}, "evaluate": {}, "predict": {}, "doctor": {}, "bench": {}}
     if argv and argv[0] in known:
         words.append(argv[0])
         words += [word for word in argv[1:2] if word in known[argv[0]]]

@@ -1,10 +1,7 @@
 """Images read as sequences of rows by an LSTM, and classified after the last row."""
 
 import dataclasses
-import math
-import time
-from collections.abc import Callable
-from importlib import metadata
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +13,15 @@ from gatewise.data.images import ImageSet, read_image
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.nn import LSTM
 from gatewise.tasks.task import Outcome, Prediction, Report, Task
-from gatewise.train import loop
-from gatewise.train.checkpoint import Run, fill_weights, read_weights, save_weights
 from gatewise.train.config import ImageConfig, write_config
-from gatewise.train.curves import draw_curves
-from gatewise.train.loop import Epoch, Examples, Pass, Score
-from gatewise.train.metrics import Metric, MetricsLog, read_metrics
+from gatewise.train.keeper import train_in
+from gatewise.train.metrics import correct_by_argmax
+from gatewise.train.parallel import processes
+from gatewise.train.progress import Score
+from gatewise.train.run import Run
+from gatewise.train.runner import Examples, Runner
+from gatewise.train.state import fill_weights
+from gatewise.train.tensors import read_tensors
 
 
 class RowClassifier(nn.Module):
@@ -109,8 +109,8 @@ def random_shift(images: Tensor, most: int, background: float, generator: torch.
     return padded[image, row, column]
 
 
-def train(task: Task, config: ImageConfig, folder: Path, report: Report) -> Outcome:
-    """Train in a new run folder, and keep there the settings, the metrics, the weights and the curves.
+def train(task: Task, config: ImageConfig, folder: Path, report: Report, resume: bool = False) -> Outcome:
+    """Train in a run folder, and keep there the settings, the metrics, checkpoints, the weights and the curves.
 
     Parameters
     ----------
@@ -122,11 +122,13 @@ def train(task: Task, config: ImageConfig, folder: Path, report: Report) -> Outc
         The run folder, new or empty. It is made once the data are read and in order.
     report : Report
         Hears how it goes.
+    resume : bool, default False
+        Go on in a run folder, from its newest checkpoint.
 
     Returns
     -------
     Outcome
-        How it ended, Ctrl-C included: what the last whole epoch left is kept.
+        How it ended, Ctrl-C and SIGTERM included.
 
     Raises
     ------
@@ -135,10 +137,11 @@ def train(task: Task, config: ImageConfig, folder: Path, report: Report) -> Outc
     ArgumentError
         Images would be moved by their whole size, or the model does not fit into memory.
     RunError
-        The folder is not empty, or the disk is full.
+        The folder is not empty, has no checkpoint to go on from, or the disk is full.
     DivergenceError
-        A loss is not finite; the weights of the epochs before are kept.
+        A loss or a gradient is not finite; the weights before the step are kept.
     """
+    together = processes()
     config = _with_threads(config)
     sets = task.splits(config)
     splits = {name: examples(images, config) for name, images in sets.items()}
@@ -150,61 +153,37 @@ def train(task: Task, config: ImageConfig, folder: Path, report: Report) -> Outc
         )
     torch.manual_seed(config.seed)
     model = _build(columns, classes, config)
-    run = Run.create(folder)
-    write_config(run.config, task.name, config)
-    report.start(_description(sets, model, config))
-    keeper = _Keeper(run, task.name, model, (rows, columns), "dev" in splits)
+    run = Run(folder)
+    if together.rank == 0 and not resume:
+        run = Run.create(folder)
+        write_config(run.config, task.name, config)
     mean, deviation = config.normalize
 
     def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
         return random_shift(inputs, config.max_shift, (0 - mean) / deviation, generator)
 
-    optimizer = make_optimizer(model, config)
-    schedule = make_schedule(optimizer, config, len(sets["train"]))
-    interrupted = False
-    start = time.perf_counter()
-    with MetricsLog(run.metrics) as log:
-
-        def on_batch(running: Pass) -> None:
-            batches = len(running.sizes)
-            if batches % config.log_every == 0 and running.samples < running.total:
-                step = running.first_step + batches
-                log.write(_metric(step, running.epoch, "train", running.score()))
-            report.batch(running)
-
-        def on_epoch(epoch: Epoch) -> None:
-            is_best = keeper.keep(epoch)
-            for split, score in epoch.scores.items():
-                log.write(_metric(epoch.step, epoch.number, split, score))
-            report.epoch(epoch, is_best)
-
-        try:
-            loop.fit(
-                model,
-                optimizer,
-                cross_entropy,
-                splits.pop("train"),
-                splits,
-                epochs=config.epochs,
-                batch_size=config.batch_size,
-                eval_batch_size=config.eval_batch_size,
-                seed=config.seed,
-                augment=augment if config.max_shift else None,
-                schedule=schedule,
-                on_batch=on_batch,
-                on_epoch=on_epoch,
-            )
-        except KeyboardInterrupt:
-            interrupted = True
-        except OSError as error:
-            raise RunError(
-                f"{folder} cannot be written ({error.strerror}): make room; whole epochs' weights are kept there"
-            ) from error
-    seconds = time.perf_counter() - start
-    if keeper.best is not None:
-        whole = [metric for metric in read_metrics(run.metrics) if metric.epoch <= keeper.epochs]
-        draw_curves(run.curves, whole, keeper.best.number, title=f"{task.name}, seed {config.seed}")
-    return Outcome(keeper.epochs, keeper.best, keeper.chosen_by, seconds, interrupted)
+    runner = Runner(
+        model,
+        cross_entropy,
+        config,
+        measures={"accuracy": correct_by_argmax},
+        augment=augment if config.max_shift else None,
+        processes=together,
+    )
+    report.about(_description(sets, model, config) | _together(together.count))
+    signal = train_in(
+        run,
+        runner,
+        splits.pop("train"),
+        splits,
+        about={"task": task.name, "rows": str(rows), "columns": str(columns)},
+        title=f"{task.name}, seed {config.seed}",
+        resume=resume,
+        callbacks=[report],
+        say=report.say,
+    )
+    chosen_by = f"{'highest' if config.best_by == 'accuracy' else 'lowest'} {_chooser(splits)} {config.best_by}"
+    return Outcome(runner.progress, chosen_by, signal)
 
 
 def evaluate(task: Task, config: ImageConfig, run: Run, weights: str) -> Score:
@@ -240,7 +219,8 @@ def evaluate(task: Task, config: ImageConfig, run: Run, weights: str) -> Score:
             f"{images.source}: the images have {images.size[0]}×{images.size[1]} pixels (rows × columns), "
             f"needed are {size[0]}×{size[1]}: give the data that it was trained on"
         )
-    return loop.evaluate(model, cross_entropy, examples(images, config), config.eval_batch_size)
+    runner = Runner(model, cross_entropy, config, measures={"accuracy": correct_by_argmax})
+    return runner.evaluate(examples(images, config))
 
 
 def predict(config: ImageConfig, run: Run, weights: str, path: Path) -> Prediction:
@@ -272,60 +252,8 @@ def predict(config: ImageConfig, run: Run, weights: str, path: Path) -> Predicti
     model, size = _load(config, run.weights(weights))
     pixels = read_image(path, size)
     images = _normalize(torch.from_numpy(pixels[None]), config)
-    scores = loop.predict(model, images, batch_size=1)[0].softmax(dim=0)
+    scores = Runner(model, cross_entropy, config).predict(images)[0].softmax(dim=0)
     return Prediction(int(scores.argmax()), scores.tolist(), pixels)
-
-
-def make_optimizer(model: nn.Module, config: ImageConfig) -> torch.optim.Optimizer:
-    """The optimizer of the settings, in torch's fused form."""
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(model.parameters(), lr=config.learning_rate, fused=True)
-    return torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-
-
-def make_schedule(
-    optimizer: torch.optim.Optimizer, config: ImageConfig, samples: int
-) -> torch.optim.lr_scheduler.LRScheduler | None:
-    """The schedule of the settings for so many training samples; None where the learning rate stays."""
-    if config.schedule == "constant":
-        return None
-    steps = config.epochs * math.ceil(samples / config.batch_size)
-    return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-
-
-class _Keeper:
-    """Writes the weights after each epoch, and those of the best epoch so far once more."""
-
-    def __init__(self, run: Run, task: str, model: nn.Module, size: tuple[int, int], has_dev: bool) -> None:
-        self.run = run
-        self.model = model
-        self.metadata = {
-            "task": task,
-            "gatewise": metadata.version("gatewise"),
-            "rows": str(size[0]),
-            "columns": str(size[1]),
-        }
-        self.has_dev = has_dev
-        self.chosen_by = "lowest dev loss" if has_dev else "lowest training loss"
-        self.best: Epoch | None = None
-        self.epochs = 0
-
-    def keep(self, epoch: Epoch) -> bool:
-        """Write the weights of an epoch, and tell whether it is the best so far."""
-        self._save("last", epoch)
-        self.epochs = epoch.number
-        is_best = self.best is None or self._loss(epoch) < self._loss(self.best)
-        if is_best:
-            self._save("best", epoch)
-            self.best = epoch
-        return is_best
-
-    def _save(self, which: str, epoch: Epoch) -> None:
-        save_weights(self.run.weights(which), self.model, self.metadata | {"epoch": str(epoch.number)})
-
-    def _loss(self, epoch: Epoch) -> float:
-        """What chooses: a loss, as the accuracy of a small split moves in steps of a whole sample. Never the test's."""
-        return epoch.scores["dev" if self.has_dev else "train"].loss
 
 
 def _build(input_size: int, classes: int, config: ImageConfig) -> RowClassifier:
@@ -349,8 +277,12 @@ def _with_threads(config: ImageConfig) -> ImageConfig:
     return dataclasses.replace(config, threads=torch.get_num_threads())
 
 
-def _metric(step: int, epoch: int, split: str, score: Score) -> Metric:
-    return Metric(step, epoch, split, score.loss, score.accuracy, round(score.seconds, 3))
+def _chooser(others: Mapping[str, Examples]) -> str:
+    return "dev" if "dev" in others else "training"
+
+
+def _together(count: int) -> dict[str, str]:
+    return {"shared": f"by {count} processes"} if count > 1 else {}
 
 
 def _description(sets: dict[str, ImageSet], model: RowClassifier, config: ImageConfig) -> dict[str, str]:
@@ -376,7 +308,7 @@ def _count(number: int, thing: str) -> str:
 
 def _load(config: ImageConfig, path: Path) -> tuple[RowClassifier, tuple[int, int]]:
     """The model of a run with its weights, and the rows and columns that it was trained on."""
-    tensors, kept = read_weights(path)
+    tensors, kept = read_tensors(path)
     try:
         size = int(kept["rows"]), int(kept["columns"])
         classes = len(tensors["linear.bias"])

@@ -9,27 +9,25 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gatewise.data.images import ImageSet
 from gatewise.errors import ArgumentError
+from gatewise.train.callback import Callback
 from gatewise.train.config import TrainConfig, read_config
+from gatewise.train.progress import Progress, Score
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from gatewise.train.checkpoint import Run
-    from gatewise.train.loop import Epoch, Pass, Score
+    from gatewise.train.run import Run
 
 
-class Report:
+class Report(Callback):
     """Hears how a training goes. This one says nothing; the command line's prints."""
 
-    def start(self, lines: Mapping[str, str]) -> None:
+    def about(self, lines: Mapping[str, str]) -> None:
         """Before the first epoch: what is trained on what, a line each by its name."""
 
-    def batch(self, running: "Pass") -> None:
-        """After each batch: the sums of the epoch so far."""
-
-    def epoch(self, epoch: "Epoch", is_best: bool) -> None:
-        """After each whole epoch: its scores, and whether it is the best so far."""
+    def say(self, line: str) -> None:
+        """Whatever else is to be known."""
 
 
 @dataclass(frozen=True)
@@ -38,23 +36,17 @@ class Outcome:
 
     Parameters
     ----------
-    epochs : int
-        Whole epochs done.
-    best : Epoch or None
-        The one whose weights are kept as the best; None if no epoch was whole.
+    progress : Progress
+        Where it stands.
     chosen_by : str
-        What chose it.
-    seconds : float
-        Time since the first epoch began.
-    interrupted : bool
-        Whether Ctrl-C ended it early.
+        What chose the best weights.
+    signal : int
+        What ended it early, such as Ctrl-C; 0 if nothing did.
     """
 
-    epochs: int
-    best: "Epoch | None"
+    progress: Progress
     chosen_by: str
-    seconds: float
-    interrupted: bool
+    signal: int
 
 
 @dataclass(frozen=True)
@@ -79,10 +71,10 @@ class Prediction:
 class Runner(Protocol):
     """The functions of a module that can run tasks of one kind."""
 
-    def train(self, task: "Task", config: Any, folder: Path, report: Report) -> Outcome:
-        """Train in a new run folder."""
+    def train(self, task: "Task", config: Any, folder: Path, report: Report, resume: bool = False) -> Outcome:
+        """Train in a new run folder, or go on in one."""
 
-    def evaluate(self, task: "Task", config: Any, run: "Run", weights: str) -> "Score":
+    def evaluate(self, task: "Task", config: Any, run: "Run", weights: str) -> Score:
         """Evaluate a run's best or last weights on the task's test samples."""
 
     def predict(self, config: Any, run: "Run", weights: str, path: Path) -> Prediction:

@@ -17,6 +17,8 @@ import tomlkit
 from cattrs.preconf.tomlkit import make_converter
 
 from gatewise.errors import ArgumentError, RunError
+from gatewise.train.schedule import ScheduleName
+from gatewise.train.whole import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +54,20 @@ class TrainConfig:
     learning_rate: float = 1e-3
     """Step size of the optimizer, at the start if it is scheduled."""
 
-    schedule: Literal["constant", "cosine"] = "constant"
-    """The learning rate stays, or falls to 0 along half a cosine, step by step until the last."""
+    schedule: ScheduleName = "constant"
+    """The learning rate stays, falls to 0 along half a cosine, or first rises from a 25th for 30 % of the steps."""
+
+    clip_norm: float = 0.0
+    """A gradient whose L2 norm over all parameters is larger is scaled down to this; 0 leaves all as they are."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What the model computes in: bfloat16 by torch.autocast, with weights and optimizer in float32."""
 
     batch_size: int = 100
-    """Samples in a training step."""
+    """Samples that go through the model at once."""
+
+    accumulate: int = 1
+    """Batches whose gradients make one training step together, as one batch of so many times the size would."""
 
     eval_batch_size: int = 500
     """Samples that are evaluated at once; changes the speed, not the result."""
@@ -65,23 +76,42 @@ class TrainConfig:
     """Times that the training goes through all its samples."""
 
     dev_fraction: float = 0.0
-    """Share of the samples set aside: the lowest loss on them chooses the best epoch; with 0 the training loss does."""
+    """Share of the samples set aside (dev): they choose the best weights; with 0 the training loss does."""
+
+    dev_every: int = 0
+    """Training steps between two looks at dev; 0 looks after each epoch."""
+
+    best_by: Literal["loss", "accuracy"] = "loss"
+    """What chooses the best weights: the lowest loss or the highest accuracy; the first of equals."""
+
+    patience: int = 0
+    """The training ends after so many looks at dev that were no better than the best; 0 goes on to the last epoch."""
+
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is not finite ends the training, or its step is left out and counted."""
 
     seed: int = 0
     """Fixes the first weights, the order of the samples, the dropout and the splits: same seed, same result."""
 
     log_every: int = 50
-    """Batches between two training lines in metrics.jsonl, each the mean over the epoch so far."""
+    """Steps between two training lines in metrics.jsonl, each the mean over the epoch so far."""
+
+    checkpoint_seconds: float = 30.0
+    """Seconds between two checkpoints, from which gatewise resume goes on; there is one at the end in any case."""
 
     threads: int = 0
     """CPU threads; 0 takes as many as torch finds. Another number can change the last digits of a result."""
 
     def __post_init__(self) -> None:
-        for name in ("hidden_size", "num_layers", "batch_size", "eval_batch_size", "epochs", "log_every"):
+        for name in ("hidden_size", "num_layers", "batch_size", "accumulate", "eval_batch_size", "epochs", "log_every"):
             self._need(name, 1 <= getattr(self, name) < 2**31, "a number from 1 to below 2^31")
         for name in ("dropout", "dev_fraction"):
             self._need(name, 0 <= getattr(self, name) < 1, "a number from 0 to below 1")
         self._need("learning_rate", 0 < self.learning_rate < math.inf, "a number above 0")
+        for name in ("clip_norm", "checkpoint_seconds"):
+            self._need(name, 0 <= getattr(self, name) < math.inf, "a number from 0 on")
+        for name in ("dev_every", "patience"):
+            self._need(name, 0 <= getattr(self, name) < 2**31, "a number from 0 to below 2^31")
         self._need("seed", 0 <= self.seed < 2**63, "a number from 0 to below 2^63")
         self._need("threads", 0 <= self.threads <= 1024, "a number from 0 to 1024")
         self._need(
@@ -139,7 +169,7 @@ def write_config(path: Path, task: str, config: TrainConfig) -> None:
     True
     """
     content = {"task": task, "gatewise": metadata.version("gatewise")} | _converter().unstructure(config)
-    path.write_text(tomlkit.dumps(content), encoding="utf-8")
+    write_whole(path, tomlkit.dumps(content).encode())
 
 
 def read_config(path: Path, tasks: Mapping[str, type[TrainConfig]]) -> tuple[str, TrainConfig]:

@@ -17,7 +17,7 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 
 
-def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: int, title: str) -> None:
+def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title: str) -> None:
     """Draw loss and accuracy of each split over epochs.
 
     Parameters
@@ -25,8 +25,8 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: int, title: s
     path : path
         The PNG file; one that exists is replaced.
     metrics : sequence of Metric
-        Of at least one whole epoch; the last of each epoch and split counts.
-    best_epoch : int
+        Of "train" those at whole epochs count, or all if there are none; of the others all.
+    best_epoch : float
         Is marked.
     title : str
         Above the figure.
@@ -35,7 +35,7 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: int, title: s
     --------
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "curves.png"
-    >>> draw_curves(path, [Metric(9, 1, "train", 0.5, 0.75, 2.0)], best_epoch=1, title="digits")
+    >>> draw_curves(path, [Metric(9, 1.0, "train", 0.5, 2.0, {"accuracy": 0.75})], best_epoch=1, title="digits")
     >>> path.read_bytes()[1:4]
     b'PNG'
     """
@@ -54,20 +54,26 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: int, title: s
     figure.savefig(path)
 
 
-def _draw(axes: "Axes", metrics: Sequence[Metric], quantity: str, best_epoch: int) -> None:
-    ends = {(metric.split, metric.epoch): getattr(metric, quantity) for metric in metrics}
+def _draw(axes: "Axes", metrics: Sequence[Metric], quantity: str, best_epoch: float) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    last = max(metric.epoch for metric in metrics)
-    axes.axvline(best_epoch, color="0.75", linewidth=4, zorder=0, label=f"best epoch ({best_epoch})")
-    every = max(1, last // 8)
+    axes.axvline(best_epoch, color="0.75", linewidth=4, zorder=0, label=f"best (epoch {best_epoch:g})")
     for place, (split, style) in enumerate(STYLES.items()):
-        epochs = sorted(epoch for name, epoch in ends if name == split)
-        if epochs:
-            values = [ends[split, epoch] for epoch in epochs]
+        values = _values(metrics, split, quantity)
+        if values:
+            every = max(1, len(values) // 8)
             marked = (place * every // 3, every)  # not all splits at the same epochs
-            axes.plot(epochs, values, label=split, markevery=marked, markersize=5, linewidth=1.5, **style)
+            axes.plot(
+                list(values), list(values.values()), label=split, markevery=marked, markersize=5, linewidth=1.5, **style
+            )
     axes.set(xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _values(metrics: Sequence[Metric], split: str, quantity: str) -> dict[float, float]:
+    """The quantity over epochs; of training those that are whole, if any are, as its means begin anew with each."""
+    values = {metric.epoch: metric[quantity] for metric in metrics if metric.split == split}
+    whole = {epoch: value for epoch, value in values.items() if epoch == int(epoch)}
+    return whole if split == "train" and whole else values

@@ -1,0 +1,470 @@
+"""Train, evaluate, predict, save, load: one loop for any model, loss and data held in memory."""
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import RandomSampler
+
+from gatewise.errors import ArgumentError, DivergenceError, RunError
+from gatewise.train.callback import Callback
+from gatewise.train.config import TrainConfig
+from gatewise.train.health import gradient_norm, what_is_not_finite
+from gatewise.train.parallel import Alone, Processes
+from gatewise.train.progress import Evaluation, History, Progress, Score, Sums
+from gatewise.train.schedule import learning_rate
+from gatewise.train.state import (
+    Tensors,
+    fill_weights,
+    of,
+    optimizer_state,
+    random_state,
+    restore_optimizer,
+    restore_random,
+    under,
+)
+from gatewise.train.tensors import read_tensors, write_tensors
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+Measure = Callable[[Tensor, Tensor], Tensor]
+
+
+class Augment(Protocol):
+    """Changes the inputs of a training batch at random, such as by moving images."""
+
+    def __call__(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
+        """Map inputs (B, ...) to inputs (B, ...), drawing from the generator alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Examples:
+    """Samples held in memory: `inputs` of shape (N, ...) and `targets` of shape (N, ...)."""
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs and targets at some places, shape (B,)."""
+        return self.inputs.index_select(0, places), self.targets.index_select(0, places)
+
+    def sha256(self) -> str:
+        """A checksum over both, so that a training goes on with the data that it began with."""
+        digest = hashlib.sha256()
+        for tensor in (self.inputs, self.targets):
+            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\0".encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+class Runner:
+    """Trains a model, and tells how well it does.
+
+    Parameters
+    ----------
+    model : Module
+        Maps inputs (B, ...) to outputs (B, ...). Changed in place.
+    loss : callable
+        Maps outputs and targets to the mean loss over the batch, shape ().
+    config : TrainConfig
+        The settings.
+    measures : mapping of str to callable, default: none
+        Each maps outputs and targets to a sum over the batch, shape (); its mean over samples is reported by the name.
+    optimizer : Optimizer, default: that of `config`, fused
+        Holds the model's parameters; its learning rate is set at each step.
+    augment : callable, default None
+        Changes the inputs of each training batch.
+    processes : Processes, default: this one alone
+        Those that train together.
+
+    Attributes
+    ----------
+    progress : Progress
+        Where the training stands.
+    steps_an_epoch : int
+        Training steps in an epoch; 0 before `train` has begun.
+    best : dict of str to tensor
+        The best weights so far, as of `model.state_dict()`; empty before the first evaluation.
+    history : History
+        The loss of each step and epoch, and the scores of each evaluation.
+
+    Examples
+    --------
+    >>> _ = torch.manual_seed(0)
+    >>> train = Examples(torch.eye(3), torch.tensor([0, 1, 0]))
+    >>> config = TrainConfig(epochs=2, batch_size=2, learning_rate=0.1)
+    >>> runner = Runner(nn.Linear(3, 2), nn.functional.cross_entropy, config)
+    >>> runner.train(train, {"dev": train})
+    >>> len(runner.history.step_losses), len(runner.history.epoch_losses()), len(runner.history.scores("dev"))
+    (4, 2, 2)
+    >>> runner.predict(torch.eye(3)).shape
+    torch.Size([3, 2])
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss: Loss,
+        config: TrainConfig,
+        *,
+        measures: Mapping[str, Measure] | None = None,
+        optimizer: torch.optim.Optimizer | None = None,
+        augment: Augment | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.processes = processes or Alone()
+        self.model = model
+        self.loss = loss
+        self.config = config
+        self.measures = dict(measures or {})
+        self.augment = augment
+        self._called = self.processes.share_gradients(model)
+        self.optimizer = optimizer or make_optimizer(model, config)
+        self.progress = Progress()
+        self.history = History()
+        self.best: Tensors = {}
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._device = self._parameters[0].device.type
+        # Generators of their own, each from the seed alone: whatever else draws random numbers, such as another model's
+        # dropout, does not change the order of the samples.
+        self._order = torch.Generator().manual_seed(config.seed)
+        self._draws = torch.Generator().manual_seed(config.seed)
+        self._order_of_epoch = self._order.get_state()
+        self.steps_an_epoch = 0
+        self._stopping = False
+
+    # ---------------------------------------------------------------------------------------------- training
+
+    def train(
+        self, train: Examples, others: Mapping[str, Examples] | None = None, callbacks: Sequence[Callback] = ()
+    ) -> None:
+        """Train to the end, or on to it from where the training stands.
+
+        The batches are those of ``DataLoader(..., shuffle=True, generator=torch.Generator().manual_seed(seed))``, so
+        that a plain torch script with the same seed sees the same ones.
+
+        Parameters
+        ----------
+        train : Examples
+            What is trained on.
+        others : mapping of str to Examples, default: none
+            What is evaluated only. "dev" chooses the best weights; where there is none, the training loss does.
+        callbacks : sequence of Callback
+            Hear how it goes, in this order.
+
+        Raises
+        ------
+        ArgumentError
+            Early stopping is asked for, and there is no "dev".
+        DivergenceError
+            A loss or a gradient is not finite: the message names the step, the batch and what went first. The weights
+            are those before the step.
+        """
+        others = dict(others or {})
+        config, progress = self.config, self.progress
+        for name, wanted in (("patience", config.patience > 0), ("dev_every", config.dev_every > 0)):
+            if wanted and "dev" not in others:
+                raise ArgumentError(f"{name} is {getattr(config, name)} and there is no dev split: set some aside")
+        self._stopping = False
+        self.steps_an_epoch = math.ceil(len(train) / (config.batch_size * config.accumulate))
+        for callback in callbacks:
+            callback.start(self)
+        while not progress.ended and not self._stopping:
+            for places in self._batches(len(train)):
+                self._step(train, places)
+                if config.dev_every and progress.step % config.dev_every == 0:
+                    self._evaluate_all(others, callbacks, whole=False)
+                for callback in callbacks:
+                    callback.step(self)
+                if self._stopping or progress.ended:
+                    return
+            last = progress.epoch + 1 == config.epochs
+            looked_at = others if last or progress.ended or not config.dev_every else {}
+            self._evaluate_all(looked_at, callbacks, whole=True)
+
+    def stop(self) -> None:
+        """End the training after the step under way; `train` goes on from there."""
+        self._stopping = True
+
+    @property
+    def steps(self) -> int:
+        """The steps of the whole training; 0 before `train` has begun."""
+        return self.config.epochs * self.steps_an_epoch
+
+    def _batches(self, samples: int) -> Iterator[Tensor]:
+        """The places of each step's samples, from where the epoch under way stands."""
+        self._order.set_state(self._order_of_epoch)
+        at_once = torch.split(shuffled(samples, self._order), self.config.batch_size * self.config.accumulate)
+        self._called.train()
+        yield from at_once[self.progress.batch :]
+
+    def _step(self, train: Examples, places: Tensor) -> None:
+        """Change the weights once, by the mean loss over the samples at these places."""
+        start = time.perf_counter()
+        config, progress = self.config, self.progress
+        total, measured = 0.0, [0.0] * len(self.measures)
+        self.processes.begin_step(config.seed, progress.step)
+        self.optimizer.zero_grad()
+        pieces = torch.split(places, config.batch_size)
+        for number, piece in enumerate(pieces, start=1):
+            inputs, targets = train.take(piece)
+            if self.augment is not None:
+                inputs = self.augment(inputs, self._draws)
+            inputs, targets, weight = self.processes.share(inputs, targets, len(places))
+            with self.processes.gradients_wait(self._called, number < len(pieces)):
+                with self._precision():
+                    outputs = self._called(inputs)
+                    loss = self.loss(outputs, targets)
+                self.processes.backward(loss if weight == 1 else loss * weight)
+            if weight > 0:
+                total += loss.item() * weight / self.processes.count
+                measured = self._measured(outputs.detach(), targets, measured)
+        total, stop, *measured = self.processes.total([total, float(self._stopping), *measured])
+        self._stopping = stop > 0
+        norm_of, gradients = gradient_norm(self._parameters)
+        norm = norm_of.item()
+        progress.batch += 1
+        progress.step += 1
+        if math.isfinite(total) and math.isfinite(norm):
+            if 0 < config.clip_norm < norm:
+                torch._foreach_mul_(gradients, config.clip_norm / norm)
+            rate = learning_rate(config.schedule, config.learning_rate, progress.step - 1, self.steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self.optimizer.step()
+            progress.gradient_norm = norm
+            progress.sums.add(total, len(places), dict(zip(self.measures, measured, strict=True)))
+            self.history.step_losses.append(total)
+        elif config.nonfinite == "skip":
+            progress.skipped += 1
+        else:
+            progress.batch -= 1
+            progress.step -= 1
+            raise DivergenceError(
+                f"the loss is {total:g} and the gradient's norm {norm:g} in epoch {progress.epoch + 1} at step "
+                f"{progress.step + 1} (batch {progress.batch + 1}, samples {_listed(places)}), needed are finite "
+                f"numbers: {what_is_not_finite(self.model, inputs)}; try a lower learning rate, or nonfinite skip"
+            )
+        took = time.perf_counter() - start
+        progress.sums.seconds += took
+        progress.seconds += took
+
+    def _measured(self, outputs: Tensor, targets: Tensor, before: list[float]) -> list[float]:
+        """The sums of all measures with a batch more."""
+        return [so_far + m(outputs, targets).item() for so_far, m in zip(before, self.measures.values(), strict=True)]
+
+    def _precision(self) -> AbstractContextManager[object]:
+        if self.config.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._device, dtype=torch.bfloat16)
+
+    def _evaluate_all(self, others: Mapping[str, Examples], callbacks: Sequence[Callback], whole: bool) -> None:
+        config, progress = self.config, self.progress
+        if progress.sums.samples == 0:
+            raise DivergenceError(
+                f"every step of epoch {progress.epoch + 1} was left out, as none was finite: try a lower learning rate"
+            )
+        scores = {"train": progress.sums.score()}
+        for name, examples in others.items():
+            scores[name] = self._evaluate(examples, self.processes)
+            progress.seconds += scores[name].seconds
+            if not math.isfinite(scores[name].loss):
+                raise DivergenceError(
+                    f"the loss on the {name} samples is {scores[name].loss:g} after step {progress.step}, needed is a "
+                    "finite number: try a lower learning rate"
+                )
+        evaluation = Evaluation(progress.step, progress.epoch + 1, whole, scores)
+        self.history.evaluations.append(evaluation)
+        is_best = self._is_best(evaluation, "dev" in others or bool(config.dev_every))
+        if whole:
+            progress.epoch += 1
+            progress.batch = 0
+            progress.sums = Sums()
+            self._order_of_epoch = self._order.get_state()
+        progress.ended |= progress.epoch == config.epochs
+        for callback in callbacks:
+            callback.evaluation(self, evaluation, is_best)
+        self._called.train()
+
+    def _is_best(self, evaluation: Evaluation, by_dev: bool) -> bool:
+        """Keep the weights if none were better, and count towards early stopping if some were."""
+        config, progress = self.config, self.progress
+        split = "dev" if by_dev else "train"
+        if split not in evaluation.scores:
+            return False
+        found = evaluation.scores[split][config.best_by]
+        before = progress.best.scores[split][config.best_by] if progress.best else math.nan
+        better = found < before if config.best_by == "loss" else found > before
+        if progress.best is None or better:
+            progress.best, progress.since_best = evaluation, 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+            return True
+        progress.since_best += 1
+        progress.ended |= 0 < config.patience <= progress.since_best
+        return False
+
+    # ------------------------------------------------------------------------------------- evaluation and use
+
+    def evaluate(self, examples: Examples) -> Score:
+        """Go once through the samples without changing anything.
+
+        Parameters
+        ----------
+        examples : Examples
+            At least one.
+
+        Returns
+        -------
+        Score
+            The means over all samples, whatever the size of the batches.
+        """
+        return self._evaluate(examples, Alone())
+
+    def _evaluate(self, examples: Examples, processes: Processes) -> Score:
+        """The same by several processes, each of which takes its part."""
+        start = time.perf_counter()
+        targets = processes.part(examples.targets)
+        total, measured = 0.0, [0.0] * len(self.measures)
+        for first, outputs in self._outputs(processes.part(examples.inputs)):
+            own = targets[first : first + len(outputs)]
+            with self._precision():
+                loss = self.loss(outputs, own)
+            total += loss.item() * len(own)
+            measured = self._measured(outputs, own, measured)
+        total, *measured = processes.total([total, *measured])
+        samples = len(examples)
+        means = {name: value / samples for name, value in zip(self.measures, measured, strict=True)}
+        return Score(total / samples, means, samples, time.perf_counter() - start)
+
+    def predict(self, inputs: Tensor) -> Tensor:
+        """The model's outputs (N, ...) for inputs (N, ...), in their order."""
+        return torch.cat([outputs for _, outputs in self._outputs(inputs)])
+
+    def _outputs(self, inputs: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The place of each batch's first sample, and the outputs for it."""
+        self.model.eval()
+        at_once = self.config.eval_batch_size
+        with torch.inference_mode():
+            for first in range(0, len(inputs), at_once):
+                with self._precision():
+                    outputs = self.model(inputs[first : first + at_once])
+                yield first, outputs
+
+    # ---------------------------------------------------------------------------------------- what can be kept
+
+    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write the weights, and no more, into a file that is whole or not there."""
+        write_tensors(path, self.model.state_dict(), metadata or {})
+
+    def load(self, path: Path) -> dict[str, str]:
+        """Read weights that `save` wrote, and return their metadata.
+
+        Raises
+        ------
+        RunError
+            The file is missing or damaged, or of another model.
+        """
+        tensors, metadata = read_tensors(path)
+        fill_weights(self.model, tensors, path)
+        return metadata
+
+    def use_best(self) -> None:
+        """Give the model the best weights of the training."""
+        if not self.best:
+            raise RunError("there are no best weights yet: train first")
+        self.model.load_state_dict(self.best)
+
+    def state(self) -> tuple[Tensors, dict[str, Any]]:
+        """All that the training is, as tensors and as JSON: from there it goes on bit for bit as it would have."""
+        moments, groups = optimizer_state(self.optimizer)
+        tensors = (
+            under("model", self.model.state_dict())
+            | under("best", self.best)
+            | under("optimizer", moments)
+            | under("random", random_state({"draws": self._draws}))
+            | {"order_of_epoch": self._order_of_epoch}
+            | {"step_losses": torch.tensor(self.history.step_losses, dtype=torch.float64)}
+        )
+        kept = {
+            "progress": self.progress.to_json(),
+            "groups": groups,
+            "evaluations": [dataclasses.asdict(evaluation) for evaluation in self.history.evaluations],
+        }
+        return tensors, kept
+
+    def restore(self, tensors: Tensors, kept: Mapping[str, Any], source: object) -> None:
+        """Put back what `state` gave.
+
+        Parameters
+        ----------
+        tensors, kept
+            As `state` gave them.
+        source : object
+            Where they come from, for messages.
+
+        Raises
+        ------
+        RunError
+            They are of another model.
+        """
+        fill_weights(self.model, of("model", tensors), source)
+        restore_optimizer(self.optimizer, of("optimizer", tensors), kept["groups"])
+        self.best = of("best", tensors)
+        self.progress = Progress.from_json(kept["progress"])
+        self.history = History(
+            tensors["step_losses"].tolist(), [Evaluation.from_json(entry) for entry in kept["evaluations"]]
+        )
+        self._order_of_epoch = tensors["order_of_epoch"]
+        restore_random(of("random", tensors), {"draws": self._draws})
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimizer of the settings, in torch's fused form.
+
+    Examples
+    --------
+    >>> type(make_optimizer(nn.Linear(2, 1), TrainConfig(optimizer="sgd"))).__name__
+    'SGD'
+    """
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(model.parameters(), lr=config.learning_rate, fused=True)
+    return torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
+
+
+def shuffled(count: int, generator: torch.Generator) -> Tensor:
+    """The places 0 to count - 1 in the order in which an epoch of torch's shuffling DataLoader takes them.
+
+    Parameters
+    ----------
+    count : int
+        Samples.
+    generator : Generator
+        Draws the order, and goes on as a DataLoader's own does.
+
+    Returns
+    -------
+    integer tensor, shape (count,)
+
+    Examples
+    --------
+    >>> shuffled(5, torch.Generator().manual_seed(0)).sort().values
+    tensor([0, 1, 2, 3, 4])
+    """
+    torch.empty((), dtype=torch.int64).random_(generator=generator)  # a DataLoader's seed for its worker processes
+    return torch.tensor(list(RandomSampler(range(count), generator=generator)))
+
+
+def _listed(places: Tensor) -> str:
+    """Some places, the first few by number."""
+    first = ", ".join(str(place) for place in places[:5].tolist())
+    return f"{first} and {len(places) - 5} more" if len(places) > 5 else first
