@@ -1,11 +1,11 @@
 """The digits that come with gatewise, read row by row."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from gatewise.data.images import ImageSet, load_digits, stratified_split
 from gatewise.tasks.task import Task
 from gatewise.train.config import ImageConfig
+from gatewise.train.schedule import ScheduleName
 
 TEST_FRACTION = 0.2
 
@@ -27,7 +27,7 @@ class DigitsConfig(ImageConfig):
     num_layers: int = 2
     dropout: float = 0.3
     learning_rate: float = 2e-3
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: ScheduleName = "cosine"
     batch_size: int = 32
     epochs: int = 80
     dev_fraction: float = 0.1

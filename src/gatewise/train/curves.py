@@ -1,10 +1,12 @@
 """The figure of a training: loss and accuracy over epochs."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatewise.train.metrics import Metric
+from gatewise.train.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,7 +53,9 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title:
     _draw(right, metrics, "accuracy", best_epoch)
     right.set(ylabel="accuracy (share of samples)")
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png")
+    write_whole(path, drawn.getvalue())
 
 
 def _draw(axes: "Axes", metrics: Sequence[Metric], quantity: str, best_epoch: float) -> None:

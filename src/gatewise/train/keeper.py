@@ -137,7 +137,7 @@ def train_in(
         with MetricsLog(run.metrics) as log, _signals(runner) as caught:
             keeper = Keeper(run, log, about, data)
             try:
-                runner.train(train, others, [keeper, *callbacks])
+                runner.train(train, others, [*callbacks, keeper])  # a checkpoint holds what the others did
             except DivergenceError:
                 keeper.weights(runner)
                 raise
@@ -158,7 +158,9 @@ def _resume(run: Run, runner: Runner, train: Examples, say: Callable[[str], None
     if kept["data"] != train.sha256():
         raise RunError(f"{path} is of other data than are there now: restore the data that the training began with")
     runner.restore(tensors, kept["runner"], path)
-    say(f"resumed {path.name}: step {runner.progress.step:,}, epoch {runner.progress.epoch + 1}")
+    step, epoch = runner.progress.step, runner.progress.epoch + 1
+    ended = "the training has ended, nothing is left to do"
+    say(f"resumed {path.name}: {ended if runner.progress.ended else f'step {step:,}, epoch {epoch}'}")
     return int(kept["metrics"])
 
 

@@ -133,7 +133,7 @@ class Run:
         return sorted(found, key=lambda path: _step_of(path) or 0, reverse=True)
 
     def write_checkpoint(self, step: int, tensors: Tensors, kept: Mapping[str, Any]) -> None:
-        """Write one more checkpoint, and remove those that are no longer needed.
+        """Write one more checkpoint, and remove those that are no longer needed; damaged ones of later steps too.
 
         Parameters
         ----------
@@ -143,8 +143,11 @@ class Run:
             What `Runner.state` gives, and whatever else JSON knows.
         """
         write_tensors(self.folder / f"checkpoint-{step:09}.safetensors", tensors, {"kept": json.dumps(kept)})
-        for path in self.checkpoints()[CHECKPOINTS:]:
-            path.unlink()
+        there = self.checkpoints()
+        kept_ones = [path for path in there if (_step_of(path) or 0) <= step][:CHECKPOINTS]
+        for path in there:
+            if path not in kept_ones:
+                path.unlink()
         sync_folder(self.folder)
 
     def read_checkpoint(self, say: Callable[[str], None]) -> tuple[Path, Tensors, dict[str, Any]] | None:

@@ -141,7 +141,8 @@ class Runner:
         self._draws = torch.Generator().manual_seed(config.seed)
         self._order_of_epoch = self._order.get_state()
         self.steps_an_epoch = 0
-        self._stopping = False
+        self._asked = False  # this process was, to stop
+        self._stopping = False  # all processes are
 
     # ---------------------------------------------------------------------------------------------- training
 
@@ -171,18 +172,24 @@ class Runner:
             are those before the step.
         """
         others = dict(others or {})
-        config, progress = self.config, self.progress
+        config = self.config
         for name, wanted in (("patience", config.patience > 0), ("dev_every", config.dev_every > 0)):
             if wanted and "dev" not in others:
                 raise ArgumentError(f"{name} is {getattr(config, name)} and there is no dev split: set some aside")
-        self._stopping = False
         self.steps_an_epoch = math.ceil(len(train) / (config.batch_size * config.accumulate))
         for callback in callbacks:
             callback.start(self)
+        try:
+            self._go_on(train, others, callbacks)
+        finally:
+            self._asked = self._stopping = False
+
+    def _go_on(self, train: Examples, others: Mapping[str, Examples], callbacks: Sequence[Callback]) -> None:
+        config, progress = self.config, self.progress
         while not progress.ended and not self._stopping:
             for places in self._batches(len(train)):
                 self._step(train, places)
-                if config.dev_every and progress.step % config.dev_every == 0:
+                if config.dev_every and progress.step % config.dev_every == 0 and progress.sums.samples:
                     self._evaluate_all(others, callbacks, whole=False)
                 for callback in callbacks:
                     callback.step(self)
@@ -193,8 +200,13 @@ class Runner:
             self._evaluate_all(looked_at, callbacks, whole=True)
 
     def stop(self) -> None:
-        """End the training after the step under way; `train` goes on from there."""
-        self._stopping = True
+        """End the training after the step under way; `train` goes on from there.
+
+        Several processes end after the same step, the next one that begins.
+        """
+        self._asked = True
+        if self.processes.count == 1:
+            self._stopping = True
 
     @property
     def steps(self) -> int:
@@ -226,11 +238,14 @@ class Runner:
                     outputs = self._called(inputs)
                     loss = self.loss(outputs, targets)
                 self.processes.backward(loss if weight == 1 else loss * weight)
+            if math.isfinite(total):
+                looked_at = inputs  # in the end the first that spoils the loss
             if weight > 0:
                 total += loss.item() * weight / self.processes.count
                 measured = self._measured(outputs.detach(), targets, measured)
-        total, stop, *measured = self.processes.total([total, float(self._stopping), *measured])
-        self._stopping = stop > 0
+        total, stop, *measured = self.processes.total([total, float(self._asked), *measured])
+        if stop > 0:  # and never back to False: a signal may have come meanwhile
+            self._stopping = True
         norm_of, gradients = gradient_norm(self._parameters)
         norm = norm_of.item()
         progress.batch += 1
@@ -253,7 +268,7 @@ class Runner:
             raise DivergenceError(
                 f"the loss is {total:g} and the gradient's norm {norm:g} in epoch {progress.epoch + 1} at step "
                 f"{progress.step + 1} (batch {progress.batch + 1}, samples {_listed(places)}), needed are finite "
-                f"numbers: {what_is_not_finite(self.model, inputs)}; try a lower learning rate, or nonfinite skip"
+                f"numbers: {what_is_not_finite(self.model, looked_at)}; try a lower learning rate, or nonfinite skip"
             )
         took = time.perf_counter() - start
         progress.sums.seconds += took
