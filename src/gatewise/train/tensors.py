@@ -37,7 +37,9 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     >>> read_tensors(path)
     ({'x': tensor([1., 1.])}, {'epoch': '3'})
     """
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copies: safetensors takes none that share memory, as a weight does that two modules have.
+    own = torch.contiguous_format
+    held = {name: tensor.detach().cpu().clone(memory_format=own) for name, tensor in tensors.items()}
     content = safetensors.torch.save(held, {**metadata, "sha256": _sha256(held, metadata)})
     write_whole(path, _sorted_header(content))
 
