@@ -586,6 +586,22 @@ def test_a_skip_is_counted_and_changes_neither_weights_nor_moments():
     assert runner.history.evaluations[0].scores["train"].samples == 13
 
 
+@pytest.mark.parametrize("nonfinite", ["stop", "skip"])
+def test_running_means_of_a_model_are_not_spoilt_either(nonfinite):
+    examples = some_examples(20)
+    examples.inputs[shuffled(20, torch.Generator().manual_seed(0))[13], 1] = math.nan
+    model = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 2))
+    runner, seen = a_runner(model, nonfinite=nonfinite, epochs=1), []
+    note = Hears(lambda runner: seen.append({name: buffer.clone() for name, buffer in model.named_buffers()}))
+    if nonfinite == "stop":
+        with pytest.raises(DivergenceError, match="the input of 1 of its 10 samples"):
+            runner.train(examples, None, [note])
+    else:
+        runner.train(examples, None, [note])
+    assert seen[0]["0.num_batches_tracked"] == 1
+    assert all(buffer.equal(seen[0][name]) for name, buffer in model.named_buffers())
+
+
 def test_a_skip_before_the_first_look_at_dev():
     """There is nothing of training to say then; the next look says it."""
     model = Breaks(at=1)

@@ -227,6 +227,7 @@ class Runner:
         total, measured = 0.0, [0.0] * len(self.measures)
         self.processes.begin_step(config.seed, progress.step)
         self.optimizer.zero_grad()
+        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]  # which a forward pass may change
         pieces = torch.split(places, config.batch_size)
         for number, piece in enumerate(pieces, start=1):
             inputs, targets = train.take(piece)
@@ -260,16 +261,19 @@ class Runner:
             progress.gradient_norm = norm
             progress.sums.add(total, len(places), dict(zip(self.measures, measured, strict=True)))
             self.history.step_losses.append(total)
-        elif config.nonfinite == "skip":
-            progress.skipped += 1
         else:
-            progress.batch -= 1
-            progress.step -= 1
-            raise DivergenceError(
-                f"the loss is {total:g} and the gradient's norm {norm:g} in epoch {progress.epoch + 1} at step "
-                f"{progress.step + 1} (batch {progress.batch + 1}, samples {_listed(places)}), needed are finite "
-                f"numbers: {what_is_not_finite(self.model, looked_at)}; try a lower learning rate, or nonfinite skip"
-            )
+            went_first = what_is_not_finite(self.model, looked_at) if config.nonfinite == "stop" else ""
+            for buffer, before in buffers:
+                buffer.copy_(before)
+            if config.nonfinite == "stop":
+                progress.batch -= 1
+                progress.step -= 1
+                raise DivergenceError(
+                    f"the loss is {total:g} and the gradient's norm {norm:g} in epoch {progress.epoch + 1} at step "
+                    f"{progress.step + 1} (batch {progress.batch + 1}, samples {_listed(places)}), needed are finite "
+                    f"numbers: {went_first}; try a lower learning rate, or nonfinite skip"
+                )
+            progress.skipped += 1
         took = time.perf_counter() - start
         progress.sums.seconds += took
         progress.seconds += took
