@@ -17,6 +17,7 @@ import shlex
 import signal
 import sys
 import time
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
@@ -32,7 +33,7 @@ from gatewise.bench.config import BenchConfig
 from gatewise.errors import ArgumentError, GatewiseError
 from gatewise.insight.doctor.findings import CODES
 from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of, tasks
-from gatewise.train.config import TrainConfig
+from gatewise.train.config import TrainConfig, read_settings
 from gatewise.train.progress import Evaluation, Score
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ resume goes on with it, as it does after a kill -9, a full disk or a power cut.
 Example:
   gatewise train digits --run runs/digits
   gatewise train mnist --data mnist/ --epochs 3 --seed 1
+  gatewise train digit-sum --recipe remember --length 100
+  gatewise train digits --config runs/digits/config.toml --seed 1
 
 gatewise train TASK --help lists a task's settings."""
 
@@ -87,7 +90,6 @@ Example:
   gatewise bench --sizes 1 2 8,100,64,128,1 --kinds training
   gatewise bench --peers all --forms all --malloc both --json bench.json --figure bench.png"""
 
-SHADES = " .:-=+*#%@"
 BAR_WIDTH = 30
 REDRAW_SECONDS = 0.2
 PRINT_SECONDS = 1.0
@@ -99,7 +101,13 @@ Config = TypeVar("Config", bound=TrainConfig)
 class Train(Generic[Config]):
     """A task's settings and where to keep the run."""
 
-    config: Annotated[Config, tyro.conf.arg(help="The defaults are the recipe.")]
+    settings: Annotated[Config, tyro.conf.arg(help="The defaults are the recipe.")]
+
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Other defaults, by the name of the task's recipe."""
+
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A TOML file of settings in place of the defaults, such as the config.toml of a run."""
 
     run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The folder to make, new or empty. Without it: runs/TASK-DATE-TIME."""
@@ -144,7 +152,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Classify one image with a trained model.
+    """Apply a trained model to one sample: an image file, or for digit-sum a sequence of digits.
 
     The image must have the size of those trained on (8×8 for digits, 28×28 for MNIST) and be like them: bright
     ink on a dark ground, black read as 0 and white as full ink. Grey of 1, 8 or 16 bits is taken; colour only if
@@ -153,13 +161,14 @@ class Predict:
     Example:
       gatewise predict runs/mnist seven.png
       gatewise predict runs/mnist seven.png --json
+      gatewise predict runs/sum "6 7 0 0 1 0 0 0 0 0"
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """A folder that gatewise train made."""
 
-    image: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="IMAGE")]
-    """The image, such as a PNG file."""
+    given: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGE|DIGITS")]
+    """The image, such as a PNG file; or the digits, in quotes, with spaces between them."""
 
     weights: Literal["best", "last"] = "best"
     """Which epoch's weights."""
@@ -305,10 +314,11 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _train(command: Train[Any]) -> int:
-    task = next(task for task in tasks().values() if type(command.config) is task.config)
+    task = next(task for task in tasks().values() if isinstance(command.settings, task.config))
+    given = {field.name: getattr(command.settings, field.name) for field in dataclasses.fields(task.config)}
     now = datetime.datetime.now()
     folder = command.run or Path("runs") / f"{task.name}-{now:%Y-%m-%d-%H%M%S}"
-    return _run_task(task, command.config, folder)
+    return _run_task(task, task.config(**given), folder)
 
 
 def _resume(command: Resume) -> int:
@@ -377,7 +387,7 @@ def _predict(command: Predict) -> int:
 
     run = Run.open(command.run)
     task, config = task_of(run)
-    prediction = task.runner().predict(config, run, command.weights, command.image)
+    prediction = task.runner().predict(config, run, command.weights, command.given)
     if command.json:
         print(json.dumps({"label": prediction.label, "scores": prediction.scores}))
     else:
@@ -386,9 +396,9 @@ def _predict(command: Predict) -> int:
 
 
 def _print_prediction(prediction: Prediction) -> None:
-    """The image as it was read, in characters, then each class with its probability."""
-    for row in prediction.pixels:
-        print("".join(2 * SHADES[round(float(pixel) * (len(SHADES) - 1))] for pixel in row).rstrip())
+    """What was given, in characters, then each class with its probability."""
+    for line in prediction.shown:
+        print(line)
     print(f"label {prediction.label}")
     for label, score in enumerate(prediction.scores):
         print(f"{label:>5}  {score:7.2%}  {'#' * round(score * BAR_WIDTH)}".rstrip())
@@ -443,7 +453,8 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Resume | Evaluate | Predict | Do
     """
     train: Any = Train  # a task's class of settings is known only now, so no type checker can follow
     trains = [
-        _subcommand(train[task.config], task.name, cleandoc(task.config.__doc__ or "")) for task in tasks().values()
+        _subcommand(train[_with_defaults(task, argv)], task.name, cleandoc(task.config.__doc__ or ""))
+        for task in tasks().values()
     ]
     train_command = dataclasses.make_dataclass("TrainCommand", [("task", functools.reduce(operator.or_, trains))])
     commands = (
@@ -474,6 +485,50 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Resume | Evaluate | Predict | Do
         return None
     parsed: Train[Any] | Resume | Evaluate | Predict | Doctor | BenchConfig = getattr(command, "task", command)
     return parsed
+
+
+def _with_defaults(task: Task, argv: Sequence[str]) -> type[TrainConfig]:
+    """The class of a task's settings, with the defaults of the recipe and the file that the words name.
+
+    Raises
+    ------
+    ArgumentError
+        The task has no such recipe.
+    RunError
+        The file is missing or not in order.
+    """
+    if list(argv[:2]) != ["train", task.name]:
+        return task.config
+    recipe, file = _option("--recipe", argv), _option("--config", argv)
+    if recipe is not None and recipe not in task.recipes:
+        there_are = f"needed is one of {', '.join(task.recipes)}" if task.recipes else f"{task.name} has only its own"
+        raise ArgumentError(f"recipe is {recipe!r}, {there_are}: see gatewise train {task.name} --help")
+    changes = dict(task.recipes[recipe]) if recipe is not None else {}
+    if file is not None:
+        changes |= read_settings(Path(file), task.name, task.config)
+    if not changes:
+        return task.config
+    types = typing.get_type_hints(task.config)
+    fields: list[Any] = [(name, types[name], dataclasses.field(default=value)) for name, value in changes.items()]
+    return dataclasses.make_dataclass(
+        task.config.__name__,
+        fields,
+        bases=(task.config,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": task.config.__doc__},
+    )
+
+
+def _option(name: str, argv: Sequence[str]) -> str | None:
+    """The value of the last option of this name."""
+    found = None
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        if word == name:
+            found = following
+        elif word.startswith(f"{name}="):
+            found = word.removeprefix(f"{name}=")
+    return found
 
 
 def _subcommand(kind: Any, name: str, description: str) -> Any:

@@ -1,7 +1,7 @@
 """Images read as sequences of rows by an LSTM, and classified after the last row."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +13,16 @@ from gatewise.data.images import ImageSet, read_image
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.nn import LSTM
 from gatewise.tasks.task import Outcome, Prediction, Report, Task
-from gatewise.train.config import ImageConfig, write_config
-from gatewise.train.keeper import train_in
+from gatewise.tasks.training import Problem, built, counted, train_problem
+from gatewise.train.config import ImageConfig
 from gatewise.train.metrics import correct_by_argmax
-from gatewise.train.parallel import processes
 from gatewise.train.progress import Score
 from gatewise.train.run import Run
 from gatewise.train.runner import Examples, Runner
 from gatewise.train.state import fill_weights
 from gatewise.train.tensors import read_tensors
+
+SHADES = " .:-=+*#%@"
 
 
 class RowClassifier(nn.Module):
@@ -109,81 +110,41 @@ def random_shift(images: Tensor, most: int, background: float, generator: torch.
     return padded[image, row, column]
 
 
-def train(task: Task, config: ImageConfig, folder: Path, report: Report, resume: bool = False) -> Outcome:
-    """Train in a run folder, and keep there the settings, the metrics, checkpoints, the weights and the curves.
-
-    Parameters
-    ----------
-    task : Task
-        Has the images.
-    config : ImageConfig
-        The settings.
-    folder : path
-        The run folder, new or empty. It is made once the data are read and in order.
-    report : Report
-        Hears how it goes.
-    resume : bool, default False
-        Go on in a run folder, from its newest checkpoint.
-
-    Returns
-    -------
-    Outcome
-        How it ended, Ctrl-C and SIGTERM included.
+def problem(task: Task, config: ImageConfig) -> Problem:
+    """What the settings train.
 
     Raises
     ------
-    DataError
-        The data are missing or damaged.
     ArgumentError
-        Images would be moved by their whole size, or the model does not fit into memory.
-    RunError
-        The folder is not empty, has no checkpoint to go on from, or the disk is full.
-    DivergenceError
-        A loss or a gradient is not finite; the weights before the step are kept.
+        Images would be moved by their whole size.
     """
-    together = processes()
-    config = _with_threads(config)
     sets = task.splits(config)
-    splits = {name: examples(images, config) for name, images in sets.items()}
     (rows, columns), classes = sets["train"].size, sets["train"].classes
     if config.max_shift >= min(rows, columns):
         raise ArgumentError(
             f"max_shift is {config.max_shift}, needed is less than the images' {min(rows, columns)} pixels: "
             "make it smaller"
         )
-    torch.manual_seed(config.seed)
     model = _build(columns, classes, config)
-    run = Run(folder)
-    if together.rank == 0 and not resume:
-        run = Run.create(folder)
-        write_config(run.config, task.name, config)
     mean, deviation = config.normalize
 
     def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
         return random_shift(inputs, config.max_shift, (0 - mean) / deviation, generator)
 
-    runner = Runner(
+    return Problem(
         model,
         cross_entropy,
-        config,
-        measures={"accuracy": correct_by_argmax},
+        {"accuracy": correct_by_argmax},
+        {name: examples(images, config) for name, images in sets.items()},
+        about={"rows": str(rows), "columns": str(columns)},
+        description=_description(sets, model, config),
         augment=augment if config.max_shift else None,
-        processes=together,
     )
-    report.about(_description(sets, model, config) | _together(together.count))
-    signal = train_in(
-        run,
-        runner,
-        splits.pop("train"),
-        splits,
-        about={"task": task.name, "rows": str(rows), "columns": str(columns)},
-        title=f"{task.name}, seed {config.seed}",
-        resume=resume,
-        callbacks=[report],
-        say=report.say,
-    )
-    chosen_by = f"{'highest' if config.best_by == 'accuracy' else 'lowest'} {_chooser(splits)} {config.best_by}"
-    return Outcome(runner.progress, chosen_by, signal)
+
+
+def train(task: Task, config: ImageConfig, folder: Path, report: Report, resume: bool = False) -> Outcome:
+    """Train in a run folder: see `train_problem`."""
+    return train_problem(task.name, config, partial(problem, task), folder, report, resume)
 
 
 def evaluate(task: Task, config: ImageConfig, run: Run, weights: str) -> Score:
@@ -223,7 +184,7 @@ def evaluate(task: Task, config: ImageConfig, run: Run, weights: str) -> Score:
     return runner.evaluate(examples(images, config))
 
 
-def predict(config: ImageConfig, run: Run, weights: str, path: Path) -> Prediction:
+def predict(config: ImageConfig, run: Run, weights: str, given: str) -> Prediction:
     """Classify one image file.
 
     Parameters
@@ -234,8 +195,8 @@ def predict(config: ImageConfig, run: Run, weights: str, path: Path) -> Predicti
         The folder.
     weights : {"best", "last"}
         Which ones.
-    path : path
-        The image, bright ink on a dark ground like those trained on.
+    given : str
+        The path of the image, bright ink on a dark ground like those trained on.
 
     Returns
     -------
@@ -250,19 +211,17 @@ def predict(config: ImageConfig, run: Run, weights: str, path: Path) -> Predicti
         The image is missing, or of another size or kind.
     """
     model, size = _load(config, run.weights(weights))
-    pixels = read_image(path, size)
+    pixels = read_image(given, size)
     images = _normalize(torch.from_numpy(pixels[None]), config)
     scores = Runner(model, cross_entropy, config).predict(images)[0].softmax(dim=0)
-    return Prediction(int(scores.argmax()), scores.tolist(), pixels)
+    shown = ["".join(2 * SHADES[round(pixel * (len(SHADES) - 1))] for pixel in row).rstrip() for row in pixels.tolist()]
+    return Prediction(int(scores.argmax()), scores.tolist(), shown)
 
 
 def _build(input_size: int, classes: int, config: ImageConfig) -> RowClassifier:
-    try:
-        return RowClassifier(input_size, config.hidden_size, config.num_layers, classes, config.dropout)
-    except RuntimeError as error:  # torch's way of saying that there is no memory for the weights
-        raise ArgumentError(
-            f"hidden_size is {config.hidden_size}, needed is a model that fits into memory ({error}): make it smaller"
-        ) from error
+    return built(
+        config, lambda: RowClassifier(input_size, config.hidden_size, config.num_layers, classes, config.dropout)
+    )
 
 
 def _normalize(pixels: Tensor, config: ImageConfig) -> Tensor:
@@ -270,40 +229,17 @@ def _normalize(pixels: Tensor, config: ImageConfig) -> Tensor:
     return (pixels - mean) / deviation
 
 
-def _with_threads(config: ImageConfig) -> ImageConfig:
-    """Set the number of threads, and write down which it is where torch chooses."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    return dataclasses.replace(config, threads=torch.get_num_threads())
-
-
-def _chooser(others: Mapping[str, Examples]) -> str:
-    return "dev" if "dev" in others else "training"
-
-
-def _together(count: int) -> dict[str, str]:
-    return {"shared": f"by {count} processes"} if count > 1 else {}
-
-
-def _description(sets: dict[str, ImageSet], model: RowClassifier, config: ImageConfig) -> dict[str, str]:
+def _description(sets: Mapping[str, ImageSet], model: RowClassifier, config: ImageConfig) -> dict[str, str]:
     rows, columns = sets["train"].size
     counts = ", ".join(f"{len(images):,} {name}" for name, images in sets.items())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return {
         "data": f"{counts} images of {rows}×{columns} pixels, {rows} steps of {columns}",
         "model": (
-            f"LSTM {columns}→{config.hidden_size}, {_count(config.num_layers, 'layer')}, "
+            f"LSTM {columns}→{config.hidden_size}, {counted(config.num_layers, 'layer')}, "
             f"{sets['train'].classes} classes, {parameters:,} parameters"
         ),
-        "recipe": (
-            f"{config.optimizer} {config.learning_rate:g}, batches of {config.batch_size}, "
-            f"{config.epochs} epochs, seed {config.seed}, {_count(config.threads, 'thread')}"
-        ),
     }
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _load(config: ImageConfig, path: Path) -> tuple[RowClassifier, tuple[int, int]]:

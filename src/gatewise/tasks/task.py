@@ -3,20 +3,16 @@
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from gatewise.data.images import ImageSet
 from gatewise.errors import ArgumentError
 from gatewise.train.callback import Callback
 from gatewise.train.config import TrainConfig, read_config
 from gatewise.train.progress import Progress, Score
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from gatewise.train.run import Run
 
 
@@ -51,7 +47,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model makes of one image.
+    """What a model makes of one sample.
 
     Parameters
     ----------
@@ -59,13 +55,13 @@ class Prediction:
         The class of the highest score.
     scores : list of float
         The probability of each class (softmax of the logits), which add up to 1.
-    pixels : float32 array, shape (rows, columns)
-        The image as it was read, from 0 to 1.
+    shown : list of str
+        What was given as the model read it, in lines of characters.
     """
 
     label: int
     scores: list[float]
-    pixels: "NDArray[np.float32]"
+    shown: list[str]
 
 
 class Runner(Protocol):
@@ -77,8 +73,8 @@ class Runner(Protocol):
     def evaluate(self, task: "Task", config: Any, run: "Run", weights: str) -> Score:
         """Evaluate a run's best or last weights on the task's test samples."""
 
-    def predict(self, config: Any, run: "Run", weights: str, path: Path) -> Prediction:
-        """Apply a run's best or last weights to a file."""
+    def predict(self, config: Any, run: "Run", weights: str, given: str) -> Prediction:
+        """Apply a run's best or last weights to what a user gives."""
 
 
 @dataclass(frozen=True)
@@ -92,19 +88,22 @@ class Task:
     config : class
         Its settings, with its recipe as defaults; the docstring is its help.
     splits : callable
-        Maps a configuration to the image sets "train", "dev" (or none) and "test".
+        Maps a configuration to the sets of samples "train", "dev" (or none) and "test".
     test_set : callable
-        Maps a configuration to the image set "test" alone.
+        Maps a configuration to the set "test" alone.
     module : str, default "gatewise.tasks.rows"
         The module whose `train`, `evaluate` and `predict` run it. It is imported when they are called: torch
         takes a second, and --help should not.
+    recipes : mapping of str to mapping
+        What each named recipe sets otherwise than the defaults do.
     """
 
     name: str
     config: type[TrainConfig]
-    splits: Callable[[Any], dict[str, ImageSet]]
-    test_set: Callable[[Any], ImageSet]
+    splits: Callable[[Any], Mapping[str, Any]]
+    test_set: Callable[[Any], Any]
     module: str = "gatewise.tasks.rows"
+    recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def runner(self) -> Runner:
         """The module that runs it."""
@@ -130,11 +129,11 @@ def tasks() -> dict[str, Task]:
     Examples
     --------
     >>> list(tasks())
-    ['digits', 'mnist']
+    ['digits', 'mnist', 'digit-sum']
     """
-    from gatewise.tasks import digits, mnist
+    from gatewise.tasks import digit_sum, digits, mnist
 
-    return {task.name: task for task in (digits.TASK, mnist.TASK)}
+    return {task.name: task for task in (digits.TASK, mnist.TASK, digit_sum.TASK)}
 
 
 def task_of(run: "Run") -> tuple[Task, TrainConfig]:

@@ -168,7 +168,8 @@ def write_config(path: Path, task: str, config: TrainConfig) -> None:
     >>> read_config(path, {"digits": TrainConfig}) == ("digits", TrainConfig(epochs=3))
     True
     """
-    content = {"task": task, "gatewise": metadata.version("gatewise")} | _converter().unstructure(config)
+    settings = {name: value for name, value in _converter().unstructure(config).items() if value is not None}
+    content = {"task": task, "gatewise": metadata.version("gatewise")} | settings  # (TOML has no word for none)
     write_whole(path, tomlkit.dumps(content).encode())
 
 
@@ -195,29 +196,78 @@ def read_config(path: Path, tasks: Mapping[str, type[TrainConfig]]) -> tuple[str
         The file is missing or no TOML, names a task or a setting that does not exist, lacks a setting, or has a
         value of the wrong type or range.
     """
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise RunError(f"{path} cannot be read ({error}): give a folder that gatewise train made") from error
-    task = table.pop("task", None)
+    table = _table(path)
+    task: Any = table.get("task")
     if task not in tasks:
         raise RunError(f"{path}: the task is {task!r}, needed is one of {', '.join(tasks)}: mend the file")
-    table.pop("gatewise", None)
     cls = tasks[task]
-    types = typing.get_type_hints(cls)
-    settings = {}
-    for name, value in table.items():
-        if name not in types:
-            nearest = difflib.get_close_matches(name, types, n=1, cutoff=0)[0]
-            raise RunError(f"{path}: {name} is no setting of {task}, the nearest is {nearest}: mend the file")
-        settings[name] = _setting(path, name, value, types[name])
-    missing = [field.name for field in dataclasses.fields(cls) if field.name not in settings]
+    settings = _settings(path, table, task, cls)
+    optional = {name for name, type_ in typing.get_type_hints(cls).items() if type(None) in typing.get_args(type_)}
+    missing = [f.name for f in dataclasses.fields(cls) if f.name not in settings and f.name not in optional]
     if missing:  # no default in its place: another version's may differ from what the run was trained with
-        raise RunError(f"{path} lacks {', '.join(missing)}, which {task} needs: mend the file")
+        written = f" (written by gatewise {table['gatewise']})" if "gatewise" in table else ""
+        raise RunError(f"{path}{written} lacks {', '.join(missing)}, which {task} needs: mend the file")
     try:
         return task, cls(**settings)
     except ArgumentError as error:
         raise RunError(f"{path}: {error}") from error
+
+
+def read_settings(path: Path, task: str, cls: type[TrainConfig]) -> dict[str, Any]:
+    """Read some settings of a task, such as its command line may start from.
+
+    Parameters
+    ----------
+    path : path
+        A TOML file of settings, or a config.toml.
+    task : str
+        The task's name; the file may name no other.
+    cls : class
+        Of its configuration.
+
+    Returns
+    -------
+    dict
+        The settings that the file has, by name.
+
+    Raises
+    ------
+    RunError
+        The file is missing or no TOML, is of another task, or has a setting that does not exist or is of a wrong type.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "mine.toml"
+    >>> _ = path.write_text("epochs = 3")
+    >>> read_settings(path, "digits", TrainConfig)
+    {'epochs': 3}
+    """
+    table = _table(path)
+    if table.get("task", task) != task:
+        raise RunError(f"{path} is of the task {table['task']}, needed is {task}: give another file")
+    return _settings(path, table, task, cls)
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RunError(f"{path} cannot be read ({error}): give a TOML file of settings") from error
+
+
+def _settings(path: Path, table: Mapping[str, Any], task: str, cls: type[TrainConfig]) -> dict[str, Any]:
+    """The settings in a table; beside them it may name the task and the version of gatewise."""
+    types = typing.get_type_hints(cls)
+    settings = {}
+    for name, value in table.items():
+        if name in ("task", "gatewise"):
+            continue
+        if name not in types:
+            nearest = difflib.get_close_matches(name, types, n=1, cutoff=0)[0]
+            raise RunError(f"{path}: {name} is no setting of {task}, the nearest is {nearest}: mend the file")
+        settings[name] = _setting(path, name, value, types[name])
+    return settings
 
 
 def _setting(path: Path, name: str, value: Any, type_: Any) -> Any:

@@ -1,0 +1,176 @@
+"""Sequences of digits read by a recurrent network, and the sum told after the last."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from gatewise.data.digit_sum import CLASSES, DIGITS, DigitSums
+from gatewise.errors import DataError
+from gatewise.nn import LSTM
+from gatewise.tasks.digit_sum import Cell, DigitSumConfig, splits
+from gatewise.tasks.task import Outcome, Prediction, Report, Task
+from gatewise.tasks.training import Problem, built, counted, train_problem
+from gatewise.train.metrics import correct_by_argmax
+from gatewise.train.progress import Score
+from gatewise.train.run import Run
+from gatewise.train.runner import Examples, Runner
+from gatewise.train.state import fill_weights
+from gatewise.train.tensors import read_tensors
+
+WIDTH = 32
+"""Numbers in a digit's vector."""
+
+CELLS: dict[Cell, Callable[..., nn.Module]] = {"lstm": LSTM, "gru": nn.GRU, "srn": nn.RNN}
+
+
+class SumClassifier(nn.Module):
+    """Digits as vectors, a recurrent network over them, and a linear layer on its output after the last.
+
+    Parameters
+    ----------
+    config : DigitSumConfig
+        What it is made of.
+    cell : callable, default: that of `config`
+        Makes the recurrent network from the arguments of `torch.nn.LSTM`, such as that class itself.
+
+    Examples
+    --------
+    >>> SumClassifier(DigitSumConfig())(torch.zeros(5, 10, dtype=torch.int64)).shape
+    torch.Size([5, 19])
+    """
+
+    def __init__(self, config: DigitSumConfig, cell: Callable[..., nn.Module] | None = None) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(DIGITS, WIDTH)
+        make = cell or CELLS[config.cell]
+        self.cell = make(WIDTH, config.hidden_size, config.num_layers, batch_first=True, dropout=config.dropout)
+        self.linear = nn.Linear(config.hidden_size, CLASSES)
+        if not config.train_embedding:
+            nn.init.xavier_uniform_(self.embedding.weight).requires_grad_(False)
+        if config.initial == "zeros":
+            for weight in self.cell.parameters():
+                nn.init.zeros_(weight)
+        if config.initial == "chrono":
+            chrono(self.cell, config.hidden_size, config.length)
+
+    def forward(self, digits: Tensor) -> Tensor:
+        """Map digits (B, T) to logits (B, 19); the state before the first is zero."""
+        output, _ = self.cell(self.embedding(digits))
+        logits: Tensor = self.linear(output[:, -1])
+        return logits
+
+
+def chrono(lstm: nn.Module, H: int, length: int) -> None:
+    """Draw an LSTM's first weights so that its memories last, some units' as long as the sequences.
+
+    Weights are Xavier's for each gate; the forget gate's biases are the logarithms of numbers from 1 to `length` - 1,
+    the input gate's the same below 0 (Tallec and Ollivier 2018, equation 16), all others 0.
+    """
+    for name, weight in lstm.named_parameters():
+        if weight.dim() == 2:
+            for gate in weight.chunk(4):
+                nn.init.xavier_uniform_(gate)
+        else:
+            nn.init.zeros_(weight)
+            if name.startswith("bias_ih"):
+                with torch.no_grad():
+                    lasting = torch.empty(H).uniform_(1, max(2, length - 1)).log()
+                    weight[:H], weight[H : 2 * H] = -lasting, lasting
+
+
+def swap_tails(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    """Give each sequence (B, T) of digits another's digits from the third on.
+
+    Examples
+    --------
+    >>> swap_tails(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.Generator().manual_seed(0))
+    tensor([[1, 2, 6],
+            [4, 5, 3]])
+    """
+    others = torch.randperm(len(inputs), generator=generator)
+    return torch.cat([inputs[:, :2], inputs[others, 2:]], dim=1)
+
+
+def examples(sums: DigitSums) -> Examples:
+    """Sequences (N, T) and labels (N,) as int64."""
+    return Examples(torch.from_numpy(sums.sequences), torch.from_numpy(sums.labels))
+
+
+def problem(config: DigitSumConfig, cell: Callable[..., nn.Module] | None = None) -> Problem:
+    """What the settings train."""
+    sets = splits(config)
+    model = built(config, lambda: SumClassifier(config, cell))
+    counts = ", ".join(f"{len(sums)} {name}" for name, sums in sets.items())
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return Problem(
+        model,
+        cross_entropy,
+        {"accuracy": correct_by_argmax},
+        {name: examples(sums) for name, sums in sets.items() if name != "test"},
+        description={
+            "data": f"{counts} sequences of {config.length} digits",
+            "model": (
+                f"{config.cell} {WIDTH}→{config.hidden_size}, {counted(config.num_layers, 'layer')}, "
+                f"{CLASSES} classes, {parameters:,} parameters"
+            ),
+        },
+        augment=swap_tails if config.swap_tails else None,
+    )
+
+
+def train(task: Task, config: DigitSumConfig, folder: Path, report: Report, resume: bool = False) -> Outcome:
+    """Train in a run folder: see `train_problem`."""
+    return train_problem(task.name, config, problem, folder, report, resume)
+
+
+def evaluate(task: Task, config: DigitSumConfig, run: Run, weights: str) -> Score:
+    """Evaluate a run's weights on the test sequences.
+
+    Raises
+    ------
+    RunError
+        The weights are missing, damaged, or not those of the settings.
+    DataError
+        The data are missing or damaged.
+    """
+    runner = _runner(config, run.weights(weights))
+    return runner.evaluate(examples(splits(config)["test"]))
+
+
+def predict(config: DigitSumConfig, run: Run, weights: str, given: str) -> Prediction:
+    """Tell the sum of one sequence.
+
+    Parameters
+    ----------
+    config : DigitSumConfig
+        The run's settings.
+    run : Run
+        The folder.
+    weights : {"best", "last"}
+        Which ones.
+    given : str
+        Digits with spaces between them, of any number.
+
+    Raises
+    ------
+    RunError
+        The weights are missing, damaged, or not those of the settings.
+    DataError
+        It is no sequence of digits.
+    """
+    words = given.split()
+    if not words or any(len(word) != 1 or word not in "0123456789" for word in words):
+        raise DataError(f"{given!r} is no sequence of digits, needed is one such as '6 7 0 0 1 0': write it so")
+    digits = torch.tensor([[int(word) for word in words]])
+    scores = _runner(config, run.weights(weights)).predict(digits)[0].softmax(dim=0)
+    return Prediction(int(scores.argmax()), scores.tolist(), [" ".join(words)])
+
+
+def _runner(config: DigitSumConfig, path: Path) -> Runner:
+    tensors, _ = read_tensors(path)
+    model = built(config, lambda: SumClassifier(config))
+    fill_weights(model, tensors, path)
+    return Runner(model, cross_entropy, config, measures={"accuracy": correct_by_argmax})
