@@ -334,11 +334,11 @@ def _run_task(task: Task, config: TrainConfig, folder: Path, resume: bool = Fals
     with printer.bar:
         outcome = task.runner().train(task, config, folder, printer, resume)
     if first:
-        _print_outcome(outcome, config.epochs, folder)
+        _print_outcome(task, outcome, config.epochs, folder)
     return 128 + outcome.signal if outcome.signal else 0
 
 
-def _print_outcome(outcome: Outcome, epochs: int, folder: Path) -> None:
+def _print_outcome(task: Task, outcome: Outcome, epochs: int, folder: Path) -> None:
     progress, best = outcome.progress, outcome.progress.best
     typed = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
     if progress.skipped:
@@ -355,7 +355,7 @@ def _print_outcome(outcome: Outcome, epochs: int, folder: Path) -> None:
     if progress.epoch < epochs:
         print(f"stopped early, {progress.since_best} evaluations after the best")
     print(f"next    gatewise evaluate {typed}")
-    print(f"        gatewise predict {typed} image.png")
+    print(f"        gatewise predict {typed} {task.sample}")
 
 
 def _of_splits(evaluation: Evaluation) -> str:

@@ -102,4 +102,4 @@ def test_set(config: DigitSumConfig) -> DigitSums:
     return splits(config)["test"]
 
 
-TASK = Task("digit-sum", DigitSumConfig, splits, test_set, "gatewise.tasks.sequence_sum", RECIPES)
+TASK = Task("digit-sum", DigitSumConfig, splits, test_set, "gatewise.tasks.sequence_sum", "'6 7 0 0 1 0'", RECIPES)

@@ -86,7 +86,7 @@ def swap_tails(inputs: Tensor, generator: torch.Generator) -> Tensor:
 
     Examples
     --------
-    >>> swap_tails(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.Generator().manual_seed(0))
+    >>> swap_tails(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.Generator().manual_seed(1))
     tensor([[1, 2, 6],
             [4, 5, 3]])
     """

@@ -94,6 +94,8 @@ class Task:
     module : str, default "gatewise.tasks.rows"
         The module whose `train`, `evaluate` and `predict` run it. It is imported when they are called: torch
         takes a second, and --help should not.
+    sample : str, default "image.png"
+        What gatewise predict may be given, for whoever reads how to go on.
     recipes : mapping of str to mapping
         What each named recipe sets otherwise than the defaults do.
     """
@@ -103,6 +105,7 @@ class Task:
     splits: Callable[[Any], Mapping[str, Any]]
     test_set: Callable[[Any], Any]
     module: str = "gatewise.tasks.rows"
+    sample: str = "image.png"
     recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def runner(self) -> Runner:

@@ -299,6 +299,7 @@ def _converter() -> cattrs.Converter:
 
     converter = make_converter()
     converter.register_structure_hook(int, exactly(int))
+    converter.register_structure_hook(bool, exactly(bool))
     converter.register_structure_hook(float, exactly(int, float))
     converter.register_structure_hook(Path, exactly(str))
     converter.register_unstructure_hook(Path, os.fspath)
