@@ -21,8 +21,9 @@ FLOORS = {
     "tasks": 5,
     "bench": 5,
     "interop": 5,
-    "cli": 6,
-    "__main__": 7,
+    "experiments": 6,
+    "cli": 7,
+    "__main__": 8,
 }
 
 

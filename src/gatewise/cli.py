@@ -31,10 +31,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from gatewise import __version__
 from gatewise.bench.config import BenchConfig
 from gatewise.errors import ArgumentError, GatewiseError
+from gatewise.experiments.memory import MemoryConfig, Result, table
 from gatewise.insight.doctor.findings import CODES
 from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of, tasks
 from gatewise.train.config import TrainConfig, read_settings
 from gatewise.train.progress import Evaluation, Score
+from gatewise.train.whole import write_whole
 
 if TYPE_CHECKING:
     from gatewise.train.runner import Runner
@@ -49,6 +51,7 @@ Example:
   gatewise evaluate runs/digits
   gatewise predict runs/digits image.png
 
+  gatewise memory                           (how far back do an SRN and an LSTM remember?)
   gatewise doctor train.py                  (mistakes with sequences, without running the file)
   gatewise bench --quick                    (beside torch.nn.LSTM)
 
@@ -310,6 +313,8 @@ def _run(argv: Sequence[str]) -> int:
         return _doctor(command)
     if isinstance(command, BenchConfig):
         return _bench(command)
+    if isinstance(command, MemoryConfig):
+        return _memory(command)
     return _predict(command) if command else 0
 
 
@@ -434,6 +439,48 @@ def _means(score: Score) -> str:
     return ", ".join([f"loss {_number(score.loss)}", *(f"{name} {mean:.2%}" for name, mean in score.measures.items())])
 
 
+def _memory(config: MemoryConfig) -> int:
+    from gatewise.experiments.grid import run_cases
+    from gatewise.experiments.memory_figures import draw_accuracy, draw_losses
+
+    cases = config.cases()
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.completed}/{task.total} runs"),
+        BarColumn(),
+        TextColumn("{task.fields[last]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        row = bar.add_task("", total=len(cases), last="")
+
+        def done(result: Result) -> None:
+            bar.update(row, advance=1, last=f"{result.cell} {result.length}: test {result.test:.2%}")
+
+        try:
+            results = run_cases(cases, config.run, config.processes, done)
+        except KeyboardInterrupt:
+            print("gatewise: interrupted: the same command goes on from here", file=sys.stderr)
+            return 130
+    title = f"Digit sums, recipe {config.recipe}, {config.seeds} seed{'s' * (config.seeds != 1)}"
+    figures = {name: [config.run / f"{name}.{ending}" for ending in ("png", "pdf")] for name in ("accuracy", "losses")}
+    draw_accuracy(figures["accuracy"], results, title)
+    draw_losses(figures["losses"], results, title)
+    raw = [dataclasses.asdict(result) for result in results]
+    write_whole(config.run / "results.json", json.dumps(raw).encode())
+    if config.json:
+        print(json.dumps(raw))
+        return 0
+    for line in table(results):
+        print(line)
+    seconds = sum(result.seconds for result in results)
+    print(f"trained {len(results)} runs in {seconds:,.0f} s of training in all")
+    print(f"wrote   {', '.join(str(path) for paths in figures.values() for path in paths)}, {config.run}/results.json")
+    return 0
+
+
 def _number(loss: float) -> str:
     """Four digits after the point, or the power of ten of what is too large for that."""
     return f"{loss:.4f}" if abs(loss) < 1e6 else f"{loss:.3e}"
@@ -443,7 +490,9 @@ def _speed(score: Score) -> str:
     return f"{score.samples / score.seconds:,.0f} samples/s"
 
 
-def _parse(argv: Sequence[str]) -> Train[Any] | Resume | Evaluate | Predict | Doctor | BenchConfig | None:
+def _parse(
+    argv: Sequence[str],
+) -> Train[Any] | Resume | Evaluate | Predict | Doctor | MemoryConfig | BenchConfig | None:
     """What the words ask for; None where they ask for help, which is printed.
 
     Raises
@@ -462,6 +511,7 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Resume | Evaluate | Predict | Do
         | _subcommand(Resume, "resume", cleandoc(Resume.__doc__ or ""))
         | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
         | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
+        | _subcommand(MemoryConfig, "memory", cleandoc(MemoryConfig.__doc__ or ""))
         | _subcommand(Doctor, "doctor", DOCTOR)
         | _subcommand(BenchConfig, "bench", BENCH)
     )
@@ -483,7 +533,9 @@ def _parse(argv: Sequence[str]) -> Train[Any] | Resume | Evaluate | Predict | Do
         if end.code:
             raise ArgumentError(usage_line(said.getvalue(), _command_in(argv))) from end
         return None
-    parsed: Train[Any] | Resume | Evaluate | Predict | Doctor | BenchConfig = getattr(command, "task", command)
+    parsed: Train[Any] | Resume | Evaluate | Predict | Doctor | MemoryConfig | BenchConfig = getattr(
+        command, "task", command
+    )
     return parsed
 
 
@@ -539,7 +591,7 @@ def _subcommand(kind: Any, name: str, description: str) -> Any:
 def _command_in(argv: Sequence[str]) -> str:
     """The command that the words begin with, as far as they name one: its --help lists what it takes."""
     words = ["gatewise"]
-    known = {"train": tasks(), "resume": {}, "evaluate": {}, "predict": {}, "doctor": {}, "bench": {}}
+    known = {"train": tasks(), "resume": {}, "evaluate": {}, "predict": {}, "memory": {}, "doctor": {}, "bench": {}}
     if argv and argv[0] in known:
         words.append(argv[0])
         words += [word for word in argv[1:2] if word in known[argv[0]]]

@@ -1,0 +1,1 @@
+"""Experiments: many trainings under one question, their table and their figures."""

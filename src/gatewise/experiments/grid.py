@@ -1,0 +1,123 @@
+"""The runs of an experiment: several at a time, each in a folder of its own, none twice."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+from gatewise.errors import RunError
+from gatewise.experiments.memory import Case, Result
+from gatewise.train.whole import write_whole
+
+Done = Callable[[Result], None]
+
+
+def run_cases(cases: Sequence[Case], folder: Path, processes: int, done: Done) -> list[Result]:
+    """Run what is not finished yet, and collect all results.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        Which runs.
+    folder : path
+        Holds a folder for each.
+    processes : int
+        At a time; 0 takes as many as there are cores.
+    done : callable
+        Takes each result as it comes; those of earlier calls first.
+
+    Returns
+    -------
+    list of Result
+        In the order of the cases.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        Ctrl-C. The runs under way have written their checkpoints, and go on from there next time.
+    GatewiseError
+        Of the first run that failed.
+    """
+    found: dict[str, Result] = {}
+    for case in cases:
+        result = read_result(folder / case.name, case)
+        if result is not None:
+            found[case.name] = result
+            done(result)
+    left = [case for case in cases if case.name not in found]
+    if left:
+        count = min(processes or len(os.sched_getaffinity(0)), len(left))
+        pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+        try:
+            waiting: dict[Future[Result | None], Case] = {
+                pool.submit(run_case, case, folder / case.name): case for case in left
+            }
+            for future in as_completed(waiting):
+                result = future.result()
+                if result is None:
+                    raise KeyboardInterrupt
+                found[waiting[future].name] = result
+                done(result)
+        finally:  # those under way have heard Ctrl-C too, and end after the step that they are in
+            pool.shutdown(wait=True, cancel_futures=True)
+    return [found[case.name] for case in cases]
+
+
+def run_case(case: Case, folder: Path) -> Result | None:
+    """Train, or go on, and evaluate; None if Ctrl-C ended it."""
+    from gatewise.tasks import sequence_sum
+    from gatewise.tasks.digit_sum import TASK
+    from gatewise.tasks.task import Report
+    from gatewise.train.metrics import read_metrics
+    from gatewise.train.run import Run
+
+    run = Run(folder)
+    outcome = sequence_sum.train(TASK, case.config, folder, Report(), resume=run.config.is_file())
+    if outcome.signal:
+        return None
+    best = outcome.progress.best
+    if best is None:
+        raise RunError(f"{folder} has no best weights: remove it and train again")
+    metrics = read_metrics(run.metrics)
+    result = Result(
+        case.cell,
+        case.length,
+        case.seed,
+        dev=best.scores["dev"]["accuracy"],
+        test=sequence_sum.evaluate(TASK, case.config, run, "best")["accuracy"],
+        step=best.step,
+        seconds=round(outcome.progress.seconds, 3),
+        losses=[m.loss for m in metrics if m.split == "train" and m.epoch == int(m.epoch)],
+        dev_losses=[(m.epoch, m.loss) for m in metrics if m.split == "dev"],
+    )
+    write_whole(folder / "result.json", json.dumps(asdict(result)).encode())
+    return result
+
+
+def read_result(folder: Path, case: Case) -> Result | None:
+    """The result of a run; None if it is not finished.
+
+    Raises
+    ------
+    RunError
+        The folder is of other settings, or the result is no such file.
+    """
+    from gatewise.tasks.digit_sum import TASK
+    from gatewise.train.config import read_config
+
+    config = folder / "config.toml"
+    if config.is_file():
+        _, settings = read_config(config, {TASK.name: TASK.config})
+        if settings != case.config:
+            raise RunError(f"{folder} is a run of other settings: give another --run, or remove it")
+    path = folder / "result.json"
+    if not path.is_file():
+        return None
+    try:
+        kept = json.loads(path.read_text())
+        return Result(**kept | {"dev_losses": [(epoch, loss) for epoch, loss in kept["dev_losses"]]})
+    except (ValueError, TypeError, KeyError) as error:
+        raise RunError(f"{path} cannot be read as a result ({error}): remove it") from error
