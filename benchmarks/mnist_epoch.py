@@ -15,8 +15,15 @@ import torch
 
 import gatewise
 from gatewise.tasks import mnist
-from gatewise.tasks.rows import RowClassifier, examples, make_optimizer
-from gatewise.train.loop import Pass, train_epoch
+from gatewise.tasks.rows import RowClassifier, examples
+from gatewise.train.callback import Callback
+from gatewise.train.progress import Evaluation
+from gatewise.train.runner import Runner
+
+
+class StopsAfterAnEpoch(Callback):
+    def evaluation(self, runner: Runner, evaluation: Evaluation, is_best: bool) -> None:
+        runner.stop()
 
 
 def main() -> None:
@@ -24,21 +31,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="with MNIST's four IDX files")
     parser.add_argument("--epochs", type=int, default=5, help="of each")
     options = parser.parse_args()
-    config = mnist.MnistConfig(data=options.folder)
+    config = mnist.MnistConfig(data=options.folder, epochs=options.epochs)
     train = examples(mnist.splits(config)["train"], config)
-    models = {}
+    runners = {}
     for name, lstm in (("torch", torch.nn.LSTM), ("gatewise", gatewise.LSTM)):
         torch.manual_seed(0)
         model = RowClassifier(28, config.hidden_size, config.num_layers, 10, lstm=lstm)
-        models[name] = model, make_optimizer(model, config)
-    seconds: dict[str, list[float]] = {name: [] for name in models}
+        runners[name] = Runner(model, torch.nn.functional.cross_entropy, config)
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
     for epoch in range(options.epochs):
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(epoch))
         losses = {}
-        for name, (model, optimizer) in models.items():
-            score = train_epoch(
-                model, optimizer, torch.nn.functional.cross_entropy, train, order, config.batch_size, Pass(len(train))
-            )
+        for name, runner in runners.items():
+            runner.train(train, callbacks=[StopsAfterAnEpoch()])
+            score = runner.history.evaluations[-1].scores["train"]
             seconds[name].append(score.seconds)
             losses[name] = score.loss
         # Rounding grows while training amplifies it: the first epoch agrees to about a thousandth, later ones to a few
