@@ -1,5 +1,6 @@
 """The command line as it is typed: what it prints, what it leaves, how it refuses."""
 
+import dataclasses
 import json
 import os
 import re
@@ -17,8 +18,10 @@ from rich.console import Console
 from gatewise.cli import Printer, main, usage_line
 from gatewise.data.idx import write_idx
 from gatewise.tasks.digits import DigitsConfig
+from gatewise.tasks.task import tasks
 from gatewise.train.config import write_config
-from gatewise.train.loop import Epoch, Pass, Score
+from gatewise.train.progress import Evaluation, Progress, Score, Sums
+from training import a_runner
 
 SMALL = ["--hidden-size", "8", "--num-layers", "1", "--dropout", "0", "--threads", "1"]
 
@@ -90,14 +93,15 @@ def test_train_says_what_it_does(tmp_path, capsys):
     lines = prints(capsys, "train", "digits", "--run", folder, "--epochs", "2", *SMALL).splitlines()
     assert lines[0] == "data    1,259 train, 179 dev, 359 test images of 8×8 pixels, 8 steps of 8"
     assert lines[1] == "model   LSTM 8→8, 1 layer, 10 classes, 666 parameters"
-    assert lines[2] == "recipe  adam 0.002, batches of 32, 2 epochs, seed 0, 1 thread"
-    epoch = r"loss \d\.\d{4} accuracy \d+\.\d\d%"
+    assert lines[2] == "recipe  adam 0.002 cosine, batches of 32, 2 epochs, seed 0, 1 thread"
+    epoch = r"loss \d\.\d{4}, accuracy \d+\.\d\d%"
     for number, line in enumerate(lines[3:5], start=1):
         assert re.match(
             rf" +{number}/2 train {epoch}   dev {epoch}   test {epoch}   \d+\.\d s   [\d,]+ samples/s", line
         )
     assert re.match(r"best    epoch [12] \(lowest dev loss\): test loss .*, accuracy .*% of 359", lines[5])
-    assert "best.safetensors, config.toml, curves.png, last.safetensors, metrics.jsonl" in lines[6]
+    assert re.match(r"run     .*/a run after \d+\.\d s: best.safetensors, checkpoint-\d{9}.safetensors, ", lines[6])
+    assert lines[6].endswith("safetensors, config.toml, curves.png, last.safetensors, metrics.jsonl")
     assert lines[7:] == [f"next    gatewise evaluate '{folder}'", f"        gatewise predict '{folder}' image.png"]
 
 
@@ -136,41 +140,107 @@ def test_ctrl_c_ends_a_training_and_keeps_it(tmp_path):
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, "")
-    assert re.search(r"stopped by Ctrl-C: the weights and the figure are those of \d+ whole epochs of 100000", out)
+    assert re.search(r"\nstopped by SIGINT after step (\d+), \d+ whole epochs of 100000\n", out)
+    assert out.endswith(f"\nnext    gatewise resume {folder}\n")
     assert main(["evaluate", str(folder), "--weights", "last"]) == 0
     assert (folder / "curves.png").exists()
 
 
-def test_ctrl_c_before_the_first_epoch_is_over(tmp_path, capsys, monkeypatch):
-    def interrupt(self, running):
-        raise KeyboardInterrupt
+def stopping(monkeypatch, step, number):
+    """Have a signal come after a step."""
 
-    monkeypatch.setattr(Printer, "batch", interrupt)
-    assert main(["train", "digits", "--run", str(tmp_path / "run"), *SMALL]) == 130
-    assert capsys.readouterr().out.endswith(f"before the first epoch was over: {tmp_path}/run holds no weights\n")
+    def stop(self, runner):
+        if runner.progress.step == step:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(Printer, "step", stop)
+
+
+def test_a_signal_before_the_first_epoch_is_over_and_resume_to_the_end(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stopping(patch, 3, signal.SIGTERM)
+        assert main(["train", "digits", "--run", str(folder), "--epochs", "2", *SMALL]) == 143
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.endswith(f"stopped by SIGTERM after step 3, 0 whole epochs of 2\nnext    gatewise resume {folder}\n")
+    assert "best " not in out
+    assert not (folder / "best.safetensors").exists()
+    lines = prints(capsys, "resume", folder).splitlines()
+    assert lines[:4] == [
+        "data    1,259 train, 179 dev, 359 test images of 8×8 pixels, 8 steps of 8",
+        "model   LSTM 8→8, 1 layer, 10 classes, 666 parameters",
+        "recipe  adam 0.002 cosine, batches of 32, 2 epochs, seed 0, 1 thread",
+        "resumed checkpoint-000000003.safetensors: step 3, epoch 1",
+    ]
+    assert lines[-2] == f"next    gatewise evaluate {folder}"
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, digits_run, monkeypatch):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stopping(patch, 57, signal.SIGINT)
+        assert main(["train", "digits", "--run", str(folder), "--epochs", "2", *SMALL]) == 130
+    assert main(["resume", str(folder)]) == 0
+    for name in ("best.safetensors", "last.safetensors", "config.toml"):
+        assert (folder / name).read_bytes() == (digits_run / name).read_bytes()
+
+
+def test_what_a_training_skipped_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("gatewise.tasks.rows.random_shift", lambda images, *rest: images * nan_at_third(images))
+    calls = iter(range(99))
+
+    def nan_at_third(images):
+        return float("nan") if next(calls) == 2 else 1.0
+
+    words = ["--epochs", "1", "--nonfinite", "skip", *SMALL]
+    out = prints(capsys, "train", "digits", "--run", tmp_path / "run", *words)
+    assert "\nskipped 1 of 40 steps, whose loss or gradient was not finite\n" in out
+
+
+def test_a_training_that_ends_early_says_so(tmp_path, capsys):
+    words = ["--learning-rate", "1e-30", "--epochs", "9", "--patience", "2", "--best-by", "accuracy", *SMALL]
+    out = prints(capsys, "train", "digits", "--run", tmp_path / "run", *words)
+    assert "\nstopped early, 2 evaluations after the best\n" in out
+    assert "best    epoch 1 (highest dev accuracy): test loss" in out
+
+
+def an_evaluation(step=8, epoch=2, whole=True):
+    return Evaluation(step, epoch, whole, {"train": Score(0.25, {"accuracy": 0.5}, 100, 2.0)})
 
 
 def test_a_terminal_gets_a_bar():
     console = Console(force_terminal=True, width=100, record=True)
-    printer = Printer(console, epochs=3)
-    score = Score(0.25, 0.5, 100, 2.0)
-
-    class Running(Pass):
-        def score(self):
-            return score
-
+    printer = Printer(console)
+    runner = a_runner(epochs=3)
+    runner.steps_an_epoch = 4
+    runner.progress = Progress(1, 2, 6, Sums(25.0, 100, {"accuracy": 50.0}, 2.0))
     with printer.bar:
-        printer.batch(Running(total=200, epoch=2, samples=100))
+        printer.step(runner)
         row = printer.bar.tasks[0]
-        assert (row.completed, row.total, row.fields["epoch"]) == (100, 200, "2/3")
-        assert row.fields["means"] == "loss 0.2500  accuracy 50.00%  50 samples/s"
-        printer.epoch(Epoch(2, 8, {"train": score}), is_best=True)
-    assert "2/3 train loss 0.2500 accuracy 50.00%   2.0 s   50 samples/s *" in console.export_text()
+        assert (row.completed, row.total, row.fields["epoch"]) == (6, 12, "2/3")
+        assert row.fields["means"] == "loss 0.2500, accuracy 50.00%  50 samples/s"
+        printer.evaluation(runner, an_evaluation(), is_best=True)
+    assert "2/3 train loss 0.2500, accuracy 50.00%   2.0 s   50 samples/s *" in console.export_text()
+
+
+def test_of_evaluations_that_come_fast_one_a_second_is_printed_and_the_last():
+    console = Console(record=True, width=200)
+    printer = Printer(console)
+    runner = a_runner(epochs=3)
+    for step in (1, 2, 3):
+        printer.evaluation(runner, an_evaluation(step, 1, whole=False), is_best=False)
+    runner.progress.ended = True
+    printer.evaluation(runner, an_evaluation(12, 3), is_best=False)
+    first, last = console.export_text().splitlines()
+    assert first.startswith(" step 1 train loss 0.2500")
+    assert last.startswith("    3/3 train loss")
+    assert last.endswith("(2 more before)")
 
 
 def test_where_there_is_no_terminal_the_score_is_not_read(monkeypatch):
-    monkeypatch.setattr(Pass, "score", lambda self: pytest.fail("read"))
-    Printer(Console(force_terminal=False), epochs=3).batch(Pass(total=200))
+    monkeypatch.setattr(Sums, "score", lambda self: pytest.fail("read"))
+    Printer(Console(force_terminal=False)).step(a_runner())
 
 
 # --- evaluate and predict -----------------------------------------------------------------------------------
@@ -230,10 +300,11 @@ def test_predict_shows_what_it_read(digits_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], ["train", "evaluate", "predict", "doctor", "gatewise train digits", "--version"]),
+        ([], ["train", "resume", "evaluate", "predict", "doctor", "gatewise train digits", "--version"]),
         (["train"], ["digits", "mnist", "config.toml", "Ctrl-C", "--data"]),
         (["train", "digits"], ["8 steps of 8", "CC BY 4.0", "--hidden-size INT", "(default: 80)", "--run FOLDER"]),
         (["train", "mnist"], ["28 steps of 28", "(default: 128)", "--data PATH", "--normalize FLOAT FLOAT", "sgd"]),
+        (["resume"], ["RUN", "byte for byte", "kill -9", "gatewise resume runs/digits"]),
         (["evaluate"], ["--weights {best,last}", "--json", "accuracy"]),
         (["predict"], ["ink on a dark ground", "softmax", "gatewise predict runs/mnist seven.png"]),
         (["doctor"], ["never run", "batch-and-time", "gate-order", "gatewise doctor train.py", "exit status is 0"]),
@@ -246,11 +317,13 @@ def test_help_is_worth_reading(words, says, capsys):
 
 
 def test_every_setting_has_its_help(capsys):
-    for task, settings in (("digits", 15), ("mnist", 16)):
-        out = prints(capsys, "train", task, "--help")
+    for name, task in tasks().items():
+        out = prints(capsys, "train", name, "--help")
         text = " ".join(line.strip("│| ") for line in out.splitlines())
-        _, _, *options = re.split(r" (?=--[a-z-]+ (?:INT|FLOAT|PATH|FOLDER|\{))", text[text.index("options -") :])
-        assert len(options) == settings
+        _, _, *options = re.split(
+            r" (?=--[a-z-]+ (?:INT|FLOAT|PATH|FOLDER|FILE|NAME|\{))", text[text.index("options -") :]
+        )
+        assert len(options) >= len(dataclasses.fields(task.config)), options
         for option in options:
             said = re.split(r"\((?:default|required)", option)[0]
             assert len(said.split()) > 6, option
@@ -287,7 +360,7 @@ def test_bench(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], r"train, evaluate, predict, doctor.*; see gatewise --help"),
+        ([], r"train, resume, evaluate, predict, .*doctor.*; see gatewise --help"),
         (["trian"], r"Unrecognized options: trian"),
         (["train"], r"digits, mnist.*see gatewise train --help$"),
         (["train", "mnist"], r"--data PATH; see gatewise train mnist --help"),
@@ -313,6 +386,8 @@ def test_bench(capsys, tmp_path):
         (["train", "digits", "--num-layers", "1"], r"dropout is 0.3, needed is 0 with a single layer"),
         (["bench", "--sizes", "15"], r"15.*see gatewise bench --help"),
         (["bench", "--peers", "keras"], r"keras"),
+        (["resume"], r"Missing.*RUN.*; see gatewise resume --help$"),
+        (["resume", "x", "--epochs", "3"], r"Unrecognized.* options: --epochs.*; see gatewise resume --help$"),
         (["evaluate"], r"Missing.*RUN"),
         (["doctor"], r"PATH_OR_MODULE.*see gatewise doctor --help$"),
         (["doctor", "nowhere"], r"error: nowhere is no file, folder or module: give one that exists$"),
@@ -348,11 +423,13 @@ def test_a_folder_that_is_taken(digits_run, check_refused):
 
 def test_a_loss_that_is_not_finite(tmp_path, check_refused):
     words = ["--optimizer", "sgd", "--learning-rate", "1e38", "--epochs", "3", *SMALL]
-    says = r"the loss is (nan|inf) in epoch \d at step \d+, needed is a finite number: try a lower learning rate"
+    says = (
+        r"the loss is (nan|inf) .* in epoch \d at step \d+ .*, needed are finite numbers: .*; try a lower learning rate"
+    )
     check_refused("train", "digits", "--run", tmp_path / "run", *words, says=says, printed=True)
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize("command", ["evaluate", "predict", "resume"])
 def test_a_run_folder_that_is_none(command, tmp_path, check_refused):
     words = ["image.png"] if command == "predict" else []
     check_refused(
@@ -364,15 +441,16 @@ def test_a_run_folder_that_is_none(command, tmp_path, check_refused):
     (tmp_path / "config.toml").write_text('task = "digits"\nlearningrate = 3')
     check_refused(command, tmp_path, *words, says="learningrate is no setting of digits, the nearest is learning_rate")
     write_config(tmp_path / "config.toml", "digits", DigitsConfig())
-    check_refused(command, tmp_path, *words, says="best.safetensors is missing")
+    if command != "resume":  # which begins where there is a configuration and no more
+        check_refused(command, tmp_path, *words, says="best.safetensors is missing")
 
 
 def test_damaged_weights(digits_run, tmp_path, check_refused):
     (tmp_path / "config.toml").write_bytes((digits_run / "config.toml").read_bytes())
     content = bytearray((digits_run / "best.safetensors").read_bytes())
     for damaged, says in (
-        (content[:100], "cannot be read as weights"),
-        (b"", "cannot be read as weights"),
+        (content[:100], "cannot be read as tensors"),
+        (b"", "cannot be read as tensors"),
         (content[:-1] + bytes([content[-1] ^ 1]), "is damaged"),
     ):
         (tmp_path / "best.safetensors").write_bytes(damaged)

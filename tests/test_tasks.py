@@ -2,6 +2,9 @@
 
 import dataclasses
 import os
+import shutil
+import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,16 +16,16 @@ from torch.nn.functional import cross_entropy
 
 from gatewise.data.idx import write_idx
 from gatewise.data.images import load_mnist
-from gatewise.errors import ArgumentError, DataError, RunError
+from gatewise.errors import ArgumentError, DataError, DivergenceError, RunError
 from gatewise.tasks import rows
 from gatewise.tasks.digits import DigitsConfig
 from gatewise.tasks.mnist import MnistConfig
 from gatewise.tasks.rows import RowClassifier, random_shift
 from gatewise.tasks.task import Report, task_of, tasks
-from gatewise.train import loop
-from gatewise.train.checkpoint import Run, read_weights
-from gatewise.train.loop import Epoch, Examples, Score
-from gatewise.train.metrics import read_metrics
+from gatewise.train.metrics import correct_by_argmax, read_metrics
+from gatewise.train.run import Run
+from gatewise.train.runner import Examples, Runner
+from gatewise.train.tensors import read_tensors
 
 MNIST = Path(os.environ.get("GATEWISE_MNIST", Path(__file__).parents[2] / "shared/data/mnist"))
 SMALL = {"hidden_size": 8, "num_layers": 1, "dropout": 0.0, "threads": 1}
@@ -42,8 +45,8 @@ def mnist_like(tmp_path_factory):
     return folder
 
 
-def train(task, config, folder, report=None):
-    return tasks()[task].runner().train(tasks()[task], config, folder, report or Report())
+def train(task, config, folder, report=None, resume=False):
+    return tasks()[task].runner().train(tasks()[task], config, folder, report or Report(), resume)
 
 
 # --- recipes ------------------------------------------------------------------------------------------------
@@ -62,16 +65,6 @@ def test_the_parameters_of_mnist():
     # Layer 1: 4·128·(28 + 128 + 2), layer 2: 4·128·(128 + 128 + 2), linear: 10·(128 + 1).
     model = RowClassifier(28, 128, 2, 10)
     assert sum(parameter.numel() for parameter in model.parameters()) == 80_896 + 132_096 + 1_290
-
-
-def test_the_optimizers_are_fused():
-    model = RowClassifier(8, 4, 1, 10)
-    for name, kind in (("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)):
-        config = DigitsConfig(optimizer=name, learning_rate=0.01)
-        optimizer = rows.make_optimizer(model, config)
-        assert type(optimizer) is kind
-        assert optimizer.defaults["fused"]
-        assert optimizer.defaults["lr"] == 0.01
 
 
 def test_the_digits_are_divided_once_for_all_by_the_seed():
@@ -121,17 +114,15 @@ def test_the_model_reads_rows_and_answers_after_the_last():
 def test_torch_s_own_lstm_can_stand_in():
     """The same loop, the same seed: gatewise's LSTM and torch's reach the same loss."""
     losses = []
-    config = DigitsConfig(hidden_size=16, num_layers=1, dropout=0.0)
+    config = DigitsConfig(hidden_size=16, num_layers=1, dropout=0.0, epochs=2, batch_size=50)
     sets = tasks()["digits"].splits(config)
     examples = rows.examples(sets["train"], config)
     for lstm in (rows.LSTM, nn.LSTM):
         torch.manual_seed(0)
         model = RowClassifier(8, 16, 1, 10, lstm=lstm)
-        optimizer = rows.make_optimizer(model, config)
-        history = loop.fit(
-            model, optimizer, cross_entropy, examples, {}, epochs=2, batch_size=50, eval_batch_size=500, seed=0
-        )
-        losses.append(history[-1].scores["train"].loss)
+        runner = Runner(model, cross_entropy, config)
+        runner.train(examples)
+        losses.append(runner.history.epoch_losses()[-1])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
@@ -167,17 +158,24 @@ def test_what_a_run_holds(tmp_path, mnist_like):
     config = MnistConfig(data=mnist_like, epochs=3, batch_size=10, log_every=5, dev_fraction=0.25, **SMALL)
     outcome = train("mnist", config, tmp_path / "run")
     run = Run.open(tmp_path / "run")
-    names = ["best.safetensors", "config.toml", "curves.png", "last.safetensors", "metrics.jsonl"]
-    assert sorted(path.name for path in run.folder.iterdir()) == names
+    assert sorted(path.name for path in run.folder.iterdir()) == [
+        ".lock",
+        "best.safetensors",
+        "checkpoint-000000027.safetensors",
+        "config.toml",
+        "curves.png",
+        "last.safetensors",
+        "metrics.jsonl",
+    ]
     task, kept = task_of(run)
     assert (task.name, kept) == ("mnist", config)
     lines = [(metric.step, metric.epoch, metric.split) for metric in read_metrics(run.metrics)]
-    assert lines[:4] == [(5, 1, "train"), (9, 1, "train"), (9, 1, "dev"), (9, 1, "test")]
+    assert lines[:4] == [(5, round(5 / 9, 6), "train"), (9, 1, "train"), (9, 1, "dev"), (9, 1, "test")]
     assert len(lines) == 12
-    _, metadata = read_weights(run.weights("last"))
+    _, metadata = read_tensors(run.weights("last"))
     assert (metadata["task"], metadata["epoch"], metadata["rows"], metadata["columns"]) == ("mnist", "3", "28", "28")
-    _, metadata = read_weights(run.weights("best"))
-    assert metadata["epoch"] == str(outcome.best.number)
+    _, metadata = read_tensors(run.weights("best"))
+    assert metadata["epoch"] == str(outcome.progress.best.epoch)
     assert outcome.chosen_by == "lowest dev loss"
     with Image.open(run.curves) as image:
         assert image.width > 800
@@ -189,35 +187,23 @@ def test_evaluation_repeats_the_score_of_the_training(tmp_path):
     run = Run.open(tmp_path / "run")
     task, kept = task_of(run)
     score = task.runner().evaluate(task, kept, run, "best")
-    needed = outcome.best.scores["test"]
-    assert (score.accuracy, score.samples) == (needed.accuracy, needed.samples)
+    needed = outcome.progress.best.scores["test"]
+    assert (score["accuracy"], score.samples) == (needed["accuracy"], needed.samples)
     assert score.loss == pytest.approx(needed.loss, rel=1e-6)
 
 
-def an_epoch(number, **scores):
-    return Epoch(number, number, {split: Score(loss, accuracy, 1, 1.0) for split, (loss, accuracy) in scores.items()})
-
-
-def test_the_best_is_by_dev_loss_and_never_by_test(tmp_path):
-    keeper = rows._Keeper(Run.create(tmp_path / "run"), "digits", nn.Linear(1, 1), (8, 8), has_dev=True)
-    bests = [
-        keeper.keep(an_epoch(1, train=(0.9, 0.1), dev=(0.5, 0.50), test=(0.1, 0.9))),
-        keeper.keep(an_epoch(2, train=(0.8, 0.2), dev=(0.6, 0.60), test=(0.2, 0.8))),
-        keeper.keep(an_epoch(3, train=(0.9, 0.1), dev=(0.4, 0.40), test=(0.3, 0.7))),
-        keeper.keep(an_epoch(4, train=(0.1, 0.9), dev=(0.4, 0.60), test=(0.0, 1.0))),
-    ]
-    assert bests == [True, False, True, False]
-
-
-def test_without_dev_the_lowest_training_loss_chooses(tmp_path):
-    keeper = rows._Keeper(Run.create(tmp_path / "run"), "mnist", nn.Linear(1, 1), (28, 28), has_dev=False)
-    bests = [
-        keeper.keep(an_epoch(1, train=(0.9, 0.1), test=(0.1, 0.9))),
-        keeper.keep(an_epoch(2, train=(0.8, 0.2), test=(0.2, 0.8))),
-        keeper.keep(an_epoch(3, train=(0.85, 0.9), test=(0.0, 1.0))),
-    ]
-    assert bests == [True, True, False]
-    assert keeper.chosen_by == "lowest training loss"
+@pytest.mark.parametrize(
+    ("changes", "chosen_by"),
+    [
+        ({}, "lowest dev loss"),
+        ({"best_by": "accuracy"}, "highest dev accuracy"),
+        ({"dev_fraction": 0.0}, "lowest training loss"),
+        ({"dev_fraction": 0.0, "best_by": "accuracy"}, "highest training accuracy"),
+    ],
+)
+def test_the_outcome_says_what_chose_the_best(tmp_path, changes, chosen_by):
+    outcome = train("digits", DigitsConfig(epochs=1, **SMALL | changes), tmp_path / "run")
+    assert (outcome.chosen_by, outcome.signal) == (chosen_by, 0)
 
 
 def test_what_a_shift_lets_in_is_background(tmp_path, monkeypatch):
@@ -236,19 +222,72 @@ def test_what_a_shift_lets_in_is_background(tmp_path, monkeypatch):
     assert seen == set()
 
 
-def test_ctrl_c_keeps_the_last_whole_epoch(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_training_which_goes_on_later(tmp_path, number):
     class Impatient(Report):
-        def batch(self, running):
-            if running.epoch == 3 and running.samples > 500:
-                raise KeyboardInterrupt
+        def step(self, runner):
+            if runner.progress.step == 90:
+                signal.raise_signal(number)
 
-    config = DigitsConfig(epochs=9, schedule="constant", **SMALL)
+    config = DigitsConfig(epochs=3, **SMALL)
     outcome = train("digits", config, tmp_path / "stopped", Impatient())
-    assert (outcome.interrupted, outcome.epochs) == (True, 2)
-    train("digits", dataclasses.replace(config, epochs=2), tmp_path / "whole")
+    assert (outcome.signal, outcome.progress.step, outcome.progress.epoch) == (number, 90, 2)
+    assert not outcome.progress.ended
+    assert (tmp_path / "stopped" / "curves.png").exists()
+    outcome = train("digits", config, tmp_path / "stopped", Report(), resume=True)
+    assert (outcome.signal, outcome.progress.ended) == (0, True)
+    train("digits", config, tmp_path / "whole")
     for name in ("last.safetensors", "best.safetensors"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert (tmp_path / "stopped" / "curves.png").exists()
+
+
+def test_a_signal_s_old_meaning_comes_back(tmp_path):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    train("digits", DigitsConfig(epochs=1, **SMALL), tmp_path / "run")
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
+    class Insists(Report):
+        def step(self, runner):
+            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)  # no more than one
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train("digits", DigitsConfig(epochs=1, **SMALL), tmp_path / "run", Insists())
+
+
+def test_a_training_outside_the_main_thread_hears_no_signals(tmp_path):
+    outcomes = []
+    config = DigitsConfig(epochs=1, **SMALL)
+    thread = threading.Thread(target=lambda: outcomes.append(train("digits", config, tmp_path / "run")))
+    thread.start()
+    thread.join()
+    assert outcomes[0].progress.ended
+
+
+def test_other_data_are_not_trained_on(tmp_path, mnist_like):
+    class Stops(Report):
+        def step(self, runner):
+            runner.stop()
+
+    folder = tmp_path / "mnist"
+    shutil.copytree(mnist_like, folder)
+    config = MnistConfig(data=folder, epochs=1, **SMALL)
+    train("mnist", config, tmp_path / "run", Stops())
+    write_idx(folder / "train-labels-idx1-ubyte", (np.arange(120) % 9).astype(np.uint8))
+    with pytest.raises(RunError, match="is of other data than are there now: restore the data"):
+        train("mnist", config, tmp_path / "run", resume=True)
+
+
+def test_what_is_not_finite_leaves_the_weights_before_the_step(tmp_path):
+    config = DigitsConfig(epochs=2, optimizer="sgd", learning_rate=1e38, **SMALL)
+    with pytest.raises(DivergenceError, match=r"at step \d+ \(batch \d+, samples [\d, ]+ and 27 more\)"):
+        train("digits", config, tmp_path / "run")
+    tensors, metadata = read_tensors(tmp_path / "run" / "last.safetensors")
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert metadata["step"] != "0"
 
 
 def test_bad_data_leave_no_folder(tmp_path):
@@ -269,7 +308,7 @@ def test_the_older_recipe_runs(tmp_path, mnist_like):
         normalize=(0.1307, 0.3081),
     )
     outcome = train("mnist", config, tmp_path / "run")
-    assert outcome.best.scores["test"].loss == pytest.approx(2.3, abs=0.1)
+    assert outcome.progress.best.scores["test"].loss == pytest.approx(2.3, abs=0.1)
 
 
 def test_a_model_that_does_not_fit_into_memory(tmp_path):
@@ -287,8 +326,13 @@ def test_predict_reads_an_image_as_the_training_did(tmp_path):
     test = tasks()["digits"].test_set(config)
     sixteen_bits = np.round(test.pixels()[0] * 65535).astype(np.uint16)
     Image.fromarray(sixteen_bits).save(tmp_path / "a.png")
-    prediction = rows.predict(config, run, "best", tmp_path / "a.png")
-    np.testing.assert_allclose(prediction.pixels, test.pixels()[0], atol=1e-5)
+    prediction = rows.predict(config, run, "best", str(tmp_path / "a.png"))
+    shades = rows.SHADES
+    drawn = [
+        [(shades.index(line[place]) / (len(shades) - 1)) for place in range(0, 16, 2)]
+        for line in (line.ljust(16) for line in prediction.shown)
+    ]
+    np.testing.assert_allclose(drawn, test.pixels()[0], atol=0.5 / (len(shades) - 1) + 1e-5)
     assert sum(prediction.scores) == pytest.approx(1.0)
     assert prediction.label == int(np.argmax(prediction.scores))
     model, size = rows._load(config, run.weights("best"))
@@ -314,7 +358,7 @@ def test_weights_that_do_not_belong_to_the_settings(tmp_path):
     train("digits", config, tmp_path / "run")
     other = dataclasses.replace(config, hidden_size=9)
     with pytest.raises(
-        RunError, match=r"linear.weight has shape \(10, 8\), and in the model of config.toml has shape \(10, 9\)"
+        RunError, match=r"linear.weight has shape \(10, 8\), needed is shape \(10, 9\): take the model's own"
     ):
         rows._load(other, tmp_path / "run" / "best.safetensors")
 
@@ -327,30 +371,21 @@ def test_the_digits_take_no_other_data():
 def test_the_digits_are_learned(tmp_path):
     """A short form of the recipe: far above chance, on images never seen."""
     outcome = train("digits", DigitsConfig(num_layers=1, dropout=0.0, epochs=12, threads=1), tmp_path / "run")
-    assert outcome.best.scores["test"].accuracy > 0.9
+    assert outcome.progress.best.scores["test"]["accuracy"] > 0.9
 
 
 @pytest.mark.skipif(not MNIST.is_dir(), reason=f"MNIST is not at {MNIST} (GATEWISE_MNIST names another folder)")
 def test_mnist_is_learned(tmp_path):
     """A twentieth of an epoch of the recipe's: far above chance on images never seen."""
-    config = MnistConfig(data=MNIST, learning_rate=3e-3)
+    config = MnistConfig(data=MNIST, learning_rate=3e-3, epochs=1, batch_size=50)
     images = load_mnist(MNIST, "train").take(np.arange(6000))
     held_out = load_mnist(MNIST, "test").take(np.arange(1000))
     torch.manual_seed(0)
     model = RowClassifier(28, 64, 1, 10)
-    (epoch,) = loop.fit(
-        model,
-        rows.make_optimizer(model, config),
-        cross_entropy,
-        rows.examples(images, config),
-        {"test": rows.examples(held_out, config)},
-        epochs=1,
-        batch_size=50,
-        eval_batch_size=500,
-        seed=0,
-    )
-    assert isinstance(epoch.scores["test"], Score)
-    assert epoch.scores["test"].accuracy > 0.6
+    runner = Runner(model, cross_entropy, config, measures={"accuracy": correct_by_argmax})
+    runner.train(rows.examples(images, config), {"test": rows.examples(held_out, config)})
+    ((_, score),) = runner.history.scores("test")
+    assert score["accuracy"] > 0.6
 
 
 def test_examples_are_normalized_floats():
