@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from gatewise import __version__
 from gatewise.bench.config import BenchConfig
-from gatewise.errors import ArgumentError, GatewiseError
+from gatewise.errors import ArgumentError, GatewiseError, RunError
 from gatewise.experiments.memory import MemoryConfig, Result, table
 from gatewise.insight.doctor.findings import CODES
 from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of, tasks
@@ -39,6 +40,7 @@ from gatewise.train.progress import Evaluation, Score
 from gatewise.train.whole import write_whole
 
 if TYPE_CHECKING:
+    from gatewise.train.metrics import Metric
     from gatewise.train.runner import Runner
 
 FOUND = "\n".join(f"  {code:<25} {says}" for code, says in CODES.items() if code != "no-gradient")
@@ -181,6 +183,38 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """List the runs below a folder: what was trained, how far it has come, and the last scores.
+
+    Example:
+      gatewise runs
+      gatewise runs runs/mnist --json
+    """
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")] = Path("runs")
+    """The folder that holds them."""
+
+    json: bool = False
+    """Print one JSON list of objects: folder, task, state, settings, and the last line of train, dev and test."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Draw the curves of several runs together, and list the settings in which they differ.
+
+    Example:
+      gatewise compare runs/one runs/two
+      gatewise compare runs/digits-* --figure digits.pdf
+    """
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN RUN...")]
+    """Folders that gatewise train made."""
+
+    figure: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("compare.png")
+    """The figure: .png, .pdf or .svg."""
+
+
+@dataclass(frozen=True)
 class Doctor:
     """What to read."""
 
@@ -315,6 +349,10 @@ def _run(argv: Sequence[str]) -> int:
         return _bench(command)
     if isinstance(command, MemoryConfig):
         return _memory(command)
+    if isinstance(command, Runs):
+        return _runs(command)
+    if isinstance(command, Compare):
+        return _compare(command)
     return _predict(command) if command else 0
 
 
@@ -439,6 +477,48 @@ def _means(score: Score) -> str:
     return ", ".join([f"loss {_number(score.loss)}", *(f"{name} {mean:.2%}" for name, mean in score.measures.items())])
 
 
+def _runs(command: Runs) -> int:
+    from gatewise.tasks.runs import all_below, standing
+
+    standings = [standing(folder) for folder in all_below(command.folder)]
+    if command.json:
+        print(json.dumps([each.to_json() for each in standings]))
+        return 0
+    rows = Table(box=None, pad_edge=False)
+    for name in ("run", "task", "state", "epoch", "train", "dev", "test"):
+        rows.add_column(name, justify="right" if name == "epoch" else "left", overflow="fold")
+    for each in standings:
+        scores = [_last_means(each.last(split)) for split in ("train", "dev", "test")]
+        rows.add_row(str(each.folder), each.task, each.state, f"{each.epoch:g}/{each.config.epochs}", *scores)
+    Console(width=None if sys.stdout.isatty() else 200).print(rows, markup=False, highlight=False)
+    return 0
+
+
+def _last_means(metric: "Metric | None") -> str:
+    return "" if metric is None else " ".join([_number(metric.loss), *(f"{m:.2%}" for m in metric.measures.values())])
+
+
+def _compare(command: Compare) -> int:
+    from gatewise.tasks.runs import differing, standing
+    from gatewise.train.curves import ENDINGS, draw_comparison
+
+    if command.figure.suffix not in ENDINGS:
+        raise ArgumentError(
+            f"figure is {command.figure}, needed is a name that ends in {', '.join(ENDINGS)}: change it"
+        )
+    standings = [standing(folder) for folder in command.runs]
+    names = differing(standings)
+    for each in standings:
+        if not each.metrics:
+            raise RunError(f"{each.folder} has no metrics yet: leave it out, or let it train on")
+        settings = dataclasses.asdict(each.config) | {"task": each.task}
+        print(f"{each.folder}: {', '.join(f'{name} {settings.get(name)}' for name in names) or 'the same settings'}")
+    title = ", ".join(dict.fromkeys(each.task for each in standings))
+    draw_comparison(command.figure, {str(each.folder): each.metrics for each in standings}, title)
+    print(f"wrote {command.figure}")
+    return 0
+
+
 def _memory(config: MemoryConfig) -> int:
     from gatewise.experiments.grid import run_cases
     from gatewise.experiments.memory_figures import draw_accuracy, draw_losses
@@ -492,7 +572,7 @@ def _speed(score: Score) -> str:
 
 def _parse(
     argv: Sequence[str],
-) -> Train[Any] | Resume | Evaluate | Predict | Doctor | MemoryConfig | BenchConfig | None:
+) -> Train[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig | None:
     """What the words ask for; None where they ask for help, which is printed.
 
     Raises
@@ -511,6 +591,8 @@ def _parse(
         | _subcommand(Resume, "resume", cleandoc(Resume.__doc__ or ""))
         | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
         | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
+        | _subcommand(Runs, "runs", cleandoc(Runs.__doc__ or ""))
+        | _subcommand(Compare, "compare", cleandoc(Compare.__doc__ or ""))
         | _subcommand(MemoryConfig, "memory", cleandoc(MemoryConfig.__doc__ or ""))
         | _subcommand(Doctor, "doctor", DOCTOR)
         | _subcommand(BenchConfig, "bench", BENCH)
@@ -533,7 +615,7 @@ def _parse(
         if end.code:
             raise ArgumentError(usage_line(said.getvalue(), _command_in(argv))) from end
         return None
-    parsed: Train[Any] | Resume | Evaluate | Predict | Doctor | MemoryConfig | BenchConfig = getattr(
+    parsed: Train[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig = getattr(
         command, "task", command
     )
     return parsed
@@ -591,7 +673,17 @@ def _subcommand(kind: Any, name: str, description: str) -> Any:
 def _command_in(argv: Sequence[str]) -> str:
     """The command that the words begin with, as far as they name one: its --help lists what it takes."""
     words = ["gatewise"]
-    known = {"train": tasks(), "resume": {}, "evaluate": {}, "predict": {}, "memory": {}, "doctor": {}, "bench": {}}
+    known = {
+        "train": tasks(),
+        "resume": {},
+        "evaluate": {},
+        "predict": {},
+        "runs": {},
+        "compare": {},
+        "memory": {},
+        "doctor": {},
+        "bench": {},
+    }
     if argv and argv[0] in known:
         words.append(argv[0])
         words += [word for word in argv[1:2] if word in known[argv[0]]]

@@ -1,7 +1,7 @@
 """The figure of a training: loss and accuracy over epochs."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,10 @@ STYLES: dict[str, dict[str, Any]] = {
     "dev": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
     "test": {"color": "#0072B2", "linestyle": ":", "marker": "^"},
 }
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+ENDINGS = (".png", ".pdf", ".svg")
+UNITS = {"loss": "cross-entropy loss (nats per sample)", "accuracy": "accuracy (share of samples)"}
 
 
 def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title: str) -> None:
@@ -49,13 +53,67 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title:
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2)
     _draw(left, metrics, "loss", best_epoch)
-    left.set(ylabel="cross-entropy loss (nats per sample)", yscale="log")
+    left.set(ylabel=UNITS["loss"], yscale="log")
     _draw(right, metrics, "accuracy", best_epoch)
-    right.set(ylabel="accuracy (share of samples)")
+    right.set(ylabel=UNITS["accuracy"])
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png")
     write_whole(path, drawn.getvalue())
+
+
+def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str) -> None:
+    """Draw the curves of several runs together: a colour for each run, a line style for each split.
+
+    Parameters
+    ----------
+    path : path
+        The file; its ending says which kind.
+    runs : mapping of str to sequence of Metric
+        Each by the name that it has in the legend.
+    title : str
+        Above the figure.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "together.svg"
+    >>> line = Metric(9, 1.0, "train", 0.5, 2.0, {"accuracy": 0.75})
+    >>> draw_comparison(path, {"one": [line], "two": [line]}, title="digits")
+    >>> path.is_file()
+    True
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    measures = [name for name in ("loss", "accuracy") if all(_has(metrics, name) for metrics in runs.values())]
+    figure = Figure(figsize=(5 * len(measures) + 1, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=11)
+    for axes, measure in zip(figure.subplots(1, len(measures), squeeze=False).flat, measures, strict=True):
+        for number, (name, metrics) in enumerate(runs.items()):
+            for split, style in STYLES.items():
+                values = _values(metrics, split, measure)
+                if values:
+                    axes.plot(
+                        list(values),
+                        list(values.values()),
+                        label=f"{name}, {split}",
+                        linewidth=1.4,
+                        linestyle=style["linestyle"],
+                        color=COLOURS[number % len(COLOURS)],
+                        marker=style["marker"] if len(values) == 1 else "",
+                    )
+        axes.set(xlabel="epoch", ylabel=UNITS[measure], yscale="log" if measure == "loss" else "linear")
+        axes.grid(color="0.9", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.savefig(path)
+
+
+def _has(metrics: Sequence[Metric], quantity: str) -> bool:
+    return quantity == "loss" or any(quantity in metric.measures for metric in metrics)
 
 
 def _draw(axes: "Axes", metrics: Sequence[Metric], quantity: str, best_epoch: float) -> None:

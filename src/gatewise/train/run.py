@@ -127,6 +127,14 @@ class Run:
                 ) from error
             yield
 
+    def is_free(self) -> bool:
+        """Whether no process writes here."""
+        try:
+            with self.locked():
+                return True
+        except RunError:
+            return False
+
     def checkpoints(self) -> list[Path]:
         """The checkpoints, the newest first."""
         found = [path for path in self.folder.glob("checkpoint-*.safetensors") if _step_of(path) is not None]
