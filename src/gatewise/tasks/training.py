@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ from gatewise.train.keeper import train_in
 from gatewise.train.parallel import processes
 from gatewise.train.run import Run
 from gatewise.train.runner import Augment, Examples, Loss, Measure, Runner
+from gatewise.train.tensorboard import TensorBoard
 
 Config = TypeVar("Config", bound=TrainConfig)
 Model = TypeVar("Model", bound=nn.Module)
@@ -95,6 +97,7 @@ def train_problem(
     """
     together = processes()
     config = with_threads(config)
+    boards = [TensorBoard(folder / "tensorboard")] if config.tensorboard else []
     torch.manual_seed(config.seed)
     problem = make(config)
     run = Run(folder)
@@ -112,17 +115,18 @@ def train_problem(
     shared = {"shared": f"by {together.count} processes"} if together.count > 1 else {}
     report.about({**problem.description, "recipe": recipe(config), **shared})
     others = {split: examples for split, examples in problem.splits.items() if split != "train"}
-    signal = train_in(
-        run,
-        runner,
-        problem.splits["train"],
-        others,
-        about={"task": name, **problem.about},
-        title=f"{name}, seed {config.seed}",
-        resume=resume,
-        callbacks=[report],
-        say=report.say,
-    )
+    with ExitStack() as open_ones:
+        signal = train_in(
+            run,
+            runner,
+            problem.splits["train"],
+            others,
+            about={"task": name, **problem.about},
+            title=f"{name}, seed {config.seed}",
+            resume=resume,
+            callbacks=[report, *(open_ones.enter_context(board) for board in boards)],
+            say=report.say,
+        )
     extreme = "highest" if config.best_by == "accuracy" else "lowest"
     return Outcome(runner.progress, f"{extreme} {'dev' if 'dev' in others else 'training'} {config.best_by}", signal)
 

@@ -96,6 +96,9 @@ class TrainConfig:
     log_every: int = 50
     """Steps between two training lines in metrics.jsonl, each the mean over the epoch so far."""
 
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard as well, into the run's folder tensorboard."""
+
     checkpoint_seconds: float = 30.0
     """Seconds between two checkpoints, from which gatewise resume goes on; there is one at the end in any case."""
 
