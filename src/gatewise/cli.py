@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 import typing
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from inspect import cleandoc
@@ -33,13 +34,15 @@ from gatewise import __version__
 from gatewise.bench.config import BenchConfig
 from gatewise.errors import ArgumentError, GatewiseError, RunError
 from gatewise.experiments.memory import MemoryConfig, Result, table
+from gatewise.experiments.tune import TuneConfig, make_search
 from gatewise.insight.doctor.findings import CODES
 from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of, tasks
-from gatewise.train.config import TrainConfig, read_settings
+from gatewise.train.config import TrainConfig, read_settings, write_config
 from gatewise.train.progress import Evaluation, Score
 from gatewise.train.whole import write_whole
 
 if TYPE_CHECKING:
+    from gatewise.experiments.search import TrialResult
     from gatewise.train.metrics import Metric
     from gatewise.train.runner import Runner
 
@@ -53,6 +56,7 @@ Example:
   gatewise evaluate runs/digits
   gatewise predict runs/digits image.png
 
+  gatewise tune digits --trials 30          (search for settings)
   gatewise memory                           (how far back do an SRN and an LSTM remember?)
   gatewise doctor train.py                  (mistakes with sequences, without running the file)
   gatewise bench --quick                    (beside torch.nn.LSTM)
@@ -72,6 +76,30 @@ Example:
   gatewise train digits --config runs/digits/config.toml --seed 1
 
 gatewise train TASK --help lists a task's settings."""
+
+TUNE = """Search for settings of a task: many trainings, each with other settings, the promising ones to their end.
+
+All options of gatewise train TASK are there, for what is the same in all trials; --search names what is not. A trial is
+good if its dev split comes to a low loss or a high accuracy (--best-by); the test split is looked at once, in the end,
+with the best trial's weights. The first trial is the recipe, if it lies in what is searched; the next ones are drawn,
+later ones where earlier ones were good (Optuna's TPE). With one layer, dropout is 0.
+
+Each trial is a run folder. After Ctrl-C, a kill -9 or a power cut the same command goes on, trials under way from their
+checkpoints. In the end there are a table of the best, best.toml and three figures (history.png, slices.png,
+importances.png).
+
+Example:
+  gatewise tune digits --trials 30
+  gatewise tune digits --epochs 20 --search learning_rate=1e-4..1e-1:log batch_size=16,32,64 dropout=0..0.5:0.1
+  gatewise tune mnist --data mnist/ --dev-fraction 0.1 --best-by accuracy --trials 20 --run runs/search
+  gatewise train digits --config runs/tune-digits/best.toml
+
+gatewise tune TASK --help lists everything."""
+
+TUNE_TASK = """Search for settings of {0}: {1}
+
+Example:
+  gatewise tune {0} --search hidden_size=32..256:32 learning_rate=1e-4..1e-2:log optimizer=adam,sgd --trials 30"""
 
 DOCTOR = f"""Look for mistakes with sequences in Python source, which is read and never run.
 
@@ -96,6 +124,7 @@ Example:
   gatewise bench --peers all --forms all --malloc both --json bench.json --figure bench.png"""
 
 BAR_WIDTH = 30
+BEST_TRIALS = 5
 REDRAW_SECONDS = 0.2
 PRINT_SECONDS = 1.0
 
@@ -116,6 +145,21 @@ class Train(Generic[Config]):
 
     run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """The folder to make, new or empty. Without it: runs/TASK-DATE-TIME."""
+
+
+@dataclass(frozen=True)
+class Tune(Generic[Config]):
+    """What is searched, and the settings of all trials."""
+
+    tuning: TuneConfig
+
+    settings: Annotated[Config, tyro.conf.arg(help="The defaults are the recipe.")]
+
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Other defaults, by the name of the task's recipe."""
+
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A TOML file of settings in place of the defaults, such as the config.toml of a run."""
 
 
 @dataclass(frozen=True)
@@ -339,6 +383,8 @@ def _run(argv: Sequence[str]) -> int:
     command = _parse(argv)
     if isinstance(command, Train):
         return _train(command)
+    if isinstance(command, Tune):
+        return _tune(command)
     if isinstance(command, Resume):
         return _resume(command)
     if isinstance(command, Evaluate):
@@ -561,6 +607,85 @@ def _memory(config: MemoryConfig) -> int:
     return 0
 
 
+def _tune(command: Tune[Any]) -> int:
+    import importlib.util
+
+    if importlib.util.find_spec("optuna") is None:
+        raise ArgumentError(
+            "gatewise tune needs the package optuna, which is not installed: pip install 'gatewise[tune]'"
+        )
+    task = next(task for task in tasks().values() if isinstance(command.settings, task.config))
+    given = {field.name: getattr(command.settings, field.name) for field in dataclasses.fields(task.config)}
+    search = make_search(task, task.config(**given), command.tuning)
+    folder = command.tuning.run or Path("runs") / f"tune-{task.name}"
+    from gatewise.experiments.search import ranked, run_search
+    from gatewise.experiments.tune_figures import draw_history, draw_importances, draw_slices
+    from gatewise.train.run import Run
+
+    by = search.base.best_by
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.completed}/{task.total} trials"),
+        BarColumn(),
+        TextColumn("{task.fields[last]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as bar:
+        row = bar.add_task("", total=search.trials, last="")
+
+        def done(trials: "list[TrialResult]") -> None:
+            first = next(iter(ranked(trials, by)), None)
+            last = "" if first is None else f"best: dev {by} {_value(first, by)}, trial {first.number}"
+            bar.update(row, completed=len(trials), last=last)
+
+        found = run_search(search, folder, done)
+    if found.signal:
+        over = f"{len(found.trials)} of {search.trials} trials are over"
+        print(f"gatewise: interrupted, {over}: the same command goes on from here", file=sys.stderr)
+        return 128 + found.signal
+    order = ranked(found.trials, by)
+    if not order:
+        raise RunError(f"{folder}: no trial came to its end, as all losses grew beyond all numbers: search lower rates")
+    best = order[0]
+    write_config(folder / "best.toml", task.name, search.settings(best.settings))
+    figures = [folder / "history.png", folder / "slices.png"]
+    draw_history(figures[0], found.trials, best, search)
+    draw_slices(figures[1], found.trials, best, search)
+    if found.importances:
+        figures.append(folder / "importances.png")
+        draw_importances(figures[-1], found.importances, search)
+    test = task.runner().evaluate(task, search.settings(best.settings), Run(Path(best.folder)), "best")
+    if command.tuning.json:
+        tested = {"loss": test.loss, **test.measures, "samples": test.samples}
+        trials = [trial.to_json() for trial in found.trials]
+        print(json.dumps({"by": by, "best": best.to_json(), "test": tested, "trials": trials}))
+        return 0
+    rows = Table(box=None, pad_edge=False)
+    for name in ("trial", f"dev {by}", *(dimension.name for dimension in search.space), "epochs", "run"):
+        rows.add_column(name, justify="left" if name == "run" else "right", overflow="fold")
+    for trial in order[:BEST_TRIALS]:
+        values = [f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.settings.values()]
+        rows.add_row(str(trial.number), _value(trial, by), *values, str(trial.epochs), trial.folder)
+    Console(width=None if sys.stdout.isatty() else 200).print(rows, markup=False, highlight=False)
+    counts = Counter(trial.how for trial in found.trials)
+    seconds = sum(trial.seconds for trial in found.trials)
+    over = ", ".join(f"{counts[how]} {how}" for how in ("finished", "pruned", "diverged") if counts[how])
+    print(f"trials  {over}, {seconds:,.0f} s of training in all")
+    print(f"best    trial {best.number}: test {_means(test)} of {test.samples:,}")
+    print(f"wrote   {', '.join(str(path) for path in (folder / 'best.toml', *figures))}")
+    print(f"next    gatewise train {task.name} --config {shlex.quote(str(folder / 'best.toml'))}")
+    return 0
+
+
+def _value(trial: "TrialResult", by: str) -> str:
+    """What a trial came to."""
+    if trial.value is None:
+        return ""
+    return f"{trial.value:.2%}" if by == "accuracy" else _number(trial.value)
+
+
 def _number(loss: float) -> str:
     """Four digits after the point, or the power of ten of what is too large for that."""
     return f"{loss:.4f}" if abs(loss) < 1e6 else f"{loss:.3e}"
@@ -572,7 +697,7 @@ def _speed(score: Score) -> str:
 
 def _parse(
     argv: Sequence[str],
-) -> Train[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig | None:
+) -> Train[Any] | Tune[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig | None:
     """What the words ask for; None where they ask for help, which is printed.
 
     Raises
@@ -586,8 +711,15 @@ def _parse(
         for task in tasks().values()
     ]
     train_command = dataclasses.make_dataclass("TrainCommand", [("task", functools.reduce(operator.or_, trains))])
+    tune: Any = Tune
+    tunes = [
+        _subcommand(tune[_with_defaults(task, argv)], task.name, TUNE_TASK.format(task.name, _first(task.config)))
+        for task in tasks().values()
+    ]
+    tune_command = dataclasses.make_dataclass("TuneCommand", [("task", functools.reduce(operator.or_, tunes))])
     commands = (
         _subcommand(train_command, "train", TRAIN)
+        | _subcommand(tune_command, "tune", TUNE)
         | _subcommand(Resume, "resume", cleandoc(Resume.__doc__ or ""))
         | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
         | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
@@ -615,10 +747,15 @@ def _parse(
         if end.code:
             raise ArgumentError(usage_line(said.getvalue(), _command_in(argv))) from end
         return None
-    parsed: Train[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig = getattr(
-        command, "task", command
-    )
+    parsed: (
+        Train[Any] | Tune[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig
+    ) = getattr(command, "task", command)
     return parsed
+
+
+def _first(config: type[TrainConfig]) -> str:
+    """The first sentence of a task's help."""
+    return cleandoc(config.__doc__ or "").split("\n\n")[0]
 
 
 def _with_defaults(task: Task, argv: Sequence[str]) -> type[TrainConfig]:
@@ -631,12 +768,12 @@ def _with_defaults(task: Task, argv: Sequence[str]) -> type[TrainConfig]:
     RunError
         The file is missing or not in order.
     """
-    if list(argv[:2]) != ["train", task.name]:
+    if list(argv[:2]) not in (["train", task.name], ["tune", task.name]):
         return task.config
     recipe, file = _option("--recipe", argv), _option("--config", argv)
     if recipe is not None and recipe not in task.recipes:
         there_are = f"needed is one of {', '.join(task.recipes)}" if task.recipes else f"{task.name} has only its own"
-        raise ArgumentError(f"recipe is {recipe!r}, {there_are}: see gatewise train {task.name} --help")
+        raise ArgumentError(f"recipe is {recipe!r}, {there_are}: see gatewise {argv[0]} {task.name} --help")
     changes = dict(task.recipes[recipe]) if recipe is not None else {}
     if file is not None:
         changes |= read_settings(Path(file), task.name, task.config)
@@ -675,6 +812,7 @@ def _command_in(argv: Sequence[str]) -> str:
     words = ["gatewise"]
     known = {
         "train": tasks(),
+        "tune": tasks(),
         "resume": {},
         "evaluate": {},
         "predict": {},
