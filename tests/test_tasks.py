@@ -335,8 +335,8 @@ def test_predict_reads_an_image_as_the_training_did(tmp_path):
     np.testing.assert_allclose(drawn, test.pixels()[0], atol=0.5 / (len(shades) - 1) + 1e-5)
     assert sum(prediction.scores) == pytest.approx(1.0)
     assert prediction.label == int(np.argmax(prediction.scores))
-    model, size = rows._load(config, run.weights("best"))
-    assert size == (8, 8)
+    model, form = rows._load(config, run.weights("best"))
+    assert (form.rows, form.columns) == (8, 8)
     with torch.no_grad():
         needed = model(rows.examples(test, config).inputs[:1]).softmax(1)[0]
     torch.testing.assert_close(torch.tensor(prediction.scores), needed, atol=1e-4, rtol=0)

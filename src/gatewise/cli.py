@@ -36,6 +36,7 @@ from gatewise.errors import ArgumentError, GatewiseError, RunError
 from gatewise.experiments.memory import MemoryConfig, Result, table
 from gatewise.experiments.tune import TuneConfig, make_search
 from gatewise.insight.doctor.findings import CODES
+from gatewise.tasks.mistakes import SHOWN, draw_mistakes
 from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of, tasks
 from gatewise.train.config import TrainConfig, read_settings, write_config
 from gatewise.train.progress import Evaluation, Score
@@ -72,6 +73,7 @@ resume goes on with it, as it does after a kill -9, a full disk or a power cut.
 Example:
   gatewise train digits --run runs/digits
   gatewise train mnist --data mnist/ --epochs 3 --seed 1
+  gatewise train images --data photos/ --size 32 32   (a folder for each class in photos/)
   gatewise train digit-sum --recipe remember --length 100
   gatewise train digits --config runs/digits/config.toml --seed 1
 
@@ -181,8 +183,12 @@ class Resume:
 class Evaluate:
     """Evaluate a trained model on its task's test samples: mean loss, accuracy, number of samples.
 
+    The figure shows, for tasks with images, the confusion matrix (how many of each class were taken for each) and as
+    pictures the mistakes of the highest loss; --json then has both in numbers.
+
     Example:
       gatewise evaluate runs/digits
+      gatewise evaluate runs/digits --figure mistakes.png
       gatewise evaluate runs/mnist --data mnist/ --json
     """
 
@@ -196,7 +202,10 @@ class Evaluate:
     """Which epoch's weights."""
 
     json: bool = False
-    """Print one JSON object: loss, accuracy (a share of 1), samples."""
+    """Print one JSON object: loss, accuracy (a share of 1), samples; with --figure classes, confusion, mistakes."""
+
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the confusion matrix and the worst mistakes: .png, .pdf or .svg."""
 
 
 @dataclass(frozen=True)
@@ -205,10 +214,12 @@ class Predict:
 
     The image must have the size of those trained on (8×8 for digits, 28×28 for MNIST) and be like them: bright
     ink on a dark ground, black read as 0 and white as full ink. Grey of 1, 8 or 16 bits is taken; colour only if
-    red, green and blue are equal in each pixel; nothing transparent.
+    red, green and blue are equal in each pixel; nothing transparent. A model of gatewise train images takes what it was
+    trained on: with --size any size, and colour as the training read it.
 
     Example:
       gatewise predict runs/mnist seven.png
+      gatewise predict runs/photos one.jpg
       gatewise predict runs/mnist seven.png --json
       gatewise predict runs/sum "6 7 0 0 1 0 0 0 0 0"
     """
@@ -223,7 +234,8 @@ class Predict:
     """Which epoch's weights."""
 
     json: bool = False
-    """Print one JSON object: label, and scores, the probability of each class (softmax, together 1)."""
+    """Print one JSON object: label, and scores, the probability of each class (softmax, together 1); and where classes
+    have names, name and names."""
 
 
 @dataclass(frozen=True)
@@ -460,14 +472,29 @@ def _evaluate(command: Evaluate) -> int:
     task, config = task_of(run)
     if command.data is not None:
         config = task.with_data(config, command.data)
-    score = task.runner().evaluate(task, config, run, command.weights)
+    if command.figure is not None:
+        from gatewise.train.curves import check_ending
+
+        check_ending(command.figure)
+        verdicts = task.runner().judge(task, config, run, command.weights)
+        score = verdicts.score
+    else:
+        verdicts = None
+        score = task.runner().evaluate(task, config, run, command.weights)
+    if verdicts is not None and command.figure is not None:
+        draw_mistakes(command.figure, verdicts, f"{task.name}, test split: {_means(score)}")
     if command.json:
-        print(json.dumps({"loss": score.loss, **score.measures, "samples": score.samples}))
+        found = {"loss": score.loss, **score.measures, "samples": score.samples}
+        print(json.dumps(found if verdicts is None else found | verdicts.to_json()))
     else:
         print(
             f"{command.run}, {command.weights} weights, test split of {task.name}: {_means(score)} of "
             f"{score.samples:,} samples, {_speed(score)}"
         )
+        if verdicts is not None:
+            for mistake in verdicts.worst(SHOWN):
+                print(mistake)
+            print(f"wrote {command.figure}")
     return 0
 
 
@@ -478,7 +505,9 @@ def _predict(command: Predict) -> int:
     task, config = task_of(run)
     prediction = task.runner().predict(config, run, command.weights, command.given)
     if command.json:
-        print(json.dumps({"label": prediction.label, "scores": prediction.scores}))
+        found = {"label": prediction.label, "scores": prediction.scores}
+        named = {"name": prediction.names[prediction.label], "names": prediction.names} if prediction.names else {}
+        print(json.dumps(found | named))
     else:
         _print_prediction(prediction)
     return 0
@@ -488,9 +517,11 @@ def _print_prediction(prediction: Prediction) -> None:
     """What was given, in characters, then each class with its probability."""
     for line in prediction.shown:
         print(line)
-    print(f"label {prediction.label}")
-    for label, score in enumerate(prediction.scores):
-        print(f"{label:>5}  {score:7.2%}  {'#' * round(score * BAR_WIDTH)}".rstrip())
+    names = prediction.names or [str(label) for label in range(len(prediction.scores))]
+    width = max(5, *map(len, names))
+    print(f"label {names[prediction.label]}")
+    for name, score in zip(names, prediction.scores, strict=True):
+        print(f"{name:>{width}}  {score:7.2%}  {'#' * round(score * BAR_WIDTH)}".rstrip())
 
 
 def _doctor(command: Doctor) -> int:
@@ -546,12 +577,9 @@ def _last_means(metric: "Metric | None") -> str:
 
 def _compare(command: Compare) -> int:
     from gatewise.tasks.runs import differing, standing
-    from gatewise.train.curves import ENDINGS, draw_comparison
+    from gatewise.train.curves import check_ending, draw_comparison
 
-    if command.figure.suffix not in ENDINGS:
-        raise ArgumentError(
-            f"figure is {command.figure}, needed is a name that ends in {', '.join(ENDINGS)}: change it"
-        )
+    check_ending(command.figure)
     standings = [standing(folder) for folder in command.runs]
     names = differing(standings)
     for each in standings:

@@ -1,5 +1,7 @@
-"""Grey images with labels: the digits that come with gatewise, MNIST's files, one image of one's own."""
+"""Images with labels: the digits that come with gatewise, MNIST's files, one grey image of one's own."""
 
+import dataclasses
+import hashlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ class ImageSet:
 
     Parameters
     ----------
-    images : uint8 array, shape (N, rows, columns)
+    images : uint8 array, shape (N, rows, columns), or (N, rows, columns, 3) in colour
         Pixels from 0, the background, to `white`, full ink.
     labels : integer array, shape (N,)
         The class of each image, from 0 to `classes` - 1.
@@ -34,6 +36,12 @@ class ImageSet:
         How many classes there are, whether each occurs here or not.
     source : str, default "the image set"
         Where the images come from, for messages.
+    names : tuple of str, default: none
+        What each class is called; without them it is called by its number.
+    files : tuple of str, default: none
+        The file of each image, where it has one of its own.
+    note : str, default: none
+        What was done to the images as they were read, for whoever trains on them.
 
     Raises
     ------
@@ -52,12 +60,16 @@ class ImageSet:
     white: int = 255
     classes: int = 10
     source: str = "the image set"
+    names: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
-        if self.images.dtype != np.uint8 or self.images.ndim != 3:
+        in_colour = self.images.ndim == 4 and self.images.shape[-1] == 3
+        if self.images.dtype != np.uint8 or not (self.images.ndim == 3 or in_colour):
             raise DataError(
-                f"{self.source}: the images have shape {self.images.shape} and type {self.images.dtype}, "
-                f"needed are three axes (images, rows, columns) of unsigned bytes: give an image file"
+                f"{self.source}: the images have shape {self.images.shape} and type {self.images.dtype}, needed are "
+                f"three axes (images, rows, columns), or a fourth of 3 colours, of unsigned bytes: give an image file"
             )
         if self.labels.dtype.kind not in "iu" or self.labels.ndim != 1:
             raise DataError(
@@ -88,8 +100,20 @@ class ImageSet:
     @property
     def size(self) -> tuple[int, int]:
         """Rows and columns of each image."""
-        _, rows, columns = self.images.shape
+        rows, columns = self.images.shape[1:3]
         return rows, columns
+
+    @property
+    def colour(self) -> bool:
+        """Whether each pixel is red, green and blue rather than grey."""
+        return self.images.ndim == 4
+
+    def sha256(self) -> str:
+        """A checksum over images and labels, by which a set is known again."""
+        digest = hashlib.sha256(f"{self.images.shape} {self.white}\0".encode())
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(self.labels.astype("<i8").tobytes())
+        return digest.hexdigest()
 
     def take(self, indices: NDArray[np.intp]) -> Self:
         """The images at these places, in this order.
@@ -104,10 +128,11 @@ class ImageSet:
         ImageSet
             n images with their labels.
         """
-        return type(self)(self.images[indices], self.labels[indices], self.white, self.classes, self.source)
+        files = tuple(self.files[place] for place in indices) if self.files else ()
+        return dataclasses.replace(self, images=self.images[indices], labels=self.labels[indices], files=files)
 
     def pixels(self) -> NDArray[np.float32]:
-        """The pixels as float32 from 0 (background) to 1 (full ink), shape (N, rows, columns)."""
+        """The pixels as float32 from 0 (background) to 1 (full ink), of the shape of `images`."""
         return self.images.astype(np.float32) / np.float32(self.white)
 
 

@@ -1,18 +1,23 @@
-"""Images read as sequences of rows by an LSTM, and classified after the last row."""
+"""Images read as sequences of rows or columns by an LSTM, and classified after the last."""
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from gatewise.data.images import ImageSet, read_image
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.nn import LSTM
-from gatewise.tasks.task import Outcome, Prediction, Report, Task
+from gatewise.tasks.mistakes import Verdicts
+from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of
 from gatewise.tasks.training import Problem, built, counted, train_problem
 from gatewise.train.config import ImageConfig
 from gatewise.train.metrics import correct_by_argmax
@@ -23,15 +28,17 @@ from gatewise.train.state import fill_weights
 from gatewise.train.tensors import read_tensors
 
 SHADES = " .:-=+*#%@"
+WIDEST = 64
+"""Pixels of a row that are shown in characters; of wider images every second, third … is."""
 
 
 class RowClassifier(nn.Module):
-    """An LSTM over the rows of an image, and a linear layer on its output at the last row.
+    """An LSTM over the rows or columns of an image, and a linear layer on its output at the last.
 
     Parameters
     ----------
     input_size : int
-        Pixels in a row.
+        Numbers in a row, or in a column if those are read: one a pixel, or three in colour.
     hidden_size : int
         Hidden units of each LSTM layer.
     num_layers : int
@@ -42,11 +49,15 @@ class RowClassifier(nn.Module):
         Share of the units between two LSTM layers that are dropped while training.
     lstm : callable, default gatewise.nn.LSTM
         Makes the LSTM from the arguments of `torch.nn.LSTM`, such as that class itself.
+    read : {"rows", "columns"}, default "rows"
+        What a step is.
 
     Examples
     --------
     >>> model = RowClassifier(28, 128, 2, 10)
     >>> model(torch.zeros(5, 28, 28)).shape
+    torch.Size([5, 10])
+    >>> RowClassifier(3 * 20, 128, 2, 10, read="columns")(torch.zeros(5, 20, 30, 3)).shape
     torch.Size([5, 10])
     """
 
@@ -58,20 +69,23 @@ class RowClassifier(nn.Module):
         num_classes: int,
         dropout: float = 0.0,
         lstm: Callable[..., nn.Module] = LSTM,
+        read: Literal["rows", "columns"] = "rows",
     ) -> None:
         super().__init__()
+        self.read = read
         self.lstm = lstm(input_size, hidden_size, num_layers, batch_first=True, dropout=dropout)
         self.linear = nn.Linear(hidden_size, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map images (B, rows, columns) to logits (B, classes); the state before the first row is zero."""
-        output, _ = self.lstm(images)
+        """Map images (B, rows, columns) or (B, rows, columns, 3) to logits (B, classes); the first state is zero."""
+        steps = images.transpose(1, 2) if self.read == "columns" else images
+        output, _ = self.lstm(steps.flatten(2))
         logits: Tensor = self.linear(output[:, -1])
         return logits
 
 
 def examples(images: ImageSet, config: ImageConfig) -> Examples:
-    """Normalized images (N, rows, columns) as float32, and their classes (N,) as int64."""
+    """Normalized images (N, rows, columns) or (N, rows, columns, 3) as float32, and their classes (N,) as int64."""
     pixels = torch.from_numpy(images.pixels())
     return Examples(_normalize(pixels, config), torch.from_numpy(images.labels.astype(np.int64)))
 
@@ -81,7 +95,7 @@ def random_shift(images: Tensor, most: int, background: float, generator: torch.
 
     Parameters
     ----------
-    images : tensor, shape (B, rows, columns)
+    images : tensor, shape (B, rows, columns) or (B, rows, columns, 3)
         Are not changed.
     most : int
         The largest move each way, in pixels; all moves are equally likely.
@@ -92,7 +106,7 @@ def random_shift(images: Tensor, most: int, background: float, generator: torch.
 
     Returns
     -------
-    tensor, shape (B, rows, columns)
+    tensor, of the shape of `images`
         The moved images.
 
     Examples
@@ -101,13 +115,38 @@ def random_shift(images: Tensor, most: int, background: float, generator: torch.
     >>> moved.shape
     torch.Size([1, 3, 3])
     """
-    count, rows, columns = images.shape
-    padded = pad(images, (most, most, most, most), value=background)
+    count, rows, columns = images.shape[:3]
+    colours = (0, 0) if images.dim() == 4 else ()
+    padded = pad(images, (*colours, most, most, most, most), value=background)
     down, right = torch.randint(0, 2 * most + 1, (2, count, 1), generator=generator)
     image = torch.arange(count)[:, None, None]
     row = (torch.arange(rows) + down)[:, :, None]
     column = (torch.arange(columns) + right)[:, None, :]
     return padded[image, row, column]
+
+
+def random_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Exchange left and right in some of the images, half of them in the mean.
+
+    Parameters
+    ----------
+    images : tensor, shape (B, rows, columns) or (B, rows, columns, 3)
+        Are not changed.
+    generator : Generator
+        Draws which.
+
+    Returns
+    -------
+    tensor, of the shape of `images`
+
+    Examples
+    --------
+    >>> images = torch.tensor([[[1, 2, 3]]]).expand(4, 1, 3)
+    >>> random_mirror(images, torch.Generator().manual_seed(0))[:, 0, 0]
+    tensor([1, 3, 3, 1])
+    """
+    mirrored = torch.randint(0, 2, (len(images), *[1] * (images.dim() - 1)), generator=generator) == 1
+    return torch.where(mirrored, images.flip(2), images)
 
 
 def problem(task: Task, config: ImageConfig) -> Problem:
@@ -125,20 +164,25 @@ def problem(task: Task, config: ImageConfig) -> Problem:
             f"max_shift is {config.max_shift}, needed is less than the images' {min(rows, columns)} pixels: "
             "make it smaller"
         )
-    model = _build(columns, classes, config)
+    form = Form(rows, columns, sets["train"].colour, sets["train"].names)
+    model = _build(form, classes, config)
     mean, deviation = config.normalize
 
     def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
-        return random_shift(inputs, config.max_shift, (0 - mean) / deviation, generator)
+        if config.mirror:
+            inputs = random_mirror(inputs, generator)
+        if config.max_shift:
+            inputs = random_shift(inputs, config.max_shift, (0 - mean) / deviation, generator)
+        return inputs
 
     return Problem(
         model,
         cross_entropy,
         {"accuracy": correct_by_argmax},
         {name: examples(images, config) for name, images in sets.items()},
-        about={"rows": str(rows), "columns": str(columns)},
+        about={**form.to_metadata(), "test": sets["test"].sha256()},
         description=_description(sets, model, config),
-        augment=augment if config.max_shift else None,
+        augment=augment if config.max_shift or config.mirror else None,
     )
 
 
@@ -171,17 +215,26 @@ def evaluate(task: Task, config: ImageConfig, run: Run, weights: str) -> Score:
     RunError
         The weights are missing, damaged, or not those of the settings.
     DataError
-        The data are missing or damaged, or the images of another size than those trained on.
+        The data are missing or damaged, or the images of another size than those trained on, or of other classes.
     """
-    model, size = _load(config, run.weights(weights))
-    images = task.test_set(config)
-    if images.size != size:
-        raise DataError(
-            f"{images.source}: the images have {images.size[0]}×{images.size[1]} pixels (rows × columns), "
-            f"needed are {size[0]}×{size[1]}: give the data that it was trained on"
-        )
-    runner = Runner(model, cross_entropy, config, measures={"accuracy": correct_by_argmax})
+    runner, images = _tested(task, config, run, weights)
     return runner.evaluate(examples(images, config))
+
+
+def judge(task: Task, config: ImageConfig, run: Run, weights: str) -> Verdicts:
+    """Evaluate as `evaluate` does, and keep what each test image was taken for."""
+    runner, images = _tested(task, config, run, weights)
+    given = examples(images, config)
+    score = runner.evaluate(given)
+    log_scores = runner.predict(given.inputs).float().log_softmax(dim=1)
+    return Verdicts(
+        score,
+        images.labels.astype(np.intp),
+        log_scores.numpy(),
+        images.names or tuple(str(label) for label in range(images.classes)),
+        images.pixels(),
+        images.files,
+    )
 
 
 def predict(config: ImageConfig, run: Run, weights: str, given: str) -> Prediction:
@@ -196,7 +249,7 @@ def predict(config: ImageConfig, run: Run, weights: str, given: str) -> Predicti
     weights : {"best", "last"}
         Which ones.
     given : str
-        The path of the image, bright ink on a dark ground like those trained on.
+        The path of the image, which is like those trained on: bright ink on a dark ground for digits.
 
     Returns
     -------
@@ -210,18 +263,85 @@ def predict(config: ImageConfig, run: Run, weights: str, given: str) -> Predicti
     DataError
         The image is missing, or of another size or kind.
     """
-    model, size = _load(config, run.weights(weights))
-    pixels = read_image(given, size)
+    model, form = _load(config, run.weights(weights))
+    task, _ = task_of(run)
+    size = (form.rows, form.columns)
+    pixels = read_image(given, size) if task.read_image is None else task.read_image(config, given, size)
     images = _normalize(torch.from_numpy(pixels[None]), config)
-    scores = Runner(model, cross_entropy, config).predict(images)[0].softmax(dim=0)
-    shown = ["".join(2 * SHADES[round(pixel * (len(SHADES) - 1))] for pixel in row).rstrip() for row in pixels.tolist()]
-    return Prediction(int(scores.argmax()), scores.tolist(), shown)
+    scores = Runner(model, cross_entropy, config).predict(images)[0].float().softmax(dim=0)
+    return Prediction(int(scores.argmax()), scores.tolist(), _shown(pixels), list(form.names))
 
 
-def _build(input_size: int, classes: int, config: ImageConfig) -> RowClassifier:
-    return built(
-        config, lambda: RowClassifier(input_size, config.hidden_size, config.num_layers, classes, config.dropout)
-    )
+def _shown(pixels: NDArray[np.float32]) -> list[str]:
+    """An image in characters, two a pixel; in colour, its brightness."""
+    every = -(-pixels.shape[1] // WIDEST)
+    grey = pixels[::every, ::every] if pixels.ndim == 2 else pixels[::every, ::every].mean(axis=-1)
+    return ["".join(2 * SHADES[round(pixel * (len(SHADES) - 1))] for pixel in row).rstrip() for row in grey.tolist()]
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the images of a model are like: it is kept with the weights.
+
+    Examples
+    --------
+    >>> form = Form(20, 30, True, ("cat", "dog"))
+    >>> form.steps("rows"), form.steps("columns")
+    ((20, 90), (30, 60))
+    >>> Form.from_metadata(form.to_metadata()) == form
+    True
+    """
+
+    rows: int
+    columns: int
+    colour: bool = False
+    names: tuple[str, ...] = ()
+
+    def steps(self, read: str) -> tuple[int, int]:
+        """How many steps there are, and the numbers in each."""
+        steps, pixels = (self.rows, self.columns) if read == "rows" else (self.columns, self.rows)
+        return steps, pixels * (3 if self.colour else 1)
+
+    def to_metadata(self) -> dict[str, str]:
+        """As safetensors keep it."""
+        size = {"rows": str(self.rows), "columns": str(self.columns)}
+        return {**size, "colour": json.dumps(self.colour), "names": json.dumps(self.names)}
+
+    @classmethod
+    def from_metadata(cls, kept: Mapping[str, str]) -> "Form":
+        """What `to_metadata` gave."""
+        colour, names = json.loads(kept["colour"]), json.loads(kept["names"])
+        return cls(int(kept["rows"]), int(kept["columns"]), colour, tuple(names))
+
+
+def _tested(task: Task, config: ImageConfig, run: Run, weights: str) -> tuple[Runner, ImageSet]:
+    """A run's model, and the test images that it takes."""
+    model, form = _load(config, run.weights(weights))
+    images = task.test_set(config)
+    if images.size != (form.rows, form.columns):
+        raise DataError(
+            f"{images.source}: the images have {images.size[0]}×{images.size[1]} pixels (rows × columns), "
+            f"needed are {form.rows}×{form.columns}: give the data that it was trained on"
+        )
+    if images.names != form.names:
+        raise DataError(
+            f"{images.source}: the classes are {', '.join(images.names)}, needed are {', '.join(form.names)}: "
+            "give the data that it was trained on"
+        )
+    _, kept = read_tensors(run.weights(weights))
+    if hasattr(config, "test_fraction") and kept["test"] != images.sha256():
+        # Drawn from the same folder as the training's: with others in it some would have been trained on.
+        raise DataError(
+            f"{images.source}: the test split has other images than at the training, and may have some that were "
+            "trained on: restore the folder, or train again"
+        )
+    return Runner(model, cross_entropy, config, measures={"accuracy": correct_by_argmax}), images
+
+
+def _build(form: Form, classes: int, config: ImageConfig) -> RowClassifier:
+    _, input_size = form.steps(config.read)
+    hidden_size, layers, dropout = config.hidden_size, config.num_layers, config.dropout
+    return built(config, lambda: RowClassifier(input_size, hidden_size, layers, classes, dropout, read=config.read))
 
 
 def _normalize(pixels: Tensor, config: ImageConfig) -> Tensor:
@@ -230,26 +350,33 @@ def _normalize(pixels: Tensor, config: ImageConfig) -> Tensor:
 
 
 def _description(sets: Mapping[str, ImageSet], model: RowClassifier, config: ImageConfig) -> dict[str, str]:
-    rows, columns = sets["train"].size
+    train = sets["train"]
+    rows, columns = train.size
+    steps, numbers = Form(rows, columns, train.colour).steps(config.read)
     counts = ", ".join(f"{len(images):,} {name}" for name, images in sets.items())
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    colour = " in colour" if train.colour else ""
+    named = {"classes": ", ".join(train.names)} if train.names else {}
+    noted = {"read": train.note} if train.note else {}
     return {
-        "data": f"{counts} images of {rows}×{columns} pixels, {rows} steps of {columns}",
+        "data": f"{counts} images of {rows}×{columns} pixels{colour}, {steps} steps of {numbers}",
+        **noted,
+        **named,
         "model": (
-            f"LSTM {columns}→{config.hidden_size}, {counted(config.num_layers, 'layer')}, "
-            f"{sets['train'].classes} classes, {parameters:,} parameters"
+            f"LSTM {numbers}→{config.hidden_size}, {counted(config.num_layers, 'layer')}, "
+            f"{train.classes} classes, {parameters:,} parameters"
         ),
     }
 
 
-def _load(config: ImageConfig, path: Path) -> tuple[RowClassifier, tuple[int, int]]:
-    """The model of a run with its weights, and the rows and columns that it was trained on."""
+def _load(config: ImageConfig, path: Path) -> tuple[RowClassifier, Form]:
+    """The model of a run with its weights, and what the images were like that it was trained on."""
     tensors, kept = read_tensors(path)
     try:
-        size = int(kept["rows"]), int(kept["columns"])
+        form = Form.from_metadata(kept)
         classes = len(tensors["linear.bias"])
     except (KeyError, ValueError) as error:
         raise RunError(f"{path} is not of a model that reads images by rows: take the run's own file") from error
-    model = _build(size[1], classes, config)
+    model = _build(form, classes, config)
     fill_weights(model, tensors, path)
-    return model, size
+    return model, form

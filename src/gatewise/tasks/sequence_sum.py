@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from gatewise.data.digit_sum import CLASSES, DIGITS, DigitSums
-from gatewise.errors import DataError
+from gatewise.errors import ArgumentError, DataError
 from gatewise.nn import LSTM
 from gatewise.tasks.digit_sum import Cell, DigitSumConfig, splits
+from gatewise.tasks.mistakes import Verdicts
 from gatewise.tasks.task import Outcome, Prediction, Report, Task
 from gatewise.tasks.training import Problem, built, counted, train_problem
 from gatewise.train.metrics import correct_by_argmax
@@ -138,6 +139,11 @@ def evaluate(task: Task, config: DigitSumConfig, run: Run, weights: str) -> Scor
     """
     runner = _runner(config, run.weights(weights))
     return runner.evaluate(examples(splits(config)["test"]))
+
+
+def judge(task: Task, config: DigitSumConfig, run: Run, weights: str) -> Verdicts:
+    """Refuse: there are no pictures to look at."""
+    raise ArgumentError(f"figure is for tasks with images, and {task.name} has sequences: leave it out")
 
 
 def predict(config: DigitSumConfig, run: Run, weights: str, given: str) -> Prediction:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gatewise.errors import ArgumentError
+from gatewise.tasks.mistakes import Verdicts
 from gatewise.train.callback import Callback
 from gatewise.train.config import TrainConfig, read_config
 from gatewise.train.progress import Progress, Score
@@ -57,11 +58,14 @@ class Prediction:
         The probability of each class (softmax of the logits), which add up to 1.
     shown : list of str
         What was given as the model read it, in lines of characters.
+    names : list of str, default: none
+        What each class is called, where it is not by its number.
     """
 
     label: int
     scores: list[float]
     shown: list[str]
+    names: list[str] = field(default_factory=list)
 
 
 class Runner(Protocol):
@@ -75,6 +79,9 @@ class Runner(Protocol):
 
     def predict(self, config: Any, run: "Run", weights: str, given: str) -> Prediction:
         """Apply a run's best or last weights to what a user gives."""
+
+    def judge(self, task: "Task", config: Any, run: "Run", weights: str) -> Verdicts:
+        """Evaluate, and keep what each test sample was taken for."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +105,9 @@ class Task:
         What gatewise predict may be given, for whoever reads how to go on.
     recipes : mapping of str to mapping
         What each named recipe sets otherwise than the defaults do.
+    read_image : callable, default None
+        Maps a configuration, a path and (rows, columns) to the pixels of an image from 0 to 1, where the task takes
+        more than grey images of the very size.
     """
 
     name: str
@@ -107,6 +117,7 @@ class Task:
     module: str = "gatewise.tasks.rows"
     sample: str = "image.png"
     recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    read_image: Callable[[Any, str, tuple[int, int]], Any] | None = None
 
     def runner(self) -> Runner:
         """The module that runs it."""
@@ -132,11 +143,11 @@ def tasks() -> dict[str, Task]:
     Examples
     --------
     >>> list(tasks())
-    ['digits', 'mnist', 'digit-sum']
+    ['digits', 'mnist', 'images', 'digit-sum']
     """
-    from gatewise.tasks import digit_sum, digits, mnist
+    from gatewise.tasks import digit_sum, digits, images, mnist
 
-    return {task.name: task for task in (digits.TASK, mnist.TASK, digit_sum.TASK)}
+    return {task.name: task for task in (digits.TASK, mnist.TASK, images.TASK, digit_sum.TASK)}
 
 
 def task_of(run: "Run") -> tuple[Task, TrainConfig]:

@@ -138,11 +138,17 @@ class ImageConfig(TrainConfig):
     (0.1307, 0.3081)
     """
 
+    read: Literal["rows", "columns"] = "rows"
+    """What a step of the sequence is: a row of the image, from the top, or a column, from the left."""
+
     normalize: tuple[float, float] = (0.0, 1.0)
     """Mean and deviation: a pixel p from 0 (background) to 1 (full ink) is read as (p - mean) / deviation."""
 
     max_shift: int = 0
     """Each training image is moved at random by up to so many pixels, along and across, each time it is seen."""
+
+    mirror: bool = False
+    """Each time a training image is seen, it is as likely as not that left and right are exchanged."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -282,6 +288,8 @@ def _setting(path: Path, name: str, value: Any, type_: Any) -> Any:
 
 def _in_words(type_: Any) -> str:
     """Say what a value of a type looks like in TOML."""
+    if type(None) in typing.get_args(type_):  # which TOML leaves out
+        return _in_words(next(part for part in typing.get_args(type_) if part is not type(None)))
     if typing.get_origin(type_) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(type_))
     if typing.get_origin(type_) is tuple:

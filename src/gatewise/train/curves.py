@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatewise.errors import ArgumentError
 from gatewise.train.metrics import Metric
 from gatewise.train.whole import write_whole
 
@@ -21,6 +22,24 @@ STYLES: dict[str, dict[str, Any]] = {
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 ENDINGS = (".png", ".pdf", ".svg")
 UNITS = {"loss": "cross-entropy loss (nats per sample)", "accuracy": "accuracy (share of samples)"}
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a figure's name whose ending says no kind that can be drawn.
+
+    Raises
+    ------
+    ArgumentError
+        It ends otherwise.
+
+    Examples
+    --------
+    >>> check_ending(Path("figure.jpg"))
+    Traceback (most recent call last):
+    gatewise.errors.ArgumentError: figure is figure.jpg, needed is a name that ends in .png, .pdf, .svg: change it
+    """
+    if path.suffix not in ENDINGS:
+        raise ArgumentError(f"figure is {path}, needed is a name that ends in {', '.join(ENDINGS)}: change it")
 
 
 def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title: str) -> None:
