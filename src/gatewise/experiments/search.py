@@ -158,13 +158,11 @@ def _open(search: Search, folder: Path) -> optuna.Study:
     if search.pruner == "median":
         pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=FIRST_RUNG)
     try:
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))),
-            study_name=search.task,
-            direction="minimize" if search.base.best_by == "loss" else "maximize",
-            pruner=pruner,
-            load_if_exists=True,
-        )
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        if not optuna.get_all_study_names(storage):
+            by_loss = search.base.best_by == "loss"
+            optuna.create_study(storage=storage, study_name="gatewise", direction="minimize" if by_loss else "maximize")
+        study = optuna.load_study(storage=storage, study_name="gatewise", pruner=pruner)
         before = study.user_attrs.get("search", {})
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{journal} cannot be read as Optuna's journal ({error}): give another --run") from error

@@ -94,6 +94,8 @@ class Trial(Report):
         Set when all trials shall stop.
     """
 
+    draws = False
+
     def __init__(self, job: Job, connection: Connection, stop: Event) -> None:
         self.by = job.config.best_by
         self.reached = job.reached
@@ -114,7 +116,7 @@ class Trial(Report):
         progress = runner.progress
         self.epochs, self.seconds = progress.epoch, progress.seconds
         rung = RUNGS * progress.step // runner.steps
-        if progress.best is None or "dev" not in progress.best.scores or rung <= self.reached:
+        if "dev" not in evaluation.scores or progress.best is None or rung <= self.reached:
             return
         self.reached = rung
         try:

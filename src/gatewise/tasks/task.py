@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 class Report(Callback):
     """Hears how a training goes. This one says nothing; the command line's prints."""
 
+    draws = True
+    """Whether the curves are drawn in the end, which takes longer than a small training."""
+
     def about(self, lines: Mapping[str, str]) -> None:
         """Before the first epoch: what is trained on what, a line each by its name."""
 

@@ -126,6 +126,7 @@ def train_problem(
             resume=resume,
             callbacks=[report, *(open_ones.enter_context(board) for board in boards)],
             say=report.say,
+            draws=report.draws,
         )
     extreme = "highest" if config.best_by == "accuracy" else "lowest"
     return Outcome(runner.progress, f"{extreme} {'dev' if 'dev' in others else 'training'} {config.best_by}", signal)

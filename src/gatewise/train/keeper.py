@@ -87,6 +87,7 @@ def train_in(
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     say: Callable[[str], None] = print,
+    draws: bool = True,
 ) -> int:
     """Train in a run folder to the end, or until Ctrl-C or SIGTERM; or go on from its newest checkpoint.
 
@@ -108,6 +109,8 @@ def train_in(
         Hear how it goes.
     say : callable, default print
         Takes a line about what a resumption finds.
+    draws : bool, default True
+        Draw the curves in the end.
 
     Returns
     -------
@@ -142,7 +145,7 @@ def train_in(
                 keeper.weights(runner)
                 raise
             keeper.checkpoint(runner)
-        if runner.progress.best is not None:
+        if draws and runner.progress.best is not None:
             best = runner.progress.best.step / runner.steps_an_epoch
             draw_curves(run.curves, read_metrics(run.metrics), best, title=title)
         return caught()
