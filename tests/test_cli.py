@@ -321,7 +321,7 @@ def test_every_setting_has_its_help(capsys):
         out = prints(capsys, "train", name, "--help")
         text = " ".join(line.strip("│| ") for line in out.splitlines())
         _, _, *options = re.split(
-            r" (?=--[a-z-]+ (?:INT|FLOAT|PATH|FOLDER|FILE|NAME|\{))", text[text.index("options -") :]
+            r" (?=--[a-z-]+ (?:INT|FLOAT|PATH|FOLDER|FILE|NAME|\{| ))", text[text.index("options -") :]
         )
         assert len(options) >= len(dataclasses.fields(task.config)), options
         for option in options:

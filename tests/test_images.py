@@ -523,6 +523,12 @@ def test_figures_of_few_and_many_classes(tmp_path, classes, right, ending):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_names_that_the_font_lacks_or_takes_for_formulas(tmp_path):
+    verdicts = dataclasses.replace(some_verdicts(3, right=0.1), names=("猫", "a$b$c", "_^{"))
+    draw_mistakes(tmp_path / "a.png", verdicts, "a title")
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
 def test_evaluate_with_a_figure(colour_run, tmp_path, capsys):
     def prints(*words):
         assert main([str(word) for word in words]) == 0

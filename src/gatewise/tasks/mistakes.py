@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -179,7 +180,9 @@ def draw_mistakes(path: Path, verdicts: Verdicts, title: str) -> None:
     _draw_confusion(halves[0, 0].subplots(), verdicts)
     _draw_worst(halves[0, 1], verdicts, down=int(side / 1.75) + 1)
     drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix.removeprefix("."))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a class may be named in a script that the font lacks: boxes
+        figure.savefig(drawn, format=path.suffix.removeprefix("."))
     write_whole(path, drawn.getvalue())
 
 
@@ -191,7 +194,7 @@ def _draw_confusion(axes: "Axes", verdicts: Verdicts) -> None:
     axes.imshow(colours, aspect="equal")
     size = 8 if classes <= ROOMY else 5.5
     for row, column in zip(*np.nonzero(matrix), strict=True) if classes <= NUMBERS_FIT else ():
-        share = f"{100 * shares[row, column]:.3g} %" if classes <= ROOMY else f"{shares[row, column]:.0%}"
+        share = _percent(shares[row, column], roomy=classes <= ROOMY)
         dark = colours[row, column] @ (0.299, 0.587, 0.114) < 0.55
         text = f"{matrix[row, column]:,}\n{share}"
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
@@ -206,6 +209,12 @@ def _draw_confusion(axes: "Axes", verdicts: Verdicts) -> None:
     axes.set(xlabel="taken for", ylabel="true class")
     cells = "count and share of the true class: " if classes <= NUMBERS_FIT else ""
     axes.set_title(f"{cells}blue right, orange wrong, darker for a larger share", fontsize=8)
+
+
+def _percent(share: float, roomy: bool) -> str:
+    if roomy:
+        return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.3g} %"
+    return f"{share:.0%}" if share >= 0.005 else "<1%"
 
 
 def _tints(shares: NDArray[Any]) -> NDArray[Any]:
