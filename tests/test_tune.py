@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -273,7 +272,7 @@ def test_kill_9_and_go_on(whole, tmp_path, capsys):
     assert found["test"] == whole[1]["test"]
 
 
-def test_ctrl_c_in_two_processes_and_go_on(tmp_path, capsys):
+def test_ctrl_c_in_two_processes(tmp_path):
     folder = tmp_path / "run"
     more = ["--trials", "4", "--processes", "2", "--epochs", "2000"]
     process = started([*tune(folder), *more])
@@ -284,20 +283,16 @@ def test_ctrl_c_in_two_processes_and_go_on(tmp_path, capsys):
     assert (out, err.count("\n")) == ("", 1), err
     assert "interrupted, 0 of 4 trials are over: the same command goes on from here" in err
     assert [len(Run(folder / f"trial-000{n}").checkpoints()) for n in range(2)] == [1, 1]
-    # Two at a time, and a proposal that was cut off in the middle is made again.
-    shutil.rmtree(folder)
-    monkey = [*tune(folder), "--trials", "4", "--processes", "2"]
-    search = make_search(
-        TASK, DigitsConfig(epochs=3, hidden_size=4, batch_size=100), TuneConfig(search=tuple(SPACE), trials=4)
-    )
-    Run.create(folder)
-    searching._open(search, folder).ask()
-    assert main(monkey) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert [trial["number"] for trial in found["trials"]] == [1, 2, 3, 4]
-    trials = searching._open(search, folder).trials
-    assert trials[0].state.name == "FAIL"
-    assert trials[2].datetime_start < trials[1].datetime_complete
+
+
+def test_a_proposal_that_was_cut_off_is_made_again(tmp_path):
+    search = make_search(TASK, DigitsConfig(), TuneConfig(search=tuple(SPACE)))
+    study = searching._open(search, Run.create(tmp_path / "run").folder)
+    whole = searching._ask(search, study, {d.name: searching._distribution(d) for d in search.space})
+    study.ask()
+    again = searching._open(search, tmp_path / "run")
+    assert [trial.number for trial in searching._left(again, {d.name for d in search.space})] == [whole.number]
+    assert [trial.state.name for trial in again.trials] == ["RUNNING", "FAIL"]
 
 
 def test_a_process_that_dies(tmp_path, monkeypatch):
@@ -313,6 +308,18 @@ def test_a_process_that_dies(tmp_path, monkeypatch):
     search = Search("digits", DigitsConfig(), (Range("num_layers", 1, 2),), 1, "none", 1)
     with pytest.raises(RunError, match=r"ended by itself \(exit status -9; memory\?\): the same command goes on"):
         run_search(search, tmp_path / "run", lambda trials: None)
+
+
+def test_a_process_that_does_not_stop_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(searching, "GRACE_SECONDS", 0.0)
+    with searching._Pool(1) as pool:
+        connection = pool.send(Job("digits", DigitsConfig(), tmp_path / "run", 0))
+        pool.stop(signal.SIGTERM)
+        heard = []
+        while not heard:
+            heard = list(pool.messages([connection]))
+    assert heard == [(connection, Ended("stopped", None, 0, 0.0))]
+    assert pool.signal == signal.SIGTERM
 
 
 # --- figures ------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """A search for settings: Optuna proposes, processes train, a journal remembers."""
 
+import math
 import multiprocessing
 import os
 import signal
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -35,6 +37,9 @@ STARTUP = 5
 
 HEARD_SECONDS = 0.2
 """Ctrl-C is heard after so long at most."""
+
+GRACE_SECONDS = 5.0
+"""Then a process that has not stopped by itself, as it is still starting or in a long step, is killed."""
 
 
 @dataclass(frozen=True)
@@ -300,6 +305,7 @@ class _Pool:
     def __init__(self, size: int) -> None:
         self.size = size
         self.signal = 0
+        self._stopped = math.inf
         self._context = multiprocessing.get_context("spawn")
         self._stop = self._context.Event()
         self._processes: dict[Connection, BaseProcess] = {}
@@ -325,8 +331,10 @@ class _Pool:
 
     def stop(self, number: int) -> None:
         """Have all trials stop, by a signal of this number."""
-        self.signal = self.signal or number
-        self._stop.set()
+        if not self.stopping:
+            self.signal = number
+            self._stopped = time.monotonic()
+            self._stop.set()
 
     def send(self, job: Job) -> Connection:
         """Give a job to a process that has none, and return where its messages come from."""
@@ -365,6 +373,9 @@ class _Pool:
         RunError
             A process is gone that nobody stopped.
         """
+        if time.monotonic() - self._stopped > GRACE_SECONDS:  # the next call goes on from the last checkpoints
+            for connection in connections:
+                self._processes[connection].kill()
         for ready in wait(connections, HEARD_SECONDS):
             assert isinstance(ready, Connection)
             try:

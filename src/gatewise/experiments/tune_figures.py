@@ -99,7 +99,7 @@ def draw_importances(path: Path, importances: Mapping[str, float], search: Searc
     names = sorted(importances, key=lambda name: importances[name])
     bars = axes.barh([name.replace("_", " ") for name in names], [importances[name] for name in names], color="#0072B2")
     axes.bar_label(bars, [f"{importances[name]:.0%}" for name in names], padding=4, fontsize=9)
-    axes.set(xlim=(0, 1.08 * max(importances.values())), xlabel="importance (share, by PED-ANOVA)")
+    axes.set(xlim=(0, 1.08 * (max(importances.values()) or 1)), xlabel="importance (share, by PED-ANOVA)")
     axes.set_title(f"{search.task}: what decides the dev {search.base.best_by}", fontsize=11)
     axes.grid(visible=False)
     axes.tick_params(axis="y", length=0)
