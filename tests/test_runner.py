@@ -3,6 +3,7 @@
 import copy
 import math
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -687,3 +688,10 @@ def test_what_is_kept_of_the_data_tells_one_set_from_another():
     }
     assert len(sums) == 5
     assert some_examples().sha256() in sums
+
+
+def test_the_page_about_training():
+    page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    with torch.random.fork_rng():
+        exec(code, {})
