@@ -360,7 +360,7 @@ def test_bench(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], r"train, resume, evaluate, predict, .*doctor.*; see gatewise --help"),
+        ([], r"train, tune, resume, evaluate, predict, .*doctor.*; see gatewise --help"),
         (["trian"], r"Unrecognized options: trian"),
         (["train"], r"digits, mnist.*see gatewise train --help$"),
         (["train", "mnist"], r"--data PATH; see gatewise train mnist --help"),
