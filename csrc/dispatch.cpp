@@ -7,6 +7,11 @@
 namespace gatewise {
 
 // CMakeLists.txt says which ones are compiled in; baseline always is.
+#if defined(GATEWISE_HAS_avx512bf16)
+namespace avx512bf16 {
+extern const Kernels table;
+}
+#endif
 #if defined(GATEWISE_HAS_avx512)
 namespace avx512 {
 extern const Kernels table;
@@ -23,6 +28,9 @@ extern const Kernels table;
 
 const Kernels* const* all_kernels(int* count) {
   static const Kernels* const all[] = {
+#if defined(GATEWISE_HAS_avx512bf16)
+      &avx512bf16::table,
+#endif
 #if defined(GATEWISE_HAS_avx512)
       &avx512::table,
 #endif

@@ -2,11 +2,15 @@
 //
 // Every element of a result is one running sum over k, in ascending k, whatever the tile's shape: so a row's result
 // does not depend on which rows share its tile, on the batch size or on the number of threads, bit for bit.
+//
+// Packed operands and what is read of a row are groups of k (vec.hpp): a single number, or two of bfloat16.
 #pragma once
 
 #include "vec.hpp"
 
 namespace gatewise::GATEWISE_ISA {
+
+constexpr long kMostStepRows = 96;  // rows that go through time together
 
 // How many rows a tile may have when it is `columns` vectors wide, so that its sums, one row of B and a broadcast
 // number of A stay in registers.
@@ -20,51 +24,80 @@ constexpr int kPanelVectors = kRegisters == 32 ? 4 : 2;
 constexpr bool kLastIsWider = kPanelVectors == 2;
 
 // K is taken in blocks of this many, so that a block of the panel stays in the first-level cache while the rows pass.
-template <class Real>
-constexpr long kBlock = 512 / static_cast<long>(sizeof(Real));
+template <class Number>
+constexpr long kBlock = 512 / static_cast<long>(sizeof(Number));
 
 // Memory that the next product reads, fetched into the first-level cache while this one computes: `step` bytes of it
-// at each k. (Fetching never faults, whatever the address.)
+// at each group of k. (Fetching never faults, whatever the address.)
 struct Ahead {
   const char* at;
   long step;
 };
 
-// sum[m][n] += sum over k of a[m][k * a_step] * b[k][n]; b is packed: k after k, N vectors each.
-template <class Real, int M, int N>
-GATEWISE_INLINE void tile(Vec<Real> (&sum)[M][N], const Real* const* a, long a_offset, long a_step, const Real* b,
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+
+// body(Constant<0>), …: for each of the goes that a product of groups takes.
+template <class Number, class Body>
+GATEWISE_INLINE void for_goes(const Body& body) {
+  body(Constant<0>{});
+  if constexpr (kGoes<Number> == 2) body(Constant<1>{});
+}
+
+// sum[m][n] += sum over k of a[m][k] * b[k][n]; b is packed: group of k after group, N vectors each. From group to group
+// of a it is a_step numbers.
+template <class Number, int M, int N>
+GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long a_offset, long a_step, const Number* b,
                           long K, Ahead ahead) {
-  const Real* row[M];
+  constexpr int group = kGroup<Number>, vector = kLanes<Number> * group;
+  const Number* row[M];
+  [[maybe_unused]] Number last[M][group] = {};
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) row[m] = a[m] + a_offset;
-  long at = 0;
-  for (long k = 0; k < K; ++k) {
-    __builtin_prefetch(ahead.at);
-    ahead.at += ahead.step;
-    // The shorter side is read first and held: with the sums it fills the registers, the longer side passes by.
-    if constexpr (M > N) {
-      Vec<Real> y[N];
+  long left = K / group, at = 0;
+  for (bool odd = K % group != 0;; odd = false) {
+    for (; left > 0; --left) {
+      __builtin_prefetch(ahead.at);
+      ahead.at += ahead.step;
+      for_goes<Number>([&](auto part) {
+        constexpr int go = decltype(part)::value;
+        // The shorter side is read first and held: with the sums it fills the registers, the longer side passes by.
+        if constexpr (M > N) {
+          Vec<Number> y[N];
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) y[n] = load(b + n * kLanes<Real>);
+          for (int n = 0; n < N; ++n) y[n] = numbers_of<Number, go>(load_groups(b + n * vector));
 #pragma GCC unroll 8
-      for (int m = 0; m < M; ++m) {
-        const Vec<Real> x = broadcast(row[m][at]);
+          for (int m = 0; m < M; ++m) {
+            const Vec<Number> x = numbers_of<Number, go>(broadcast_group(row[m] + at));
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) sum[m][n] = fma(x, y[n], sum[m][n]);
-      }
-    } else {
-      Vec<Real> x[M];
+            for (int n = 0; n < N; ++n) sum[m][n] = add_products<Number>(x, y[n], sum[m][n]);
+          }
+        } else {
+          Vec<Number> x[M];
 #pragma GCC unroll 8
-      for (int m = 0; m < M; ++m) x[m] = broadcast(row[m][at]);
+          for (int m = 0; m < M; ++m) x[m] = numbers_of<Number, go>(broadcast_group(row[m] + at));
 #pragma GCC unroll 8
-      for (int n = 0; n < N; ++n) {
-        const Vec<Real> y = load(b + n * kLanes<Real>);
+          for (int n = 0; n < N; ++n) {
+            const Vec<Number> y = numbers_of<Number, go>(load_groups(b + n * vector));
 #pragma GCC unroll 8
-        for (int m = 0; m < M; ++m) sum[m][n] = fma(x[m], y, sum[m][n]);
-      }
+            for (int m = 0; m < M; ++m) sum[m][n] = add_products<Number>(x[m], y, sum[m][n]);
+          }
+        }
+      });
+      at += a_step;
+      b += N * vector;
     }
-    at += a_step;
-    b += N * kLanes<Real>;
+    if (!odd) return;
+    // The last number of each row, and a zero instead of what stands behind it.
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+      last[m][0] = row[m][at];
+      row[m] = last[m];
+    }
+    left = 1;
+    at = 0;
   }
 }
 
@@ -72,34 +105,33 @@ GATEWISE_INLINE void tile(Vec<Real> (&sum)[M][N], const Real* const* a, long a_o
 //   next              the panel of the product that follows, as large as b
 //   first(row, sum)   sets the N sums of a row before the product
 //   done(row, sums)   takes the sums of a tile's rows, from `row` on, after it
-template <class Real, int N, class First, class Done>
+template <class Number, int N, class First, class Done>
 struct PanelProduct {
-  const Real* const* a;
+  const Number* const* a;
   long a_offset, a_step;
-  const Real* b;
+  const Number* b;
   long K;
-  const Real* next;
+  const Number* next;
   const First& first;
   const Done& done;
 
   template <int M>
   GATEWISE_INLINE void rows(long row, Ahead ahead) const {
-    Vec<Real> sum[M][N];
+    Vec<Number> sum[M][N];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) first(row + m, sum[m]);
-    tile<Real, M, N>(sum, a + row, a_offset, a_step, b, K, ahead);
+    tile<Number, M, N>(sum, a + row, a_offset, a_step, b, K, ahead);
     done(row, sum);
   }
 
   GATEWISE_INLINE void operator()(long count) const {
     constexpr int most = tile_rows(N);
-    constexpr long k_bytes = N * kLanes<Real> * sizeof(Real);
     const long tiles = (count + most - 1) / most;
     for (long t = 0, row = 0; t < tiles; ++t) {
       const long height = (count - row) / (tiles - t) + ((count - row) % (tiles - t) != 0);
       // Each tile fetches its share of the next panel.
-      const long step = (k_bytes + tiles - 1) / tiles;
-      const Ahead ahead = {reinterpret_cast<const char*>(next) + t * step * K, step};
+      const long step = (N * kVectorBytes + tiles - 1) / tiles;
+      const Ahead ahead = {reinterpret_cast<const char*>(next) + t * step * (K / kGroup<Number>), step};
       if (height == 1) rows<1>(row, ahead);
       if (height == 2) rows<2>(row, ahead);
       if (height == 3) rows<3>(row, ahead);
@@ -114,10 +146,37 @@ struct PanelProduct {
   }
 };
 
-template <class Real, int N, class First, class Done>
-GATEWISE_INLINE void panel_product(long rows, const Real* const* a, long a_offset, long a_step, const Real* b, long K,
-                                   const Real* next, const First& first, const Done& done) {
-  PanelProduct<Real, N, First, Done>{a, a_offset, a_step, b, K, next, first, done}(rows);
+template <class Number, int N, class First, class Done>
+GATEWISE_INLINE void panel_product(long rows, const Number* const* a, long a_offset, long a_step, const Number* b,
+                                   long K, const Number* next, const First& first, const Done& done) {
+  PanelProduct<Number, N, First, Done>{a, a_offset, a_step, b, K, next, first, done}(rows);
+}
+
+// The same of at most kMostStepRows rows whose numbers stand side by side, in blocks of at most `block` k, between which
+// the sums wait in an array of their own.
+template <class Number, int N, class First, class Done>
+GATEWISE_INLINE void blocked_product(long rows, const Number* const* a, const Number* b, long K, long block,
+                                     const Number* next, const First& first, const Done& done) {
+  constexpr long lanes = kLanes<Number>;
+  Sum<Number> waiting[kMostStepRows * N * lanes];
+  long k = 0;
+  do {
+    const long depth = K - k < block ? K - k : block;
+    const bool last = k + depth == K;
+    const Number* from = b + k * N * lanes;
+    panel_product<Number, N>(
+        rows, a, k, kGroup<Number>, from, depth, last ? next : from + depth * N * lanes,
+        [&](long row, Vec<Number>(&sum)[N]) {
+          if (k == 0) return first(row, sum);
+          for (int n = 0; n < N; ++n) sum[n] = load(waiting + (row * N + n) * lanes);
+        },
+        [&]<int M>(long row, const Vec<Number>(&sum)[M][N]) {
+          if (last) return done(row, sum);
+          for (int m = 0; m < M; ++m)
+            for (int n = 0; n < N; ++n) store(waiting + ((row + m) * N + n) * lanes, sum[m][n]);
+        });
+    k += depth;
+  } while (k < K);
 }
 
 }  // namespace gatewise::GATEWISE_ISA
