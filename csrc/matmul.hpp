@@ -13,9 +13,11 @@ namespace gatewise::GATEWISE_ISA {
 constexpr long kMostStepRows = 96;  // rows that go through time together
 
 // How many rows a tile may have when it is `columns` vectors wide, so that its sums, one row of B and a broadcast
-// number of A stay in registers.
+// number of A stay in registers; and a mask, where groups are multiplied in two goes.
+template <class Number>
 constexpr int tile_rows(int columns) {
-  return kRegisters == 32 ? 6 : columns == 4 ? 3 : columns == 3 ? 4 : 6;
+  if (kRegisters == 32) return 6;
+  return columns == 4 ? 4 - kGoes<Number> : columns == 3 ? 5 - kGoes<Number> : 6;
 }
 
 // Panels of B that are not the four gates are this many vectors wide. With 16 registers a last panel of one vector
@@ -39,13 +41,6 @@ struct Constant {
   static constexpr int value = N;
 };
 
-// body(Constant<0>), …: for each of the goes that a product of groups takes.
-template <class Number, class Body>
-GATEWISE_INLINE void for_goes(const Body& body) {
-  body(Constant<0>{});
-  if constexpr (kGoes<Number> == 2) body(Constant<1>{});
-}
-
 // sum[m][n] += sum over k of a[m][k] * b[k][n]; b is packed: group of k after group, N vectors each. From group to group
 // of a it is a_step numbers.
 template <class Number, int M, int N>
@@ -61,8 +56,8 @@ GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long
     for (; left > 0; --left) {
       __builtin_prefetch(ahead.at);
       ahead.at += ahead.step;
-      for_goes<Number>([&](auto part) {
-        constexpr int go = decltype(part)::value;
+      const auto multiply = [&](auto which) {
+        constexpr int go = decltype(which)::value;
         // The shorter side is read first and held: with the sums it fills the registers, the longer side passes by.
         if constexpr (M > N) {
           Vec<Number> y[N];
@@ -85,7 +80,14 @@ GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long
             for (int m = 0; m < M; ++m) sum[m][n] = add_products<Number>(x[m], y, sum[m][n]);
           }
         }
-      });
+      };
+      multiply(Constant<0>{});
+      if constexpr (kGoes<Number> == 2) {
+        // What one go has read the next reads again. No register is free to keep it, and the compiler, did it know that
+        // the addresses are the same ones, would keep it instead of a sum.
+        asm("" : "+r"(at), "+r"(b));
+        multiply(Constant<1>{});
+      }
       at += a_step;
       b += N * vector;
     }
@@ -125,7 +127,7 @@ struct PanelProduct {
   }
 
   GATEWISE_INLINE void operator()(long count) const {
-    constexpr int most = tile_rows(N);
+    constexpr int most = tile_rows<Number>(N);
     const long tiles = (count + most - 1) / most;
     for (long t = 0, row = 0; t < tiles; ++t) {
       const long height = (count - row) / (tiles - t) + ((count - row) % (tiles - t) != 0);
@@ -134,7 +136,8 @@ struct PanelProduct {
       const Ahead ahead = {reinterpret_cast<const char*>(next) + t * step * (K / kGroup<Number>), step};
       if (height == 1) rows<1>(row, ahead);
       if (height == 2) rows<2>(row, ahead);
-      if (height == 3) rows<3>(row, ahead);
+      if constexpr (most > 2)
+        if (height == 3) rows<3>(row, ahead);
       if constexpr (most > 3)
         if (height == 4) rows<4>(row, ahead);
       if constexpr (most > 4) {

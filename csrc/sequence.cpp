@@ -103,7 +103,7 @@ struct Forward {
   }
 
   // The input's part of (1.1) for the steps of a chunk: it needs no h, so all of them are one product.
-  void project_input(Range chunk, Range rows, Range units) const {
+  GATEWISE_APART void project_input(Range chunk, Range rows, Range units) const {
     const Number* from[kMostRows];
     Real* to[kMostRows];
     int64_t count = 0;
@@ -135,7 +135,7 @@ struct Forward {
   }
 
   // The hidden state's part of (1.1), then the step, before anything but the gates is stored.
-  void advance(int64_t t, int64_t chunk, Range rows, Range units) const {
+  GATEWISE_APART void advance(int64_t t, int64_t chunk, Range rows, Range units) const {
     const Number* from[kMostStepRows];
     const Real *a[kMostStepRows], *c_from[kMostStepRows];
     Number *gates_to[kMostStepRows], *h_to[kMostStepRows];
@@ -179,7 +179,7 @@ struct Forward {
   }
 
   // (1.17)
-  void project(int64_t t, Range rows, Range which) const {
+  GATEWISE_APART void project(int64_t t, Range rows, Range which) const {
     const Number* from[kMostStepRows];
     Number* to[kMostStepRows];
     const int64_t count = rows.last - rows.first;
@@ -356,7 +356,7 @@ struct Backward {
   // d_h of (2.1) for the units of a panel: what the output and, by way of d_a of step t + 1, the next step send back.
   // Where h is its own, the step's gradient follows at once. Before all steps, where t is -1, it is d_h_0 (3.6).
   template <int N>
-  void retreat(int64_t t, Range rows, int64_t panel) const {
+  GATEWISE_APART void retreat(int64_t t, Range rows, int64_t panel) const {
     const Number* from[kMostStepRows];
     const int64_t count = rows.last - rows.first, next = t + 1, still_active = steps.active_at(next);
     const int64_t depth = still_active > rows.first ? layout.gates : 0;
@@ -388,7 +388,7 @@ struct Backward {
 
   // The gradient of what is projected (2.13), for the units of a panel, and the step's.
   template <int N>
-  void unproject(int64_t t, Range rows, int64_t panel) const {
+  GATEWISE_APART void unproject(int64_t t, Range rows, int64_t panel) const {
     const Number* from[kMostStepRows];
     for (int64_t b = rows.first; b < rows.last; ++b) from[b - rows.first] = whole_d_h(t, b);
     const int64_t u = panel * kPanelVectors;
@@ -450,7 +450,8 @@ struct Backward {
     input_gradient_of(count, from, to, panels);
   }
 
-  void input_gradient_of(int64_t count, const Number* const* from, Number* const* to, Range panels) const {
+  GATEWISE_APART void input_gradient_of(int64_t count, const Number* const* from, Number* const* to,
+                                        Range panels) const {
     const Panels input(layout.I, kLanes<Number>);
     for (int64_t p = panels.first; p < panels.last; ++p)
       with_width(input.vectors(p), [&](auto width) {
@@ -540,8 +541,8 @@ struct Backward {
   };
 
   // One block of (3.3), (3.4) or (3.10): rows of d_weight += their products with the packed rows.
-  void weight_gradient(const WeightRows& rows, const Block& block, int64_t width, const Number* packed,
-                       const Gradient& d_weight) const {
+  GATEWISE_APART void weight_gradient(const WeightRows& rows, const Block& block, int64_t width, const Number* packed,
+                                      const Gradient& d_weight) const {
     const Panels panels(width, kLanes<Number>);
     const int64_t depth = whole_groups<Number>(block.depth);
     for (int64_t p = 0; p < panels.count; ++p)

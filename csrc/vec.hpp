@@ -23,6 +23,8 @@
 #include "kernels.hpp"
 
 #define GATEWISE_INLINE inline __attribute__((always_inline))
+// Of whatever holds tiles: merged into a larger function, they would have to share its registers.
+#define GATEWISE_APART __attribute__((noinline))
 
 namespace gatewise::GATEWISE_ISA {
 
