@@ -99,7 +99,7 @@ struct Layout {
   int64_t gates;        // 4 * padded
   int64_t gates_row;    // numbers from one row of gates to the next
   int64_t chunk_steps;  // steps whose input products are taken at once
-  int64_t chunk_rows;   // of all rows together
+  int64_t chunk_rows;   // room for all rows in each of them
 
   explicit Layout(const Sizes& s)
       : T(s.T), B(s.B), I(s.I), H(s.H), P(s.P), projected(s.P != s.H), steps(s.steps),
@@ -109,7 +109,7 @@ struct Layout {
         gates_row(gates + 64 / static_cast<int64_t>(sizeof(Number))) {
     const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Sum<Number>)));
     chunk_steps = larger(1, smaller(larger(rows, 24), kMostRows) / larger(1, smaller(B, kMostStepRows)));
-    chunk_rows = smaller(chunk_steps * B, steps);
+    chunk_rows = smaller(chunk_steps, T) * B;
   }
 
   // Hidden units in a vector: fewer than its lanes in the last one.

@@ -60,12 +60,12 @@ struct Forward {
   // The gates of a row, which training keeps.
   Number* gates(int64_t t, int64_t b) const { return call.gates + (steps.before_step(t) + b) * layout.gates_row; }
   // The sums that become gates: where the gates will be, if they are kept as they are; else only those of the current
-  // chunk of steps.
+  // chunk of steps, each row's in places of its own, for a thread with other rows may be in another chunk.
   Real* sums(int64_t t, int64_t chunk, int64_t b) const {
     if constexpr (!kRounds<Number>)
       if (call.training) return gates(t, b);
     Real* start = call.training ? scratch.sums : reinterpret_cast<Real*>(call.gates);
-    return start + (steps.before_step(t) - steps.before_step(chunk) + b) * layout.gates_row;
+    return start + ((t - chunk) * layout.B + b) * layout.gates_row;
   }
 
   void pack(int thread, int threads) const {

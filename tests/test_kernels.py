@@ -421,6 +421,17 @@ def test_a_gate_is_summed_in_float32(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
+def test_cells_are_float32_from_step_to_step(isa):
+    """Behind an open forget gate c grows from 1 by 2^-10 a step, which bfloat16 would round away each time."""
+    x, state, weights = np.zeros((256, 1, 1)), np.ones((1, 1)), np.zeros((4, 1))
+    biases = np.array([0, 30, np.arctanh(2.0**-9), 0]), np.zeros(4)
+    narrow = [as_dtype(a, BFLOAT16) for a in (x, state, state, weights, weights, *biases)]
+    with kernels.using(isa):
+        for training in (True, False):
+            assert widened(kernels.forward(*narrow, training=training).c_n) == 1.25
+
+
+@pytest.mark.parametrize("isa", ISAS)
 def test_a_projection_is_rounded_once(isa):
     inputs, parameters, _ = case(1, 3, 4, 601, 10, dtype=BFLOAT16)
     inputs["h_0"] = np.zeros_like(inputs["h_0"])  # so that weight_hh counts for nothing
