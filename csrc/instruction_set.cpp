@@ -1,9 +1,10 @@
-// What dispatch.cpp knows of an instruction set. Compiled once for each; sequence.cpp, compiled for each type of number,
-// has the rest.
+// What dispatch.cpp knows of an instruction set. Compiled once for each; sequence.cpp, compiled for each type of
+// number, has the rest.
 #include "kernels.hpp"
 #include "math.hpp"
 
-// Of an instruction set that differs from another one only in what it does with bfloat16, GATEWISE_REST names the other.
+// Of an instruction set that differs from another one only in what it does with bfloat16, GATEWISE_REST names the
+// other.
 #if !defined(GATEWISE_REST)
 #define GATEWISE_REST GATEWISE_ISA
 #endif

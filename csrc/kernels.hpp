@@ -2,10 +2,10 @@
 // nothing: whoever calls it must have done both (src/gatewise/kernels.py for NumPy, operators.cpp for torch).
 //
 // T, B, I, H as everywhere: steps, batch rows, inputs, hidden units; P is the width of h, which is H, or less where
-// weight_hr projects it. Numbers are float, double or bfloat16, named `Number` here; sums are float where the numbers are
-// bfloat16, and each is rounded once, at its end. Step t of row b of a strided array stands at
-// `array + t * array_step + b * array_row`; its last axis is contiguous. Arrays without strides are contiguous. No
-// output may overlap another array of the call.
+// weight_hr projects it. Numbers are float, double or bfloat16, named `Number` here; sums are float where the numbers
+// are bfloat16, and each is rounded once, at its end. Step t of row b of a strided array stands at `array + t *
+// array_step + b * array_row`; its last axis is contiguous. Arrays without strides are contiguous. No output may
+// overlap another array of the call.
 #pragma once
 
 #include <cstdint>
@@ -43,8 +43,8 @@ struct Walk {
   int64_t reset_step, reset_row;
 };
 
-// How many numbers of the call's type the caller allocates for each of these arrays, whatever they hold; their layout is
-// the core's own and depends on the instruction set.
+// How many numbers of the call's type the caller allocates for each of these arrays, whatever they hold; their layout
+// is the core's own and depends on the instruction set.
 struct Plan {
   int64_t gates;             // training: the activated gates of all steps; inference: sums of a few steps
   int64_t cells;             // training: c of all steps and before them; inference: the current one

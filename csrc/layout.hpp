@@ -213,8 +213,8 @@ struct Cursor {
 
 // The parts of the scratch memory; with a null start only their size counts.
 //
-// They are arrays like any other and yet one piece of memory, in which AddressSanitizer would see no end of one part. So
-// what is compiled for it leaves bytes free between them and tells it that nobody may touch those.
+// They are arrays like any other and yet one piece of memory, in which AddressSanitizer would see no end of one part.
+// So what is compiled for it leaves bytes free between them and tells it that nobody may touch those.
 struct Parts {
   void* start;
   int64_t size = 0;

@@ -41,8 +41,8 @@ struct Constant {
   static constexpr int value = N;
 };
 
-// sum[m][n] += sum over k of a[m][k] * b[k][n]; b is packed: group of k after group, N vectors each. From group to group
-// of a it is a_step numbers.
+// sum[m][n] += sum over k of a[m][k] * b[k][n]; b is packed: group of k after group, N vectors each. From group to
+// group of a it is a_step numbers.
 template <class Number, int M, int N>
 GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long a_offset, long a_step, const Number* b,
                           long K, Ahead ahead) {
@@ -155,8 +155,8 @@ GATEWISE_INLINE void panel_product(long rows, const Number* const* a, long a_off
   PanelProduct<Number, N, First, Done>{a, a_offset, a_step, b, K, next, first, done}(rows);
 }
 
-// The same of at most kMostStepRows rows whose numbers stand side by side, in blocks of at most `block` k, between which
-// the sums wait in an array of their own.
+// The same of at most kMostStepRows rows whose numbers stand side by side, in blocks of at most `block` k, between
+// which the sums wait in an array of their own.
 template <class Number, int N, class First, class Done>
 GATEWISE_INLINE void blocked_product(long rows, const Number* const* a, const Number* b, long K, long block,
                                      const Number* next, const First& first, const Done& done) {

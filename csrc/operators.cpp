@@ -841,8 +841,9 @@ TORCH_LIBRARY_IMPL(gatewise, Autograd, m) { m.impl("lstm", lstm_autograd); }
 namespace {
 
 // plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), or None where
-// the call is not the common one: tensors of numbers that the core has code for, on the CPU, no autocast, no transform of torch.func,
-// nobody who overrides torch's functions. torch's own way from Python to an operator takes longer than a small network.
+// the call is not the common one: tensors of numbers that the core has code for, on the CPU, no autocast, no transform
+// of torch.func, nobody who overrides torch's functions. torch's own way from Python to an operator takes longer than a
+// small network.
 PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(count == 7 && PyList_CheckExact(args[3]), "plain_lstm takes 7 arguments, the fourth of them a list");

@@ -480,8 +480,8 @@ struct Backward {
     const Number* at[kMostStepRows];
   };
 
-  // The columns of an array of which a row is a step, `stride` numbers from the next. Where from step to step it is half
-  // a page or more, a copy in the order in which the products read pays for itself; groups of steps need one.
+  // The columns of an array of which a row is a step, `stride` numbers from the next. Where from step to step it is
+  // half a page or more, a copy in the order in which the products read pays for itself; groups of steps need one.
   WeightRows columns_of(const Number* array, int64_t stride, int64_t depth, Range which, Number* copy) const {
     WeightRows rows;
     rows.count = which.last - which.first;
