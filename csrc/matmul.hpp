@@ -75,7 +75,11 @@ GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long
           for (int m = 0; m < M; ++m) x[m] = numbers_of<Number, go>(broadcast_group(row[m] + at));
 #pragma GCC unroll 8
           for (int n = 0; n < N; ++n) {
-            const Vec<Number> y = numbers_of<Number, go>(load_groups(b + n * vector));
+            Vec<Number> y = numbers_of<Number, go>(load_groups(b + n * vector));
+#if defined(__AVX512F__)
+            // The compiler would have each of the products read it again, and reading become slower than multiplying.
+            if constexpr (M > 1) asm("" : "+v"(y));
+#endif
 #pragma GCC unroll 8
             for (int m = 0; m < M; ++m) sum[m][n] = add_products<Number>(x[m], y, sum[m][n]);
           }

@@ -133,6 +133,30 @@ GATEWISE_INLINE void store_first(Number* to, Vec<Number> v, long n) {
   for (long j = 0; j < n; ++j) to[j] = lanes[j];
 }
 
+#if defined(__AVX512F__)
+// The same by masks: what a mask leaves out is neither read nor written.
+template <class Number>
+GATEWISE_INLINE uint16_t mask_of_first(long n) {
+  return static_cast<uint16_t>((1u << (n < kLanes<Number> ? n : kLanes<Number>)) - 1);
+}
+
+GATEWISE_INLINE Vec<float> load_first(const float* from, long n) {
+  return _mm512_maskz_loadu_ps(mask_of_first<float>(n), from);
+}
+
+GATEWISE_INLINE Vec<double> load_first(const double* from, long n) {
+  return _mm512_maskz_loadu_pd(static_cast<uint8_t>(mask_of_first<double>(n)), from);
+}
+
+GATEWISE_INLINE void store_first(float* to, Vec<float> v, long n) {
+  _mm512_mask_storeu_ps(to, mask_of_first<float>(n), v);
+}
+
+GATEWISE_INLINE void store_first(double* to, Vec<double> v, long n) {
+  _mm512_mask_storeu_pd(to, static_cast<uint8_t>(mask_of_first<double>(n)), v);
+}
+#endif
+
 // The first n lanes, and zeros behind them, whatever stood there.
 template <class Real>
 GATEWISE_INLINE Vec<Real> keep_first(Vec<Real> v, long n) {
