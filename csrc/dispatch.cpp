@@ -6,7 +6,7 @@
 
 namespace gatewise {
 
-// CMakeLists.txt says which ones are compiled in; baseline always is.
+// CMakeLists.txt says which ones are compiled in; baseline always is, but for the sanitizers.
 #if defined(GATEWISE_HAS_avx512bf16)
 namespace avx512bf16 {
 extern const Kernels table;
@@ -22,9 +22,11 @@ namespace avx2 {
 extern const Kernels table;
 }
 #endif
+#if defined(GATEWISE_HAS_baseline)
 namespace baseline {
 extern const Kernels table;
 }
+#endif
 
 const Kernels* const* all_kernels(int* count) {
   static const Kernels* const all[] = {
@@ -37,7 +39,9 @@ const Kernels* const* all_kernels(int* count) {
 #if defined(GATEWISE_HAS_avx2)
       &avx2::table,
 #endif
+#if defined(GATEWISE_HAS_baseline)
       &baseline::table,
+#endif
   };
   *count = sizeof all / sizeof *all;
   return all;
