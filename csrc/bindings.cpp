@@ -59,15 +59,12 @@ void forward(const Common& common, bool training, uintptr_t x, uintptr_t h_0, ui
       .h_n = address<Number>(h_n),
       .c_n = address<Number>(c_n),
       .gates = address<Number>(gates),
-      .cells = address<Number>(cells),
+      .cells = address<gatewise::Sum<Number>>(cells),
       .unprojected = address<Number>(unprojected),
-      .scratch = address<Number>(scratch),
+      .scratch = address<void>(scratch),
   };
   const nb::gil_scoped_release released;
-  if constexpr (sizeof(Number) == 4)
-    gatewise::kernels().forward_float(call);
-  else
-    gatewise::kernels().forward_double(call);
+  gatewise::kernels().of<Number>().forward(call);
 }
 
 template <class Number>
@@ -89,7 +86,7 @@ void backward(const Common& common, uintptr_t x, uintptr_t h_0, uintptr_t weight
       .h = address<const Number>(h),
       .h_step = B * P,
       .h_row = P,
-      .cells = address<const Number>(cells),
+      .cells = address<const gatewise::Sum<Number>>(cells),
       .unprojected = address<const Number>(unprojected),
       .gates = address<const Number>(gates),
       .d_a = address<Number>(gates),
@@ -108,20 +105,19 @@ void backward(const Common& common, uintptr_t x, uintptr_t h_0, uintptr_t weight
       .d_weight_hh = address<Number>(d_weight_hh),
       .d_bias = address<Number>(d_bias),
       .d_weight_hr = address<Number>(d_weight_hr),
-      .scratch = address<Number>(scratch),
+      .scratch = address<void>(scratch),
   };
   const nb::gil_scoped_release released;
-  if constexpr (sizeof(Number) == 4)
-    gatewise::kernels().backward_float(call);
-  else
-    gatewise::kernels().backward_double(call);
+  gatewise::kernels().of<Number>().backward(call);
 }
 
 // (numbers of gates, cells, what is projected, forward scratch, backward scratch)
 nb::tuple plan(int itemsize, int64_t T, int64_t B, int64_t I, int64_t H, int64_t P, int64_t steps, bool training) {
   const Sizes sizes = {T, B, I, H, P, steps, 1};
   const Kernels& k = gatewise::kernels();
-  const gatewise::Plan p = itemsize == 4 ? k.plan_float(sizes, training) : k.plan_double(sizes, training);
+  const gatewise::Plan p = itemsize == 2   ? k.for_bfloat16.plan(sizes, training)
+                           : itemsize == 4 ? k.for_float.plan(sizes, training)
+                                           : k.for_double.plan(sizes, training);
   return nb::make_tuple(p.gates, p.cells, p.unprojected, p.forward_scratch, p.backward_scratch);
 }
 
@@ -153,8 +149,10 @@ NB_MODULE(_core, m) {
   nb::class_<Common>(m, "Common")
       .def(nb::init<int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, bool, uintptr_t, uintptr_t,
                     uintptr_t, uintptr_t, uintptr_t>());
+  m.def("forward_bfloat16", forward<gatewise::bfloat16>);
   m.def("forward_float32", forward<float>);
   m.def("forward_float64", forward<double>);
+  m.def("backward_bfloat16", backward<gatewise::bfloat16>);
   m.def("backward_float32", backward<float>);
   m.def("backward_float64", backward<double>);
   m.def("plan", plan);
@@ -174,5 +172,11 @@ NB_MODULE(_core, m) {
   });
   m.def("tanh_float64", [](uintptr_t x, uintptr_t y, int64_t n) {
     gatewise::kernels().tanh_double(address<const double>(x), address<double>(y), n);
+  });
+  m.def("to_bfloat16", [](uintptr_t x, uintptr_t y, int64_t n) {
+    gatewise::kernels().to_bfloat16(address<const float>(x), address<gatewise::bfloat16>(y), n);
+  });
+  m.def("from_bfloat16", [](uintptr_t x, uintptr_t y, int64_t n) {
+    gatewise::kernels().from_bfloat16(address<const gatewise::bfloat16>(x), address<float>(y), n);
   });
 }

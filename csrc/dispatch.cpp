@@ -6,7 +6,12 @@
 
 namespace gatewise {
 
-// CMakeLists.txt says which ones are compiled in; baseline always is.
+// CMakeLists.txt says which ones are compiled in; baseline always is, but for the sanitizers.
+#if defined(GATEWISE_HAS_avx512bf16)
+namespace avx512bf16 {
+extern const Kernels table;
+}
+#endif
 #if defined(GATEWISE_HAS_avx512)
 namespace avx512 {
 extern const Kernels table;
@@ -17,19 +22,26 @@ namespace avx2 {
 extern const Kernels table;
 }
 #endif
+#if defined(GATEWISE_HAS_baseline)
 namespace baseline {
 extern const Kernels table;
 }
+#endif
 
 const Kernels* const* all_kernels(int* count) {
   static const Kernels* const all[] = {
+#if defined(GATEWISE_HAS_avx512bf16)
+      &avx512bf16::table,
+#endif
 #if defined(GATEWISE_HAS_avx512)
       &avx512::table,
 #endif
 #if defined(GATEWISE_HAS_avx2)
       &avx2::table,
 #endif
+#if defined(GATEWISE_HAS_baseline)
       &baseline::table,
+#endif
   };
   *count = sizeof all / sizeof *all;
   return all;

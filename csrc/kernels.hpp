@@ -2,14 +2,25 @@
 // nothing: whoever calls it must have done both (src/gatewise/kernels.py for NumPy, operators.cpp for torch).
 //
 // T, B, I, H as everywhere: steps, batch rows, inputs, hidden units; P is the width of h, which is H, or less where
-// weight_hr projects it. Numbers are float or double, named `Number` here. Step t of row b of a strided array stands at
-// `array + t * array_step + b * array_row`; its last axis is contiguous. Arrays without strides are contiguous. No
-// output may overlap another array of the call.
+// weight_hr projects it. Numbers are float, double or bfloat16, named `Number` here; sums are float where the numbers
+// are bfloat16, and each is rounded once, at its end. Step t of row b of a strided array stands at `array + t *
+// array_step + b * array_row`; its last axis is contiguous. Arrays without strides are contiguous. No output may
+// overlap another array of the call.
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 namespace gatewise {
+
+// The upper half of a float's bits.
+struct bfloat16 {
+  uint16_t bits;
+};
+
+// What sums, and the cells from step to step, are kept in.
+template <class Number>
+using Sum = std::conditional_t<std::is_same_v<Number, bfloat16>, float, Number>;
 
 struct Sizes {
   int64_t T, B, I, H, P;
@@ -32,10 +43,10 @@ struct Walk {
   int64_t reset_step, reset_row;
 };
 
-// How many numbers the caller allocates for each of these arrays; their layout is the core's own and depends on the
-// instruction set.
+// How many numbers of the call's type the caller allocates for each of these arrays, whatever they hold; their layout
+// is the core's own and depends on the instruction set.
 struct Plan {
-  int64_t gates;             // training: the activated gates of all steps; inference: of a few steps
+  int64_t gates;             // training: the activated gates of all steps; inference: sums of a few steps
   int64_t cells;             // training: c of all steps and before them; inference: the current one
   int64_t unprojected;       // where h is projected, o tanh(c), training: of all steps; inference: of the current one
   int64_t forward_scratch;
@@ -61,9 +72,9 @@ struct ForwardCall {
   Number* h_n;               // (B, P); output
   Number* c_n;               // (B, H); output
   Number* gates;             // Plan::gates; output if training
-  Number* cells;             // Plan::cells; output if training
+  Sum<Number>* cells;        // Plan::cells; output if training
   Number* unprojected;       // Plan::unprojected; output if training
-  Number* scratch;           // Plan::forward_scratch
+  void* scratch;             // Plan::forward_scratch
 };
 
 template <class Number>
@@ -78,7 +89,7 @@ struct BackwardCall {
   const Number* weight_hr;
   const Number* h;
   int64_t h_step, h_row;
-  const Number* cells;
+  const Sum<Number>* cells;
   const Number* unprojected; // … to here
   const Number* gates;       // of the training forward call
   Number* d_a;               // laid out as gates, and may be the same array; output, in the core's own layout
@@ -88,31 +99,46 @@ struct BackwardCall {
   const Number* d_c_n;       // (B, H); null: zero
   Number* d_x;               // (T, B, I), strided; null: not wanted
   int64_t d_x_step, d_x_row;
-  bool add_to_d_x;           // add to what d_x holds (the second direction of a layer) instead of writing over it
+  bool add_to_d_x;           // add to what d_x holds (the second direction of a layer) instead of writing over it: the
+                             // one sum that bfloat16 rounds twice, as two directions make two gradients
   Number* d_h_0;             // (B, P); null: not wanted
   Number* d_c_0;             // (B, H); null: not wanted
   Number* d_weight_ih;       // (4H, I); null: not wanted
   Number* d_weight_hh;       // (4H, P); null: not wanted
   Number* d_bias;            // (4H), of either bias; null: not wanted
   Number* d_weight_hr;       // (P, H); null: not wanted
-  Number* scratch;           // Plan::backward_scratch
+  void* scratch;             // Plan::backward_scratch
+};
+
+// One instruction set's code for one type of number.
+template <class Number>
+struct KernelsFor {
+  Plan (*plan)(const Sizes&, bool training);
+  void (*forward)(const ForwardCall<Number>&);
+  void (*backward)(const BackwardCall<Number>&);
 };
 
 // One instruction set's code.
 struct Kernels {
   const char* name;
   bool (*supported)();       // does this machine have it?
-  Plan (*plan_float)(const Sizes&, bool training);
-  Plan (*plan_double)(const Sizes&, bool training);
-  void (*forward_float)(const ForwardCall<float>&);
-  void (*forward_double)(const ForwardCall<double>&);
-  void (*backward_float)(const BackwardCall<float>&);
-  void (*backward_double)(const BackwardCall<double>&);
-  // sigmoid and tanh of n numbers, so that their error can be swept
+  KernelsFor<float> for_float;
+  KernelsFor<double> for_double;
+  KernelsFor<bfloat16> for_bfloat16;
+  // sigmoid and tanh of n numbers, so that their error can be swept, and n numbers rounded and widened, likewise
   void (*sigmoid_float)(const float* x, float* y, int64_t n);
   void (*sigmoid_double)(const double* x, double* y, int64_t n);
   void (*tanh_float)(const float* x, float* y, int64_t n);
   void (*tanh_double)(const double* x, double* y, int64_t n);
+  void (*to_bfloat16)(const float* x, bfloat16* y, int64_t n);
+  void (*from_bfloat16)(const bfloat16* x, float* y, int64_t n);
+
+  template <class Number>
+  const KernelsFor<Number>& of() const {
+    if constexpr (std::is_same_v<Number, float>) return for_float;
+    else if constexpr (std::is_same_v<Number, double>) return for_double;
+    else return for_bfloat16;
+  }
 };
 
 // Whether this process is the child of a fork. It has none of its parent's threads, and OpenMP would wait for them for

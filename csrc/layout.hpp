@@ -15,7 +15,6 @@
 namespace gatewise::GATEWISE_ISA {
 
 constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
-constexpr int64_t kMostStepRows = 96;   // rows that go through time together
 constexpr int64_t kGradientRows = 256;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
@@ -29,8 +28,8 @@ constexpr int64_t kSharedProducts = 100000;
 #endif
 
 // Backward panels are narrower in 16-register machines: the same bytes hold a longer block of K.
-template <class Real>
-constexpr int64_t kBackwardBlock = 4 * kBlock<Real> / kPanelVectors;
+template <class Number>
+constexpr int64_t kBackwardBlock = 4 * kBlock<Number> / kPanelVectors;
 
 GATEWISE_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 GATEWISE_INLINE int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
@@ -78,11 +77,6 @@ struct Panels {
   int vectors(int64_t panel) const { return static_cast<int>(first(panel + 1) - first(panel)); }
 };
 
-template <int N>
-struct Constant {
-  static constexpr int value = N;
-};
-
 // body(Constant<N>) for the N that is known only at run time.
 template <class Body>
 GATEWISE_INLINE void with_width(int vectors, const Body& body) {
@@ -94,7 +88,7 @@ GATEWISE_INLINE void with_width(int vectors, const Body& body) {
 }
 
 // What does not depend on the threads.
-template <class Real>
+template <class Number>
 struct Layout {
   int64_t T, B, I, H, P;
   bool projected;
@@ -105,30 +99,32 @@ struct Layout {
   int64_t gates;        // 4 * padded
   int64_t gates_row;    // numbers from one row of gates to the next
   int64_t chunk_steps;  // steps whose input products are taken at once
+  int64_t chunk_rows;   // room for all rows in each of them
 
   explicit Layout(const Sizes& s)
       : T(s.T), B(s.B), I(s.I), H(s.H), P(s.P), projected(s.P != s.H), steps(s.steps),
-        units((s.H + kLanes<Real> - 1) / kLanes<Real>), padded(units * kLanes<Real>),
-        padded_h((s.P + kLanes<Real> - 1) / kLanes<Real> * kLanes<Real>), gates(4 * padded),
+        units((s.H + kLanes<Number> - 1) / kLanes<Number>), padded(units * kLanes<Number>),
+        padded_h((s.P + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>), gates(4 * padded),
         // One cache line more than the gates: rows a power of two apart would all fall into the same cache sets.
-        gates_row(gates + 64 / static_cast<int64_t>(sizeof(Real))) {
-    const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Real)));
+        gates_row(gates + 64 / static_cast<int64_t>(sizeof(Number))) {
+    const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Sum<Number>)));
     chunk_steps = larger(1, smaller(larger(rows, 24), kMostRows) / larger(1, smaller(B, kMostStepRows)));
+    chunk_rows = smaller(chunk_steps, T) * B;
   }
 
   // Hidden units in a vector: fewer than its lanes in the last one.
-  int64_t units_in(int64_t unit_vector) const { return smaller(kLanes<Real>, H - unit_vector * kLanes<Real>); }
+  int64_t units_in(int64_t unit_vector) const { return smaller(kLanes<Number>, H - unit_vector * kLanes<Number>); }
 
   // The row of torch's weights that the m-th number of a row of gates belongs to; -1 for padding.
   int64_t torch_row(int64_t m) const {
-    const int64_t vector = m / kLanes<Real>, unit = vector / 4 * kLanes<Real> + m % kLanes<Real>;
+    const int64_t vector = m / kLanes<Number>, unit = vector / 4 * kLanes<Number> + m % kLanes<Number>;
     return unit < H ? vector % 4 * H + unit : -1;
   }
 };
 
 // A call too small to share among threads is faster on one.
-template <class Real>
-int useful_threads(const Layout<Real>& layout, int64_t most) {
+template <class Number>
+int useful_threads(const Layout<Number>& layout, int64_t most) {
   const int64_t products = layout.steps * layout.gates * (layout.I + layout.P);
   return products < kSharedProducts ? 1 : static_cast<int>(most);
 }
@@ -136,9 +132,9 @@ int useful_threads(const Layout<Real>& layout, int64_t most) {
 // How `team` threads share rows and units. Rows alone need no barrier and are the rule; units are shared where there
 // are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read faster,
 // and in a single step, which then packs each weight where it is used.
-template <class Real>
-Split split_between(int64_t team, const Layout<Real>& layout) {
-  const int64_t recurrent_bytes = layout.gates * layout.P * static_cast<int64_t>(sizeof(Real));
+template <class Number>
+Split split_between(int64_t team, const Layout<Number>& layout) {
+  const int64_t recurrent_bytes = layout.gates * layout.P * static_cast<int64_t>(sizeof(Number));
   const bool by_rows = layout.T > 1 && layout.B >= 2 * team && recurrent_bytes <= kCacheBytes;
   if (by_rows || layout.units < team) return {team, 1};
   return {1, team};
@@ -217,65 +213,85 @@ struct Cursor {
 
 // The parts of the scratch memory; with a null start only their size counts.
 //
-// They are arrays like any other and yet one piece of memory, in which AddressSanitizer would see no end of one part. So
-// what is compiled for it leaves numbers free between them and tells it that nobody may touch those.
-template <class Real>
+// They are arrays like any other and yet one piece of memory, in which AddressSanitizer would see no end of one part.
+// So what is compiled for it leaves bytes free between them and tells it that nobody may touch those.
 struct Parts {
-  Real* at;
+  void* start;
   int64_t size = 0;
-  Real* take(int64_t n) {
-    Real* part = at ? at + size : nullptr;
-    size += (n + 15) / 16 * 16;
+  template <class T>
+  T* take(int64_t n) {
+    char* part = start ? static_cast<char*>(start) + size : nullptr;
+    const int64_t bytes = n * static_cast<int64_t>(sizeof(T));
+    size += (bytes + 63) / 64 * 64;
 #if defined(GATEWISE_SANITIZE_ADDRESS)
-    size += 256;
-    if (at) ASAN_POISON_MEMORY_REGION(part + n, (at + size - (part + n)) * sizeof(Real));
+    size += 1024;
+    if (start) ASAN_POISON_MEMORY_REGION(part + bytes, static_cast<char*>(start) + size - (part + bytes));
 #endif
-    return part;
+    return reinterpret_cast<T*>(part);
   }
 };
 
-template <class Real>
+// The sums of what bfloat16 would round stand here until they are whole; other numbers' stand where they belong.
+template <class Number>
+constexpr bool kRounds = !std::is_same_v<Number, Sum<Number>>;
+
+template <class Number>
 struct ForwardScratch {
-  Real *weight_ih, *weight_hh, *weight_hr, *bias;
-  Real* zeros;  // a row of a state that is none
-  int64_t size;
-  ForwardScratch(const Layout<Real>& layout, Real* start) {
-    Parts<Real> parts{start};
-    weight_ih = parts.take(layout.gates * layout.I);
-    weight_hh = parts.take(layout.gates * layout.P);
-    weight_hr = parts.take(layout.projected ? layout.H * layout.padded_h : 0);
-    bias = parts.take(layout.gates);
-    zeros = parts.take(layout.padded);
-    size = parts.size;
+  Number *weight_ih, *weight_hh, *weight_hr;
+  Sum<Number>* bias;
+  Sum<Number>* sums;        // of a chunk of steps, in training, where the gates are rounded
+  Number* zeros;            // h of a state that is none
+  Sum<Number>* zero_cells;  // and its c
+  int64_t bytes;
+  ForwardScratch(const Layout<Number>& layout, bool training, void* start) {
+    Parts parts{start};
+    weight_ih = parts.take<Number>(layout.gates * whole_groups<Number>(layout.I));
+    weight_hh = parts.take<Number>(layout.gates * whole_groups<Number>(layout.P));
+    weight_hr = parts.take<Number>(layout.projected ? whole_groups<Number>(layout.H) * layout.padded_h : 0);
+    bias = parts.take<Sum<Number>>(layout.gates);
+    sums = parts.take<Sum<Number>>(kRounds<Number> && training ? layout.chunk_rows * layout.gates_row : 0);
+    zeros = parts.take<Number>(layout.padded);
+    zero_cells = parts.take<Sum<Number>>(layout.padded);
+    bytes = parts.size;
   }
 };
 
-template <class Real>
+template <class Number>
 struct BackwardScratch {
-  Real *weight_ih, *weight_hh;  // packed for d_x and for d_h
-  Real* weight_hr;              // packed for the gradient of what is projected
-  Real *rows_ih, *rows_hh;      // packed rows of x and of h before each step
-  Real* rows_hr;                // packed rows of what is projected
-  Real* columns;                // d_a of a block of steps, gate after gate
-  Real* zeros;                  // a row of a state, or of d_a, that is none
-  Real *d_h, *d_c;              // (B, padded): a product not yet summed to its end; what goes on to step t - 1
-  Real* d_h_all;                // where h is projected: d_h of all steps, (steps, padded_h)
-  int64_t size;
-  BackwardScratch(const Layout<Real>& layout, Real* start) {
-    const int64_t input = (layout.I + kLanes<Real> - 1) / kLanes<Real> * kLanes<Real>;
-    Parts<Real> parts{start};
-    weight_ih = parts.take(layout.gates * input);
-    weight_hh = parts.take(layout.gates * layout.padded_h);
-    weight_hr = parts.take(layout.projected ? layout.P * layout.padded : 0);
-    rows_ih = parts.take(smaller(kGradientRows, layout.steps) * input);
-    rows_hh = parts.take(smaller(kGradientRows, layout.steps) * layout.padded_h);
-    rows_hr = parts.take(layout.projected ? smaller(kGradientRows, layout.steps) * layout.padded : 0);
-    columns = parts.take(smaller(kGradientRows, layout.steps) * layout.gates);
-    zeros = parts.take(layout.gates);
-    d_h = parts.take(layout.B * layout.padded);
-    d_c = parts.take(layout.B * layout.padded);
-    d_h_all = parts.take(layout.projected ? layout.steps * layout.padded_h : 0);
-    size = parts.size;
+  Number *weight_ih, *weight_hh;   // packed for d_x and for d_h
+  Number* weight_hr;               // packed for the gradient of what is projected
+  Number *rows_ih, *rows_hh;       // packed rows of x and of h before each step
+  Number* rows_hr;                 // packed rows of what is projected
+  Number *columns, *columns_hr;    // d_a and d_h of a block of steps, number after number
+  Number* zeros;                   // a row of d_a that is none
+  Sum<Number>* zero_cells;         // c of a state that is none
+  Sum<Number>* d_c;                // (B, padded): what goes on to step t - 1
+  Number* d_h_all;                 // where h is projected: d_h of all steps, (steps, padded_h)
+  Sum<Number> *sums_ih, *sums_hh;  // the gradients that are sums over more than a block of steps, where they are
+  Sum<Number> *sums_hr, *sums_bias;  // rounded
+  int64_t bytes;
+  BackwardScratch(const Layout<Number>& layout, void* start) {
+    const int64_t input = (layout.I + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>;
+    const int64_t depth = whole_groups<Number>(smaller(kGradientRows, layout.steps));
+    const bool sums = kRounds<Number> && layout.steps > kGradientRows;
+    Parts parts{start};
+    weight_ih = parts.take<Number>(layout.gates * input);
+    weight_hh = parts.take<Number>(layout.gates * layout.padded_h);
+    weight_hr = parts.take<Number>(layout.projected ? whole_groups<Number>(layout.P) * layout.padded : 0);
+    rows_ih = parts.take<Number>(depth * input);
+    rows_hh = parts.take<Number>(depth * layout.padded_h);
+    rows_hr = parts.take<Number>(layout.projected ? depth * layout.padded : 0);
+    columns = parts.take<Number>(depth * layout.gates);
+    columns_hr = parts.take<Number>(layout.projected ? depth * layout.padded_h : 0);
+    zeros = parts.take<Number>(layout.gates);
+    zero_cells = parts.take<Sum<Number>>(layout.padded);
+    d_c = parts.take<Sum<Number>>(layout.B * layout.padded);
+    d_h_all = parts.take<Number>(layout.projected ? layout.steps * layout.padded_h : 0);
+    sums_ih = parts.take<Sum<Number>>(sums ? 4 * layout.H * layout.I : 0);
+    sums_hh = parts.take<Sum<Number>>(sums ? 4 * layout.H * layout.P : 0);
+    sums_hr = parts.take<Sum<Number>>(sums && layout.projected ? layout.P * layout.H : 0);
+    sums_bias = parts.take<Sum<Number>>(sums ? 4 * layout.H : 0);
+    bytes = parts.size;
   }
 };
 

@@ -51,6 +51,17 @@ using ThreeAndKept = std::tuple<Tensor, Tensor, Tensor, std::vector<Tensor>>;
 
 bool is(const OptionalTensor& x) { return x.has_value() && x->defined(); }
 
+// Whether the core has code for numbers of a type.
+bool is_served(at::ScalarType type) { return type == at::kFloat || type == at::kDouble || type == at::kBFloat16; }
+
+// body(Number{}) for the numbers of a type that is served.
+template <class Body>
+auto with_number(at::ScalarType type, const Body& body) {
+  if (type == at::kFloat) return body(float{});
+  if (type == at::kDouble) return body(double{});
+  return body(gatewise::bfloat16{});
+}
+
 // As at::empty, without the way through the dispatcher, which takes as long as a step of a small network.
 Tensor new_tensor(at::IntArrayRef sizes, at::ScalarType type) {
   return at::detail::empty_cpu(sizes, type, false, std::nullopt);
@@ -203,8 +214,7 @@ struct Network {
   static void check_numbers(const std::string& name, const Tensor& x, const Tensor& input) {
     TORCH_CHECK(x.is_cpu() && x.layout() == at::kStrided, name, " is on ", x.device(), " with layout ", x.layout(),
                 ", needed a strided tensor on the cpu");
-    TORCH_CHECK(x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble, name, " is ", x.scalar_type(),
-                ", needed float32 or float64");
+    TORCH_CHECK(is_served(x.scalar_type()), name, " is ", x.scalar_type(), ", needed float32, float64 or bfloat16");
     TORCH_CHECK(x.scalar_type() == input.scalar_type(), name, " is ", x.scalar_type(), " and the input ",
                 input.scalar_type(), ": convert one of them");
   }
@@ -366,14 +376,25 @@ TensorList contiguous(TensorList weights, std::vector<Tensor>& copies) {
   return copies;
 }
 
+// What torch calls the core's numbers.
+template <class Number>
+using InTorch = std::conditional_t<std::is_same_v<Number, gatewise::bfloat16>, at::BFloat16, Number>;
+
 template <class Number>
 Number* data(const Tensor& x, int64_t offset = 0) {
-  return x.defined() ? x.mutable_data_ptr<std::remove_const_t<Number>>() + offset : nullptr;
+  using Plain = std::remove_const_t<Number>;
+  return x.defined() ? reinterpret_cast<Plain*>(x.mutable_data_ptr<InTorch<Plain>>()) + offset : nullptr;
 }
 
 template <class Number>
 const Number* data(const OptionalTensor& x, int64_t offset = 0) {
-  return is(x) ? x->const_data_ptr<Number>() + offset : nullptr;
+  return is(x) ? reinterpret_cast<const Number*>(x->const_data_ptr<InTorch<Number>>()) + offset : nullptr;
+}
+
+// The cells, which are sums, stand among other numbers.
+template <class Number>
+gatewise::Sum<Number>* cells(const Tensor& gates, int64_t offset) {
+  return reinterpret_cast<gatewise::Sum<Number>*>(data<Number>(gates, offset));
 }
 
 // Where the first step of the first row stands, and how far apart steps and rows are.
@@ -393,22 +414,10 @@ Sequence<Number> sequence(const Network& net, const Tensor& x, bool batch_first,
 
 // ------------------------------------------------------------------------------------------------ forward
 
-// What the core has in one place for both number types.
 template <class Number>
-struct Core {
-  static gatewise::Plan plan(const gatewise::Sizes& sizes, bool training) {
-    if constexpr (sizeof(Number) == 4) return gatewise::kernels().plan_float(sizes, training);
-    else return gatewise::kernels().plan_double(sizes, training);
-  }
-  static void forward(const gatewise::ForwardCall<Number>& call) {
-    if constexpr (sizeof(Number) == 4) gatewise::kernels().forward_float(call);
-    else gatewise::kernels().forward_double(call);
-  }
-  static void backward(const gatewise::BackwardCall<Number>& call) {
-    if constexpr (sizeof(Number) == 4) gatewise::kernels().backward_float(call);
-    else gatewise::kernels().backward_double(call);
-  }
-};
+const gatewise::KernelsFor<Number>& core() {
+  return gatewise::kernels().of<Number>();
+}
 
 // `kept` receives the outputs of all layers but the last, then the gates and cells of each layer and direction.
 template <class Number>
@@ -425,12 +434,12 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
   Tensor x = rows_contiguous(input), gates;
   for (int64_t layer = 0; layer < net.layers; ++layer) {
     const gatewise::Sizes sizes = net.sizes(layer);
-    const gatewise::Plan plan = Core<Number>::plan(sizes, training);
+    const gatewise::Plan plan = core<Number>().plan(sizes, training);
     // Room for T steps of each row, whatever the lengths: a compiler knows no sum of lengths, and what is not touched
     // costs nothing.
     gatewise::Sizes longest = sizes;
     if (!net.packed) longest.steps = net.T * net.B;
-    const gatewise::Plan most = Core<Number>::plan(longest, training);
+    const gatewise::Plan most = core<Number>().plan(longest, training);
     const int64_t room = most.gates + most.cells + most.unprojected;
     const bool out_batch_first = net.output_batch_first(layer);
     const Tensor output = net.new_sequence(out_batch_first, net.directions * net.P, type);
@@ -444,7 +453,7 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
       const auto from = sequence<const Number>(net, x, net.input_batch_first(layer));
       const auto to = sequence<Number>(net, output, out_batch_first, direction * net.P);
       const auto weight = [&](int64_t kind) { return data<const Number>(weights[first + kind]); };
-      Core<Number>::forward({
+      core<Number>().forward({
           .sizes = sizes,
           .walk = net.walk(direction),
           .training = training,
@@ -464,9 +473,9 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
           .h_n = data<Number>(h_n, of_h),
           .c_n = data<Number>(c_n, of_c),
           .gates = data<Number>(gates),
-          .cells = data<Number>(gates, plan.gates),
+          .cells = cells<Number>(gates, plan.gates),
           .unprojected = data<Number>(gates, plan.gates + plan.cells),
-          .scratch = static_cast<Number*>(scratch(plan.forward_scratch * sizeof(Number))),
+          .scratch = scratch(plan.forward_scratch * sizeof(Number)),
       });
     }
     x = output;
@@ -481,8 +490,9 @@ Three forward_of_any_number(const Tensor& input, const OptionalTensor& h_0, cons
   const Network net(input, weights, options);
   net.check_state("h_0", h_0, net.P, input);
   net.check_state("c_0", c_0, net.H, input);
-  return input.scalar_type() == at::kFloat ? forward<float>(net, input, h_0, c_0, weights, kept)
-                                           : forward<double>(net, input, h_0, c_0, weights, kept);
+  return with_number(input.scalar_type(), [&](auto number) {
+    return forward<decltype(number)>(net, input, h_0, c_0, weights, kept);
+  });
 }
 
 Three lstm(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
@@ -545,7 +555,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     const Tensor& h = layer == net.layers - 1 ? output : kept[layer];
     const bool in_batch_first = net.input_batch_first(layer), out_batch_first = net.output_batch_first(layer);
     const gatewise::Sizes sizes = net.sizes(layer);
-    const gatewise::Plan plan = Core<Number>::plan(sizes, true);
+    const gatewise::Plan plan = core<Number>().plan(sizes, true);
     Tensor d_x;
     if (layer > last_layer || wanted[0]) d_x = net.new_sequence(in_batch_first, net.input_size(layer), type);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
@@ -563,7 +573,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
       const Tensor d_bias = !biases ? Tensor() : biases[0].defined() ? biases[0] : biases[1];
       const auto weight = [&](int64_t kind) { return data<const Number>(weights[first + kind]); };
       const auto d_weight = [&](int64_t kind) { return data<Number>(d[3 + first + kind]); };
-      Core<Number>::backward({
+      core<Number>().backward({
           .sizes = sizes,
           .walk = net.walk(direction),
           .x = from_x.at,
@@ -576,7 +586,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
           .h = from_h.at,
           .h_step = from_h.step,
           .h_row = from_h.row,
-          .cells = data<const Number>(gates, plan.gates),
+          .cells = cells<Number>(gates, plan.gates),
           .unprojected = data<const Number>(gates, plan.gates + plan.cells),
           .gates = data<const Number>(gates),
           .d_a = data<Number>(in_place ? gates : d_a),
@@ -595,7 +605,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
           .d_weight_hh = d_weight(1),
           .d_bias = data<Number>(d_bias),
           .d_weight_hr = net.projected ? d_weight(projection) : nullptr,
-          .scratch = static_cast<Number*>(scratch(plan.backward_scratch * sizeof(Number))),
+          .scratch = scratch(plan.backward_scratch * sizeof(Number)),
       });
       if (biases && biases[0].defined() && biases[1].defined())
         std::memcpy(data<Number>(biases[1]), data<Number>(biases[0]), 4 * net.H * sizeof(Number));
@@ -612,9 +622,10 @@ std::vector<Tensor> backward_of_any_number(const OptionalTensor& d_output, const
                                            TensorList kept, const Options& options, at::ArrayRef<bool> wanted,
                                            bool in_place) {
   const Network net(input, weights, options);
-  return input.scalar_type() == at::kFloat
-             ? backward<float>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted, in_place)
-             : backward<double>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted, in_place);
+  return with_number(input.scalar_type(), [&](auto number) {
+    return backward<decltype(number)>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted,
+                                      in_place);
+  });
 }
 
 // Changes none of its arguments, as compilers expect of an operator. What is not wanted comes back without elements.
@@ -830,8 +841,9 @@ TORCH_LIBRARY_IMPL(gatewise, Autograd, m) { m.impl("lstm", lstm_autograd); }
 namespace {
 
 // plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), or None where
-// the call is not the common one: tensors of float32 or float64 on the CPU, no autocast, no transform of torch.func,
-// nobody who overrides torch's functions. torch's own way from Python to an operator takes longer than a small network.
+// the call is not the common one: tensors of numbers that the core has code for, on the CPU, no autocast, no transform
+// of torch.func, nobody who overrides torch's functions. torch's own way from Python to an operator takes longer than a
+// small network.
 PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   TORCH_CHECK_TYPE(count == 7 && PyList_CheckExact(args[3]), "plain_lstm takes 7 arguments, the fourth of them a list");
@@ -841,8 +853,7 @@ PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
       at::impl::torch_function_mode_enabled())
     Py_RETURN_NONE;
   const Tensor input = THPVariable_Unpack(args[0]);
-  const bool served = input.is_cpu() && input.dim() == 3 &&
-                      (input.scalar_type() == at::kFloat || input.scalar_type() == at::kDouble);
+  const bool served = input.is_cpu() && input.dim() == 3 && is_served(input.scalar_type());
   const auto included = c10::impl::tls_local_dispatch_key_set().included_;
   if (!served || at::autocast::is_autocast_enabled(at::kCPU) ||
       included.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode))

@@ -5,81 +5,97 @@
 
 namespace gatewise::GATEWISE_ISA {
 
-// The first n of as many rows as a vector has lanes, (n, width), a vector of them for each k, `step` numbers apart.
-// Lanes without a row are zero.
-template <class Real>
-GATEWISE_INLINE void pack_vector(const Real* from, int64_t width, int64_t n, int64_t step, Real* to) {
-  constexpr int64_t lanes = kLanes<Real>;
-  if (n < lanes || width < lanes) {
-    for (int64_t k = 0; k < width; ++k)
-      for (int64_t lane = 0; lane < lanes; ++lane) to[k * step + lane] = lane < n ? from[lane * width + k] : Real(0);
+// The first n of as many rows as a vector has lanes, (n, width), a vector of them for each group of k, `step` numbers
+// apart. Lanes without a row are zero, and so is what the last group lacks.
+template <class Number>
+GATEWISE_INLINE void pack_vector(const Number* from, int64_t width, int64_t n, int64_t step, Number* to) {
+  constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>;
+  const int64_t groups = width / group;
+  const auto one_by_one = [&](int64_t k) {
+    for (int64_t lane = 0; lane < lanes; ++lane)
+      to[k / group * step + lane * group + k % group] = lane < n && k < width ? from[lane * width + k] : Number{};
+  };
+  if (n < lanes || groups < lanes) {
+    for (int64_t k = 0; k < whole_groups<Number>(width); ++k) one_by_one(k);
     return;
   }
-  for (int64_t k = 0; k < width; k += lanes) {
-    const int64_t first = smaller(k, width - lanes);  // the last columns together with some done before
-    Vec<Real> column[lanes];
-    load_columns(from + first, width, column);
+  for (int64_t k = 0; k < groups; k += lanes) {
+    const int64_t first = smaller(k, groups - lanes);  // the last columns together with some done before
+    Vec<Number> column[lanes];
+    load_columns(from + first * group, width, column);
 #pragma GCC unroll 16
-    for (int64_t j = 0; j < lanes; ++j) store(to + (first + j) * step, column[j]);
+    for (int64_t j = 0; j < lanes; ++j) store_groups(to + (first + j) * step, column[j]);
   }
+  for (int64_t k = groups * group; k < whole_groups<Number>(width); ++k) one_by_one(k);
 }
 
 // Weights (4H, width), rows i, f, g, o, of some vectors of units, for the products that make gates:
-// [vector of units][k][gate][unit in it].
-template <class Real>
-void pack_gates(const Real* weights, int64_t width, const Layout<Real>& layout, Range units, Real* packed) {
-  constexpr int64_t lanes = kLanes<Real>;
+// [vector of units][group of k][gate][unit in it].
+template <class Number>
+void pack_gates(const Number* weights, int64_t width, const Layout<Number>& layout, Range units, Number* packed) {
+  constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>;
   for (int64_t u = units.first; u < units.last; ++u)
     for (int64_t gate = 0; gate < 4; ++gate)
-      pack_vector(weights + (gate * layout.H + u * lanes) * width, width, layout.units_in(u), 4 * lanes,
-                  packed + ((u - units.first) * 4 * width + gate) * lanes);
+      pack_vector(weights + (gate * layout.H + u * lanes) * width, width, layout.units_in(u), 4 * lanes * group,
+                  packed + ((u - units.first) * 4 * whole_groups<Number>(width) + gate * group) * lanes);
 }
 
 // The rows that row() points to, one after another (null: a row of zeros), cut into panels of columns:
-// [panel][row][column in it].
-template <class Real, class Row>
-void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t rows, Row row, Real* packed) {
-  constexpr int64_t lanes = kLanes<Real>, panel = kPanelVectors * lanes;
-  const int64_t whole = smaller(which.last, panels.count - 1);
-  for (int64_t r = 0; r < rows; ++r) {
-    const Real* from = row();
-    if (!from) {
+// [panel][group of rows][column in it].
+template <class Number, class Row>
+void pack_panels(const Panels& panels, int64_t columns, Range which, int64_t rows, Row row, Number* packed) {
+  constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>, panel = kPanelVectors * lanes;
+  const int64_t whole = smaller(which.last, panels.count - 1), depth = whole_groups<Number>(rows);
+  for (int64_t r = 0; r < depth; r += group) {
+    const Number* from[group];
+    bool none = true;
+    for (int64_t j = 0; j < group; ++j) {
+      from[j] = r + j < rows ? row() : nullptr;
+      none = none && !from[j];
+    }
+    if (none) {
       for (int64_t p = which.first; p < which.last; ++p)
         for (int64_t n = 0; n < panels.vectors(p); ++n)
-          store(packed + p * panel * rows + (r * panels.vectors(p) + n) * lanes, Vec<Real>{});
+          store_groups(packed + p * panel * depth + (r * panels.vectors(p) + n * group) * lanes, Vec<Number>{});
       continue;
     }
+    const auto read = [&](int64_t column, const auto& load_at) {
+      return groups_of<Number>(
+          [&](int j) { return group == 1 || from[j] ? load_at(from[j] + column) : Vec<Number>{}; });
+    };
     int64_t p = which.first;
     for (; p < whole; ++p)
       for (int64_t n = 0; n < kPanelVectors; ++n)
-        store(packed + (p * rows + r) * panel + n * lanes, load(from + p * panel + n * lanes));
+        store_groups(packed + (p * depth + r) * panel + n * group * lanes,
+                     read(p * panel + n * lanes, [](const Number* at) { return load(at); }));
     for (; p < which.last; ++p) {
       const int64_t vectors = panels.vectors(p);
       for (int64_t n = 0; n < vectors; ++n) {
         const int64_t column = p * panel + n * lanes;
-        store(packed + p * panel * rows + (r * vectors + n) * lanes, load_first(from + column, columns - column));
+        store_groups(packed + p * panel * depth + (r * vectors + n * group) * lanes,
+                     read(column, [&](const Number* at) { return load_first(at, columns - column); }));
       }
     }
   }
 }
 
-// Weights (rows, width) transposed into panels of columns, one for each row: [panel][k][column in it].
-template <class Real>
-void pack_transposed(const Panels& panels, const Real* weights, int64_t rows, int64_t width, Range which,
-                     Real* packed) {
-  constexpr int64_t lanes = kLanes<Real>;
+// Weights (rows, width) transposed into panels of columns, one for each row: [panel][group of k][column in it].
+template <class Number>
+void pack_transposed(const Panels& panels, const Number* weights, int64_t rows, int64_t width, Range which,
+                     Number* packed) {
+  constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>;
   for (int64_t p = which.first; p < which.last; ++p)
     for (int64_t n = 0; n < panels.vectors(p); ++n) {
-      const int64_t row = (p * kPanelVectors + n) * lanes, step = panels.vectors(p) * lanes;
+      const int64_t row = (p * kPanelVectors + n) * lanes, step = panels.vectors(p) * lanes * group;
       pack_vector(weights + row * width, width, smaller(lanes, rows - row), step,
-                  packed + p * kPanelVectors * lanes * width + n * lanes);
+                  packed + p * kPanelVectors * lanes * whole_groups<Number>(width) + n * lanes * group);
     }
 }
 
-// The row of zeros that stands for a state that is none.
-template <class Real>
-void fill_zeros(Real* zeros, Range units) {
-  for (int64_t u = units.first; u < units.last; ++u) store(zeros + u * kLanes<Real>, Vec<Real>{});
+// Rows of zeros that stand for a state that is none, or for d_a.
+template <class Number>
+void fill_zeros(Number* zeros, Range vectors) {
+  for (int64_t u = vectors.first; u < vectors.last; ++u) store(zeros + u * kLanes<Number>, Vec<Number>{});
 }
 
 }  // namespace gatewise::GATEWISE_ISA

@@ -1,4 +1,5 @@
-// The loop over time, forward and backward, and the weight gradients. Compiled once per instruction set.
+// The loop over time, forward and backward, and the weight gradients. Compiled once per instruction set and type of
+// number.
 //
 // Threads share the work of a step by batch rows, by hidden units, or both: each owns a region of rows x units, and
 // of it the gates, the cell state and the output. By rows alone they never wait for one another; by units they meet
@@ -26,20 +27,22 @@ Region region_of(const Split& split, const Steps& steps, int64_t units, int64_t 
 
 // ------------------------------------------------------------------------------------------------ forward
 
-template <class Real>
+template <class Number>
 struct Forward {
-  const ForwardCall<Real>& call;
-  const Layout<Real> layout;
+  using Real = Sum<Number>;
+
+  const ForwardCall<Number>& call;
+  const Layout<Number> layout;
   const Steps steps;
-  const ForwardScratch<Real> scratch;
+  const ForwardScratch<Number> scratch;
   const bool single;  // a single step, whose threads share units: see panel()
 
-  const Real* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
-  Real* h(int64_t t, int64_t b) const { return call.h + steps.place(t, b, call.h_step, call.h_row); }
-  const Real* initial_h(int64_t b) const {
+  const Number* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
+  Number* h(int64_t t, int64_t b) const { return call.h + steps.place(t, b, call.h_step, call.h_row); }
+  const Number* initial_h(int64_t b) const {
     return call.h_0 ? call.h_0 + steps.row_of(b) * layout.P : scratch.zeros;
   }
-  const Real* h_before(int64_t t, int64_t b) const {
+  const Number* h_before(int64_t t, int64_t b) const {
     if (steps.is_reset(t, b)) return scratch.zeros;
     return t > 0 ? h(t - 1, b) : initial_h(b);
   }
@@ -49,15 +52,20 @@ struct Forward {
     const int64_t slot = call.training && t > 0 ? layout.B + steps.before_step(t - 1) + b : b;
     return call.cells + slot * layout.padded;
   }
-  const Real* c_before(int64_t t, int64_t b) const { return steps.is_reset(t, b) ? scratch.zeros : c(t, b); }
+  const Real* c_before(int64_t t, int64_t b) const { return steps.is_reset(t, b) ? scratch.zero_cells : c(t, b); }
   // o tanh(c) of a row, where it is not yet h.
-  Real* unprojected(int64_t t, int64_t b) const {
+  Number* unprojected(int64_t t, int64_t b) const {
     return call.unprojected + (call.training ? steps.before_step(t) + b : b) * layout.padded;
   }
-  // The gates of a row; inference keeps those of the current chunk of steps.
-  Real* gates(int64_t t, int64_t chunk, int64_t b) const {
-    const int64_t row = steps.before_step(t) - (call.training ? 0 : steps.before_step(chunk)) + b;
-    return call.gates + row * layout.gates_row;
+  // The gates of a row, which training keeps.
+  Number* gates(int64_t t, int64_t b) const { return call.gates + (steps.before_step(t) + b) * layout.gates_row; }
+  // The sums that become gates: where the gates will be, if they are kept as they are; else only those of the current
+  // chunk of steps, each row's in places of its own, for a thread with other rows may be in another chunk.
+  Real* sums(int64_t t, int64_t chunk, int64_t b) const {
+    if constexpr (!kRounds<Number>)
+      if (call.training) return gates(t, b);
+    Real* start = call.training ? scratch.sums : reinterpret_cast<Real*>(call.gates);
+    return start + ((t - chunk) * layout.B + b) * layout.gates_row;
   }
 
   void pack(int thread, int threads) const {
@@ -67,58 +75,59 @@ struct Forward {
       pack_gates(call.weight_hh, layout.P, layout, units, scratch.weight_hh + panel_at(units.first, layout.P));
     }
     if (layout.projected) {
-      const Panels panels(layout.P, kLanes<Real>);
+      const Panels panels(layout.P, kLanes<Number>);
       pack_transposed(panels, call.weight_hr, layout.P, layout.H, part(panels.count, threads, thread),
                       scratch.weight_hr);
     }
     fill_zeros(scratch.zeros, units);
+    fill_zeros(scratch.zero_cells, units);
     for (int64_t u = units.first; u < units.last; ++u)
       for (int gate = 0; gate < 4; ++gate) {
-        const int64_t at = gate * layout.H + u * kLanes<Real>;
-        Real* to = scratch.bias + (u * 4 + gate) * kLanes<Real>;
-        Vec<Real> bias = {};
+        const int64_t at = gate * layout.H + u * kLanes<Number>;
+        Real* to = scratch.bias + (u * 4 + gate) * kLanes<Number>;
+        Vec<Number> bias = {};
         if (call.bias_ih)
           bias = load_first(call.bias_ih + at, layout.units_in(u)) + load_first(call.bias_hh + at, layout.units_in(u));
         store(to, bias);
       }
   }
 
-  static int64_t panel_at(int64_t u, int64_t width) { return u * 4 * kLanes<Real> * width; }
+  static int64_t panel_at(int64_t u, int64_t width) { return u * 4 * kLanes<Number> * whole_groups<Number>(width); }
 
   // The packed weights of a vector of units. A single step reads each of them once: they are packed just before, into
   // memory that stays in the cache (that of the first of the thread's units).
-  const Real* panel(const Real* weights, int64_t width, Range units, int64_t u, Real* packed) const {
+  const Number* panel(const Number* weights, int64_t width, Range units, int64_t u, Number* packed) const {
     if (!single) return packed + panel_at(u, width);
     pack_gates(weights, width, layout, {u, u + 1}, packed + panel_at(units.first, width));
     return packed + panel_at(units.first, width);
   }
 
   // The input's part of (1.1) for the steps of a chunk: it needs no h, so all of them are one product.
-  void project_input(Range chunk, Range rows, Range units) const {
-    const Real* from[kMostRows];
+  GATEWISE_APART void project_input(Range chunk, Range rows, Range units) const {
+    const Number* from[kMostRows];
     Real* to[kMostRows];
     int64_t count = 0;
     for (int64_t t = chunk.first; t < chunk.last; ++t)
       for (int64_t b = rows.first; b < steps.active_of(rows, t).last; ++b, ++count) {
         from[count] = x(t, b);
-        to[count] = gates(t, chunk.first, b);
+        to[count] = sums(t, chunk.first, b);
       }
     for (int64_t u = units.first; u < units.last; ++u) {
-      const Real* weights = panel(call.weight_ih, layout.I, units, u, scratch.weight_ih);
-      const int64_t at = u * 4 * kLanes<Real>;
+      const Number* weights = panel(call.weight_ih, layout.I, units, u, scratch.weight_ih);
+      const int64_t at = u * 4 * kLanes<Number>;
       int64_t k = 0;
       do {
-        const int64_t depth = smaller(kBlock<Real>, layout.I - k);
-        const Real* block = weights + k * 4 * kLanes<Real>;
-        panel_product<Real, 4>(
-            count, from, k, 1, block, depth, block + depth * 4 * kLanes<Real>,
-            [&](int64_t row, Vec<Real>(&sum)[4]) {
+        const int64_t depth = smaller(kBlock<Number>, layout.I - k);
+        const Number* block = weights + k * 4 * kLanes<Number>;
+        panel_product<Number, 4>(
+            count, from, k, kGroup<Number>, block, depth, block + depth * 4 * kLanes<Number>,
+            [&](int64_t row, Vec<Number>(&sum)[4]) {
               const Real* start = k == 0 ? scratch.bias + at : to[row] + at;
-              for (int n = 0; n < 4; ++n) sum[n] = load(start + n * kLanes<Real>);
+              for (int n = 0; n < 4; ++n) sum[n] = load(start + n * kLanes<Number>);
             },
-            [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][4]) {
+            [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][4]) {
               for (int m = 0; m < M; ++m)
-                for (int n = 0; n < 4; ++n) store(to[row + m] + at + n * kLanes<Real>, sum[m][n]);
+                for (int n = 0; n < 4; ++n) store(to[row + m] + at + n * kLanes<Number>, sum[m][n]);
             });
         k += depth;
       } while (k < layout.I);
@@ -126,88 +135,76 @@ struct Forward {
   }
 
   // The hidden state's part of (1.1), then the step, before anything but the gates is stored.
-  void advance(int64_t t, int64_t chunk, Range rows, Range units) const {
-    const Real *from[kMostStepRows], *c_from[kMostStepRows];
-    Real *a[kMostStepRows], *c_to[kMostStepRows], *h_to[kMostStepRows];
+  GATEWISE_APART void advance(int64_t t, int64_t chunk, Range rows, Range units) const {
+    const Number* from[kMostStepRows];
+    const Real *a[kMostStepRows], *c_from[kMostStepRows];
+    Number *gates_to[kMostStepRows], *h_to[kMostStepRows];
+    Real* c_to[kMostStepRows];
     const int64_t count = rows.last - rows.first;
     for (int64_t row = 0; row < count; ++row) {
       const int64_t b = rows.first + row;
       from[row] = h_before(t, b);
+      a[row] = sums(t, chunk, b);
       c_from[row] = c_before(t, b);
-      a[row] = gates(t, chunk, b);
+      if (call.training) gates_to[row] = gates(t, b);
       c_to[row] = c(t + 1, b);
       h_to[row] = layout.projected ? unprojected(t, b) : h(t, b);
     }
     for (int64_t u = units.first; u < units.last; ++u) {
-      const Real* weights = panel(call.weight_hh, layout.P, units, u, scratch.weight_hh);
-      const int64_t at = u * 4 * kLanes<Real>, unit = u * kLanes<Real>;
-      const auto first = [&](int64_t row, Vec<Real>(&sum)[4]) {
-        for (int n = 0; n < 4; ++n) sum[n] = load(a[row] + at + n * kLanes<Real>);
-      };
+      const Number* weights = panel(call.weight_hh, layout.P, units, u, scratch.weight_hh);
+      const int64_t at = u * 4 * kLanes<Number>, unit = u * kLanes<Number>;
       // After the last unit's weights the next step begins with the first unit's.
-      const Real* next = scratch.weight_hh + panel_at(u + 1 < units.last ? u + 1 : units.first, layout.P);
-      int64_t k = 0;
-      for (; layout.P - k > kBlock<Real>; k += kBlock<Real>) {
-        const Real* block = weights + k * 4 * kLanes<Real>;
-        panel_product<Real, 4>(count, from, k, 1, block, kBlock<Real>, block + kBlock<Real> * 4 * kLanes<Real>, first,
-                               [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][4]) {
-                                 for (int m = 0; m < M; ++m)
-                                   for (int n = 0; n < 4; ++n) store(a[row + m] + at + n * kLanes<Real>, sum[m][n]);
-                               });
-      }
-      panel_product<Real, 4>(count, from, k, 1, weights + k * 4 * kLanes<Real>, layout.P - k, next, first,
-                             [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][4]) {
-                               Gates<Real> gate[M];
-                               Vec<Real> c_prev[M], c_next[M], h_next[M];
-                               for (int m = 0; m < M; ++m) {
-                                 gate[m] = {sum[m][0], sum[m][1], sum[m][2], sum[m][3]};
-                                 c_prev[m] = load(c_from[row + m] + unit);
-                               }
-                               step<Real, M>(gate, c_prev, c_next, h_next);
-                               for (int m = 0; m < M; ++m) {
-                                 if (call.training) store_gates<Real>(a[row + m] + at, gate[m]);
-                                 store(c_to[row + m] + unit, c_next[m]);
-                                 // What the padding adds is zero, and its own array has room for it.
-                                 store_first(h_to[row + m] + unit, h_next[m],
-                                             layout.projected ? kLanes<Real> : layout.units_in(u));
-                               }
-                             });
+      const Number* next = scratch.weight_hh + panel_at(u + 1 < units.last ? u + 1 : units.first, layout.P);
+      blocked_product<Number, 4>(
+          count, from, weights, layout.P, kBlock<Number>, next,
+          [&](int64_t row, Vec<Number>(&sum)[4]) {
+            for (int n = 0; n < 4; ++n) sum[n] = load(a[row] + at + n * kLanes<Number>);
+          },
+          [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][4]) {
+            Gates<Real> gate[M];
+            Vec<Number> c_prev[M], c_next[M], h_next[M];
+            for (int m = 0; m < M; ++m) {
+              gate[m] = {sum[m][0], sum[m][1], sum[m][2], sum[m][3]};
+              c_prev[m] = load(c_from[row + m] + unit);
+            }
+            step<Real, M>(gate, c_prev, c_next, h_next);
+            for (int m = 0; m < M; ++m) {
+              if (call.training) store_gates(gates_to[row + m] + at, gate[m]);
+              store(c_to[row + m] + unit, c_next[m]);
+              // What the padding adds is zero, and its own array has room for it.
+              store_first(h_to[row + m] + unit, h_next[m], layout.projected ? kLanes<Number> : layout.units_in(u));
+            }
+          });
     }
   }
 
   // (1.17)
-  void project(int64_t t, Range rows, Range which) const {
-    const Real* from[kMostStepRows];
-    Real* to[kMostStepRows];
+  GATEWISE_APART void project(int64_t t, Range rows, Range which) const {
+    const Number* from[kMostStepRows];
+    Number* to[kMostStepRows];
     const int64_t count = rows.last - rows.first;
     for (int64_t row = 0; row < count; ++row) {
       from[row] = unprojected(t, rows.first + row);
       to[row] = h(t, rows.first + row);
     }
-    const Panels panels(layout.P, kLanes<Real>);
+    const Panels panels(layout.P, kLanes<Number>);
     for (int64_t p = which.first; p < which.last; ++p)
       with_width(panels.vectors(p), [&](auto width) {
         constexpr int N = decltype(width)::value;
-        const int64_t column = p * kPanelVectors * kLanes<Real>;
-        for (int64_t k = 0; k < layout.H; k += kBackwardBlock<Real>) {
-          const int64_t depth = smaller(kBackwardBlock<Real>, layout.H - k);
-          const Real* block = scratch.weight_hr + column * layout.H + k * N * kLanes<Real>;
-          panel_product<Real, N>(
-              count, from, k, 1, block, depth, block + depth * N * kLanes<Real>,
-              [&](int64_t row, Vec<Real>(&sum)[N]) {
+        const int64_t column = p * kPanelVectors * kLanes<Number>, depth = whole_groups<Number>(layout.H);
+        const Number* weights = scratch.weight_hr + column * depth;
+        blocked_product<Number, N>(
+            count, from, weights, layout.H, kBackwardBlock<Number>, weights + depth * N * kLanes<Number>,
+            [](int64_t, Vec<Number>(&sum)[N]) {
+              for (int n = 0; n < N; ++n) sum[n] = Vec<Number>{};
+            },
+            [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
+              for (int m = 0; m < M; ++m)
                 for (int n = 0; n < N; ++n) {
-                  const int64_t at = column + n * kLanes<Real>;
-                  sum[n] = k > 0 ? load_first(to[row] + at, layout.P - at) : Vec<Real>{};
+                  const int64_t at = column + n * kLanes<Number>;
+                  store_first(to[row + m] + at, sum[m][n], layout.P - at);
                 }
-              },
-              [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
-                for (int m = 0; m < M; ++m)
-                  for (int n = 0; n < N; ++n) {
-                    const int64_t at = column + n * kLanes<Real>;
-                    store_first(to[row + m] + at, sum[m][n], layout.P - at);
-                  }
-              });
-        }
+            });
       });
   }
 
@@ -216,10 +213,10 @@ struct Forward {
       const auto for_units = [&](const auto& body) {
         for (int64_t b = rows.first; b < rows.last; ++b)
           for (int64_t u = region.units.first; u < region.units.last; ++u)
-            body(b, u * kLanes<Real>, steps.row_of(b) * layout.H + u * kLanes<Real>, layout.units_in(u));
+            body(b, u * kLanes<Number>, steps.row_of(b) * layout.H + u * kLanes<Number>, layout.units_in(u));
       };
       for_units([&](int64_t b, int64_t unit, int64_t at, int64_t n) {
-        store(c(0, b) + unit, call.c_0 ? load_first(call.c_0 + at, n) : Vec<Real>{});
+        store(c(0, b) + unit, call.c_0 ? load_first(call.c_0 + at, n) : Vec<Number>{});
       });
       for (int64_t chunk = 0; chunk < layout.T; chunk += layout.chunk_steps) {
         const Range of_chunk = {chunk, smaller(chunk + layout.chunk_steps, layout.T)};
@@ -236,44 +233,51 @@ struct Forward {
       for_units([&](int64_t b, int64_t unit, int64_t at, int64_t n) {
         store_first(call.c_n + at, load(c(steps.length_of(b), b) + unit), n);
       });
-      const Panels panels(layout.P, kLanes<Real>);
-      const int64_t first = panels.first(region.h.first) * kLanes<Real>;
-      const int64_t last = smaller(panels.first(region.h.last) * kLanes<Real>, layout.P);
+      const Panels panels(layout.P, kLanes<Number>);
+      const int64_t first = panels.first(region.h.first) * kLanes<Number>;
+      const int64_t last = smaller(panels.first(region.h.last) * kLanes<Number>, layout.P);
       for (int64_t b = rows.first; b < rows.last; ++b) {
         const int64_t length = steps.length_of(b);
-        const Real* last_h = length > 0 ? h(length - 1, b) : initial_h(b);
+        const Number* last_h = length > 0 ? h(length - 1, b) : initial_h(b);
         if (first < last)
-          std::memcpy(call.h_n + steps.row_of(b) * layout.P + first, last_h + first, (last - first) * sizeof(Real));
+          std::memcpy(call.h_n + steps.row_of(b) * layout.P + first, last_h + first, (last - first) * sizeof(Number));
       }
     }
   }
 };
 
-template <class Real>
-void forward(const ForwardCall<Real>& call) {
-  const Layout<Real> layout(call.sizes);
+}  // namespace
+
+template <class Number>
+void forward(const ForwardCall<Number>& call) {
+  const Layout<Number> layout(call.sizes);
+  const ForwardScratch<Number> scratch(layout, call.training, call.scratch);
   in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
     const Split split = split_between(threads, layout);
-    const Forward<Real> f{call, layout, Steps(call.walk, call.sizes), ForwardScratch<Real>(layout, call.scratch),
-                          layout.T == 1 && split.row_parts == 1};
+    const Forward<Number> f{call, layout, Steps(call.walk, call.sizes), scratch,
+                            layout.T == 1 && split.row_parts == 1};
     f.pack(thread, threads);
     barrier();
-    f.run(region_of(split, f.steps, layout.units, Panels(layout.P, kLanes<Real>).count, thread), split.unit_parts > 1);
+    f.run(region_of(split, f.steps, layout.units, Panels(layout.P, kLanes<Number>).count, thread), split.unit_parts > 1);
   });
 }
 
+namespace {
+
 // ----------------------------------------------------------------------------------------------- backward
 
-template <class Real>
+template <class Number>
 struct Backward {
-  const BackwardCall<Real>& call;
-  const Layout<Real> layout;
-  const Steps steps;
-  const BackwardScratch<Real> scratch;
+  using Real = Sum<Number>;
 
-  const Real* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
+  const BackwardCall<Number>& call;
+  const Layout<Number> layout;
+  const Steps steps;
+  const BackwardScratch<Number> scratch;
+
+  const Number* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
   // Null where it is zero.
-  const Real* h_before(int64_t t, int64_t b) const {
+  const Number* h_before(int64_t t, int64_t b) const {
     if (steps.is_reset(t, b)) return nullptr;
     if (t > 0) return call.h + steps.place(t - 1, b, call.h_step, call.h_row);
     return call.h_0 ? call.h_0 + steps.row_of(b) * layout.P : nullptr;
@@ -281,164 +285,134 @@ struct Backward {
   const Real* c(int64_t t, int64_t b) const {
     return call.cells + (t > 0 ? layout.B + steps.before_step(t - 1) + b : b) * layout.padded;
   }
-  const Real* c_before(int64_t t, int64_t b) const { return steps.is_reset(t, b) ? scratch.zeros : c(t, b); }
+  const Real* c_before(int64_t t, int64_t b) const { return steps.is_reset(t, b) ? scratch.zero_cells : c(t, b); }
   int64_t gates_at(int64_t t, int64_t b) const { return (steps.before_step(t) + b) * layout.gates_row; }
-  const Real* gates(int64_t t, int64_t b) const { return call.gates + gates_at(t, b); }
-  Real* d_a(int64_t t, int64_t b) const { return call.d_a + gates_at(t, b); }
-  Real* d_x(int64_t t, int64_t b) const { return call.d_x + steps.place(t, b, call.d_x_step, call.d_x_row); }
-  const Real* d_h(int64_t t, int64_t b) const { return call.d_h + steps.place(t, b, call.d_h_step, call.d_h_row); }
+  const Number* gates(int64_t t, int64_t b) const { return call.gates + gates_at(t, b); }
+  Number* d_a(int64_t t, int64_t b) const { return call.d_a + gates_at(t, b); }
+  Number* d_x(int64_t t, int64_t b) const { return call.d_x + steps.place(t, b, call.d_x_step, call.d_x_row); }
+  const Number* d_h(int64_t t, int64_t b) const { return call.d_h + steps.place(t, b, call.d_h_step, call.d_h_row); }
   // Where h is projected: what is projected, and all of d_h.
-  const Real* unprojected(int64_t t, int64_t b) const {
+  const Number* unprojected(int64_t t, int64_t b) const {
     return call.unprojected + (steps.before_step(t) + b) * layout.padded;
   }
-  Real* whole_d_h(int64_t t, int64_t b) const { return scratch.d_h_all + (steps.before_step(t) + b) * layout.padded_h; }
+  Number* whole_d_h(int64_t t, int64_t b) const { return scratch.d_h_all + (steps.before_step(t) + b) * layout.padded_h; }
 
   void pack(int thread, int threads) const {
-    const auto gate_rows = [&](const Real* weights, int64_t width) {
-      return [this, weights, width, m = int64_t{0}]() mutable -> const Real* {
+    const auto gate_rows = [&](const Number* weights, int64_t width) {
+      return [this, weights, width, m = int64_t{0}]() mutable -> const Number* {
         const int64_t row = layout.torch_row(m++);
         return row < 0 ? nullptr : weights + row * width;
       };
     };
-    const Panels of_h(layout.P, kLanes<Real>), input(layout.I, kLanes<Real>), hidden(layout.H, kLanes<Real>);
+    const Panels of_h(layout.P, kLanes<Number>), input(layout.I, kLanes<Number>), hidden(layout.H, kLanes<Number>);
     fill_zeros(scratch.zeros, part(4 * layout.units, threads, thread));
+    fill_zeros(scratch.zero_cells, part(layout.units, threads, thread));
     if (layout.T > 1 || call.d_h_0)
-      pack_panels<Real>(of_h, layout.P, part(of_h.count, threads, thread), layout.gates,
+      pack_panels<Number>(of_h, layout.P, part(of_h.count, threads, thread), layout.gates,
                         gate_rows(call.weight_hh, layout.P), scratch.weight_hh);
     if (layout.projected)
-      pack_panels<Real>(
+      pack_panels<Number>(
           hidden, layout.H, part(hidden.count, threads, thread), layout.P,
           [row = call.weight_hr, H = layout.H]() mutable {
-            const Real* from = row;
+            const Number* from = row;
             row += H;
             return from;
           },
           scratch.weight_hr);
     if (call.d_x)
-      pack_panels<Real>(input, layout.I, part(input.count, threads, thread), layout.gates,
+      pack_panels<Number>(input, layout.I, part(input.count, threads, thread), layout.gates,
                         gate_rows(call.weight_ih, layout.I), scratch.weight_ih);
   }
 
-  // d_h of (2.1) for the units of a panel: what the output and, by way of d_a of step t + 1, the next step send back.
-  // `take(b, u, d_h)` gets it for rows b, b + 1, … and the vectors of units u, u + 1, …; `next` is t + 1.
-  template <int N, class First, class Done>
-  GATEWISE_INLINE void hidden_gradient(int64_t next, Range rows, int64_t panel, const First& first_d_h,
-                                       const Done& take) const {
-    const Real* from[kMostStepRows];
-    const int64_t count = rows.last - rows.first, still_active = steps.active_at(next);
-    const int64_t depth = still_active > rows.first ? layout.gates : 0;
-    for (int64_t b = rows.first; b < rows.last; ++b)
-      from[b - rows.first] = b < still_active && !steps.is_reset(next, b) ? d_a(next, b) : scratch.zeros;
-    const int64_t u = panel * kPanelVectors;
-    const Real* weights = scratch.weight_hh + u * kLanes<Real> * layout.gates;
-    const auto partial = [&](int64_t row) {
-      return scratch.d_h + (rows.first + row) * layout.padded + u * kLanes<Real>;
-    };
-    int64_t k = 0;
-    const auto first = [&](int64_t row, Vec<Real>(&sum)[N]) {
-      for (int n = 0; n < N; ++n)
-        sum[n] = k == 0 ? first_d_h(rows.first + row, u + n) : load(partial(row) + n * kLanes<Real>);
-    };
-    for (; depth - k > kBackwardBlock<Real>; k += kBackwardBlock<Real>) {
-      const Real* block = weights + k * N * kLanes<Real>;
-      panel_product<Real, N>(count, from, k, 1, block, kBackwardBlock<Real>,
-                             block + kBackwardBlock<Real> * N * kLanes<Real>, first,
-                             [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
-                               for (int m = 0; m < M; ++m)
-                                 for (int n = 0; n < N; ++n) store(partial(row + m) + n * kLanes<Real>, sum[m][n]);
-                             });
-    }
-    panel_product<Real, N>(count, from, k, 1, weights + k * N * kLanes<Real>, depth - k,
-                           weights + layout.gates * N * kLanes<Real>, first,
-                           [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) { take(rows.first + row, u, sum); });
-  }
-
-  Vec<Real> final_d_h(int64_t b, int64_t u) const {
-    const int64_t at = u * kLanes<Real>;
-    return call.d_h_n ? load_first(call.d_h_n + steps.row_of(b) * layout.P + at, layout.P - at) : Vec<Real>{};
+  Vec<Number> final_d_h(int64_t b, int64_t u) const {
+    const int64_t at = u * kLanes<Number>;
+    return call.d_h_n ? load_first(call.d_h_n + steps.row_of(b) * layout.P + at, layout.P - at) : Vec<Number>{};
   }
 
   // (2.2) to (2.11) for rows b, b + 1, … and vectors of units u, u + 1, … of step t.
   template <int M, int N>
-  GATEWISE_INLINE void cell_backward(int64_t t, int64_t first_b, int64_t first_u, const Vec<Real> (&d_h)[M][N]) const {
-    Vec<Real> tanh_c[N][M];
+  GATEWISE_INLINE void cell_backward(int64_t t, int64_t first_b, int64_t first_u, const Vec<Number> (&d_h)[M][N]) const {
+    Vec<Number> tanh_c[N][M];
     for (int n = 0; n < N; ++n) {
-      each<M>([&](int m) { tanh_c[n][m] = load(c(t + 1, first_b + m) + (first_u + n) * kLanes<Real>); });
+      each<M>([&](int m) { tanh_c[n][m] = load(c(t + 1, first_b + m) + (first_u + n) * kLanes<Number>); });
       tanh<Real, M>(tanh_c[n]);
     }
 #pragma GCC unroll 1
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 1
       for (int n = 0; n < N; ++n) {
-        const int64_t b = first_b + m, unit = (first_u + n) * kLanes<Real>;
+        const int64_t b = first_b + m, unit = (first_u + n) * kLanes<Number>;
         Real* d_c = scratch.d_c + b * layout.padded + unit;
         Gates<Real> gate = load_gates(gates(t, b) + 4 * unit);
-        const Vec<Real> d_c_prev =
+        const Vec<Number> d_c_prev =
             step_backward<Real>(gate, load(c_before(t, b) + unit), tanh_c[n][m], d_h[m][n], load(d_c));
-        store(d_c, steps.is_reset(t, b) ? Vec<Real>{} : d_c_prev);
+        store(d_c, steps.is_reset(t, b) ? Vec<Number>{} : d_c_prev);
         // Infinity times a weight of the padding is not a number, and must not reach the other units.
         const int64_t units = layout.units_in(first_u + n);
-        store_gates<Real>(d_a(t, b) + 4 * unit, units < kLanes<Real> ? keep_first<Real>(gate, units) : gate);
+        store_gates(d_a(t, b) + 4 * unit, units < kLanes<Number> ? keep_first<Real>(gate, units) : gate);
       }
   }
 
-  // d_h of step t for a panel of h. Where h is its own, the step's gradient follows at once.
+  // d_h of (2.1) for the units of a panel: what the output and, by way of d_a of step t + 1, the next step send back.
+  // Where h is its own, the step's gradient follows at once. Before all steps, where t is -1, it is d_h_0 (3.6).
   template <int N>
-  void retreat(int64_t t, Range rows, int64_t panel) const {
-    hidden_gradient<N>(
-        t + 1, rows, panel,
-        [&](int64_t b, int64_t u) {
-          Vec<Real> d_h = {};
-          if (call.d_h) d_h = load_first(this->d_h(t, b) + u * kLanes<Real>, layout.P - u * kLanes<Real>);
-          return t == steps.length_of(b) - 1 ? d_h + final_d_h(b, u) : d_h;
+  GATEWISE_APART void retreat(int64_t t, Range rows, int64_t panel) const {
+    const Number* from[kMostStepRows];
+    const int64_t count = rows.last - rows.first, next = t + 1, still_active = steps.active_at(next);
+    const int64_t depth = still_active > rows.first ? layout.gates : 0;
+    for (int64_t b = rows.first; b < rows.last; ++b)
+      from[b - rows.first] = b < still_active && !steps.is_reset(next, b) ? d_a(next, b) : scratch.zeros;
+    const int64_t u = panel * kPanelVectors;
+    const Number* weights = scratch.weight_hh + u * kLanes<Number> * layout.gates;
+    blocked_product<Number, N>(
+        count, from, weights, depth, kBackwardBlock<Number>, weights + layout.gates * N * kLanes<Number>,
+        [&](int64_t row, Vec<Number>(&sum)[N]) {
+          const int64_t b = rows.first + row;
+          for (int n = 0; n < N; ++n) {
+            const int64_t at = (u + n) * kLanes<Number>;
+            sum[n] = call.d_h && t >= 0 ? load_first(d_h(t, b) + at, layout.P - at) : Vec<Number>{};
+            if (t == steps.length_of(b) - 1) sum[n] += final_d_h(b, u + n);
+          }
         },
-        [&]<int M>(int64_t b, int64_t u, const Vec<Real>(&d_h)[M][N]) {
-          if (!layout.projected) return cell_backward<M, N>(t, b, u, d_h);
+        [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
+          const int64_t b = rows.first + row;
+          if (t >= 0 && !layout.projected) return cell_backward<M, N>(t, b, u, sum);
           for (int m = 0; m < M; ++m)
-            for (int n = 0; n < N; ++n) store(whole_d_h(t, b + m) + (u + n) * kLanes<Real>, d_h[m][n]);
+            for (int n = 0; n < N; ++n) {
+              const int64_t at = (u + n) * kLanes<Number>;
+              if (t >= 0) store(whole_d_h(t, b + m) + at, sum[m][n]);
+              else store_first(call.d_h_0 + steps.row_of(b + m) * layout.P + at, sum[m][n], layout.P - at);
+            }
         });
   }
 
   // The gradient of what is projected (2.13), for the units of a panel, and the step's.
   template <int N>
-  void unproject(int64_t t, Range rows, int64_t panel) const {
-    const Real* from[kMostStepRows];
+  GATEWISE_APART void unproject(int64_t t, Range rows, int64_t panel) const {
+    const Number* from[kMostStepRows];
     for (int64_t b = rows.first; b < rows.last; ++b) from[b - rows.first] = whole_d_h(t, b);
     const int64_t u = panel * kPanelVectors;
-    const Real* weights = scratch.weight_hr + u * kLanes<Real> * layout.P;
-    panel_product<Real, N>(
-        rows.last - rows.first, from, 0, 1, weights, layout.P, weights + layout.P * N * kLanes<Real>,
-        [](int64_t, Vec<Real>(&sum)[N]) {
-          for (int n = 0; n < N; ++n) sum[n] = Vec<Real>{};
+    const int64_t depth = whole_groups<Number>(layout.P);
+    const Number* weights = scratch.weight_hr + u * kLanes<Number> * depth;
+    blocked_product<Number, N>(
+        rows.last - rows.first, from, weights, layout.P, kBackwardBlock<Number>, weights + depth * N * kLanes<Number>,
+        [](int64_t, Vec<Number>(&sum)[N]) {
+          for (int n = 0; n < N; ++n) sum[n] = Vec<Number>{};
         },
-        [&]<int M>(int64_t row, const Vec<Real>(&d_h)[M][N]) { cell_backward<M, N>(t, rows.first + row, u, d_h); });
-  }
-
-  // (3.6)
-  template <int N>
-  void initial_hidden_gradient(Range rows, int64_t panel) const {
-    hidden_gradient<N>(
-        0, rows, panel,
-        [&](int64_t b, int64_t u) { return steps.length_of(b) == 0 ? final_d_h(b, u) : Vec<Real>{}; },
-        [&]<int M>(int64_t b, int64_t u, const Vec<Real>(&d_h)[M][N]) {
-          for (int m = 0; m < M; ++m)
-            for (int n = 0; n < N; ++n)
-              store_first(call.d_h_0 + steps.row_of(b + m) * layout.P + (u + n) * kLanes<Real>, d_h[m][n],
-                          layout.P - (u + n) * kLanes<Real>);
-        });
+        [&]<int M>(int64_t row, const Vec<Number>(&d_h)[M][N]) { cell_backward<M, N>(t, rows.first + row, u, d_h); });
   }
 
   void run(const Region& region, bool meet) const {
-    const Panels panels(layout.H, kLanes<Real>), of_h(layout.P, kLanes<Real>);
+    const Panels panels(layout.H, kLanes<Number>), of_h(layout.P, kLanes<Number>);
     for (const Range rows : RowBlocks{region.rows, kMostStepRows}) {
       const auto for_units = [&](const auto& body) {
         for (int64_t b = rows.first; b < rows.last; ++b)
           for (int64_t u = panels.first(region.units.first); u < panels.first(region.units.last); ++u)
-            body(steps.row_of(b) * layout.H + u * kLanes<Real>, scratch.d_c + b * layout.padded + u * kLanes<Real>,
+            body(steps.row_of(b) * layout.H + u * kLanes<Number>, scratch.d_c + b * layout.padded + u * kLanes<Number>,
                  layout.units_in(u));
       };
       for_units([&](int64_t at, Real* d_c, int64_t n) {
-        store(d_c, call.d_c_n ? load_first(call.d_c_n + at, n) : Vec<Real>{});
+        store(d_c, call.d_c_n ? load_first(call.d_c_n + at, n) : Vec<Number>{});
       });
       for (int64_t t = layout.T - 1; t >= 0; --t) {
         const Range active = steps.active_of(rows, t);
@@ -453,7 +427,7 @@ struct Backward {
       }
       if (call.d_h_0)
         for (int64_t p = region.h.first; p < region.h.last; ++p)
-          with_width(of_h.vectors(p), [&](auto n) { initial_hidden_gradient<decltype(n)::value>(rows, p); });
+          with_width(of_h.vectors(p), [&](auto n) { retreat<decltype(n)::value>(-1, rows, p); });
       if (call.d_c_0)
         for_units([&](int64_t at, Real* d_c, int64_t n) { store_first(call.d_c_0 + at, load(d_c), n); });  // (3.7)
     }
@@ -461,8 +435,8 @@ struct Backward {
 
   // (3.2) for some steps of some rows, and some panels of the input.
   void input_gradient(Range times, Range rows, Range panels) const {
-    const Real* from[kMostStepRows];
-    Real* to[kMostStepRows];
+    const Number* from[kMostStepRows];
+    Number* to[kMostStepRows];
     int64_t count = 0;
     for (int64_t t = times.first; t < times.last; ++t)
       for (int64_t b = rows.first; b < steps.active_of(rows, t).last; ++b) {
@@ -476,125 +450,153 @@ struct Backward {
     input_gradient_of(count, from, to, panels);
   }
 
-  void input_gradient_of(int64_t count, const Real* const* from, Real* const* to, Range panels) const {
-    const Panels input(layout.I, kLanes<Real>);
-    for (int64_t k = 0; k < layout.gates; k += kBackwardBlock<Real>)
-      for (int64_t p = panels.first; p < panels.last; ++p)
-        with_width(input.vectors(p), [&](auto width) {
-          constexpr int N = decltype(width)::value;
-          const int64_t column = p * kPanelVectors * kLanes<Real>;
-          const Real* block = scratch.weight_ih + column * layout.gates + k * N * kLanes<Real>;
-          panel_product<Real, N>(
-              count, from, k, 1, block, smaller(kBackwardBlock<Real>, layout.gates - k),
-              block + layout.gates * N * kLanes<Real>,
-              [&](int64_t row, Vec<Real>(&sum)[N]) {
-                for (int n = 0; n < N; ++n)
-                  sum[n] = k > 0 || call.add_to_d_x
-                               ? load_first(to[row] + column + n * kLanes<Real>, layout.I - column - n * kLanes<Real>)
-                               : Vec<Real>{};
-              },
-              [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
-                for (int m = 0; m < M; ++m)
-                  for (int n = 0; n < N; ++n)
-                    store_first(to[row + m] + column + n * kLanes<Real>, sum[m][n],
-                                layout.I - column - n * kLanes<Real>);
-              });
-        });
+  GATEWISE_APART void input_gradient_of(int64_t count, const Number* const* from, Number* const* to,
+                                        Range panels) const {
+    const Panels input(layout.I, kLanes<Number>);
+    for (int64_t p = panels.first; p < panels.last; ++p)
+      with_width(input.vectors(p), [&](auto width) {
+        constexpr int N = decltype(width)::value;
+        const int64_t column = p * kPanelVectors * kLanes<Number>;
+        const auto rest = [&](int n) { return layout.I - column - n * kLanes<Number>; };
+        const Number* weights = scratch.weight_ih + column * layout.gates;
+        blocked_product<Number, N>(
+            count, from, weights, layout.gates, kBackwardBlock<Number>, weights + layout.gates * N * kLanes<Number>,
+            [&](int64_t row, Vec<Number>(&sum)[N]) {
+              for (int n = 0; n < N; ++n)
+                sum[n] = call.add_to_d_x ? load_first(to[row] + column + n * kLanes<Number>, rest(n)) : Vec<Number>{};
+            },
+            [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
+              for (int m = 0; m < M; ++m)
+                for (int n = 0; n < N; ++n) store_first(to[row + m] + column + n * kLanes<Number>, sum[m][n], rest(n));
+            });
+      });
   }
 
   // Some rows of a gradient of weights: which they are (-1: none, padding), and where the numbers of a block of steps
-  // stand whose products with what was read make them: that of step k at `at[row][k * step]`.
+  // stand whose products with what was read make them: those of the k-th group of steps at `at[row][k * step]`.
   struct WeightRows {
     int64_t count, step;
     int64_t row[kMostStepRows];
-    const Real* at[kMostStepRows];
+    const Number* at[kMostStepRows];
   };
 
-  // From row to row of d_a is a large stride: where it comes to half a page or more, a copy in the order in which the
-  // products read pays for itself.
-  WeightRows gate_rows_of(const Real* d_a, int64_t depth, Range m) const {
+  // The columns of an array of which a row is a step, `stride` numbers from the next. Where from step to step it is
+  // half a page or more, a copy in the order in which the products read pays for itself; groups of steps need one.
+  WeightRows columns_of(const Number* array, int64_t stride, int64_t depth, Range which, Number* copy) const {
     WeightRows rows;
-    rows.count = m.last - m.first;
-    for (int64_t r = 0; r < rows.count; ++r) rows.row[r] = layout.torch_row(m.first + r);
-    if (layout.gates_row * sizeof(Real) < 2048) {
-      rows.step = layout.gates_row;
-      for (int64_t r = 0; r < rows.count; ++r) rows.at[r] = d_a + m.first + r;
+    rows.count = which.last - which.first;
+    if (kGroup<Number> == 1 && stride * sizeof(Number) < 2048) {
+      rows.step = stride;
+      for (int64_t r = 0; r < rows.count; ++r) rows.at[r] = array + which.first + r;
       return rows;
     }
-    constexpr int64_t lanes = kLanes<Real>;
-    rows.step = lanes;
-    Real* to = scratch.columns + m.first * depth;
-    for (int64_t k = 0; k < depth; ++k)
+    constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>;
+    const int64_t groups = whole_groups<Number>(depth);
+    rows.step = lanes * group;
+    Number* to = copy + which.first * groups;
+    for (int64_t k = 0; k < groups; k += group)
       for (int64_t r = 0; r < rows.count; r += lanes)
-        store(to + r * depth + k * lanes, load(d_a + k * layout.gates_row + m.first + r));
-    for (int64_t r = 0; r < rows.count; ++r) rows.at[r] = to + r / lanes * lanes * depth + r % lanes;
+        store_groups(to + r * groups + k * lanes, groups_of<Number>([&](int j) {
+                       return k + j < depth ? load(array + (k + j) * stride + which.first + r) : Vec<Number>{};
+                     }));
+    for (int64_t r = 0; r < rows.count; ++r) rows.at[r] = to + r / lanes * lanes * groups + r % lanes * group;
     return rows;
   }
 
-  WeightRows projection_rows_of(const Real* d_h, Range p) const {
-    WeightRows rows;
-    rows.count = p.last - p.first;
-    rows.step = layout.padded_h;
-    for (int64_t r = 0; r < rows.count; ++r) {
-      rows.row[r] = p.first + r < layout.P ? p.first + r : -1;
-      rows.at[r] = d_h + p.first + r;
-    }
+  WeightRows gate_rows_of(const Number* d_a, int64_t depth, Range m) const {
+    WeightRows rows = columns_of(d_a, layout.gates_row, depth, m, scratch.columns);
+    for (int64_t r = 0; r < rows.count; ++r) rows.row[r] = layout.torch_row(m.first + r);
     return rows;
   }
+
+  WeightRows projection_rows_of(const Number* d_h, int64_t depth, Range p) const {
+    WeightRows rows = columns_of(d_h, layout.padded_h, depth, p, scratch.columns_hr);
+    for (int64_t r = 0; r < rows.count; ++r) rows.row[r] = p.first + r < layout.P ? p.first + r : -1;
+    return rows;
+  }
+
+  // A block of steps, of all rows together, and whether it is the last one.
+  struct Block {
+    int64_t first, depth;
+    bool last;
+  };
+
+  // A gradient that is a sum over all blocks of steps. Until the last one it stands with the results, or, where these
+  // are rounded, in an array of its own.
+  struct Gradient {
+    Number* result;
+    Real* sums;
+
+    Gradient(Number* result, Real* waiting) : result(result) {
+      if constexpr (kRounds<Number>) sums = waiting;
+      else sums = result;
+    }
+    Vec<Number> before(const Block& block, int64_t at, int64_t n) const {
+      return block.first > 0 ? load_first(sums + at, n) : Vec<Number>{};
+    }
+    void take(const Block& block, int64_t at, int64_t n, Vec<Number> sum) const {
+      if (kRounds<Number> && !block.last) store_first(sums + at, sum, n);
+      else store_first(result + at, sum, n);
+    }
+  };
 
   // One block of (3.3), (3.4) or (3.10): rows of d_weight += their products with the packed rows.
-  void weight_gradient(const WeightRows& rows, int64_t depth, int64_t width, const Real* packed, Real* d_weight,
-                       bool add) const {
-    const Panels panels(width, kLanes<Real>);
-    Real* to[kMostStepRows];
-    for (int64_t r = 0; r < rows.count; ++r) to[r] = rows.row[r] < 0 ? nullptr : d_weight + rows.row[r] * width;
+  GATEWISE_APART void weight_gradient(const WeightRows& rows, const Block& block, int64_t width, const Number* packed,
+                                      const Gradient& d_weight) const {
+    const Panels panels(width, kLanes<Number>);
+    const int64_t depth = whole_groups<Number>(block.depth);
     for (int64_t p = 0; p < panels.count; ++p)
       with_width(panels.vectors(p), [&](auto n_vectors) {
         constexpr int N = decltype(n_vectors)::value;
-        const int64_t column = p * kPanelVectors * kLanes<Real>;
-        panel_product<Real, N>(
+        const int64_t column = p * kPanelVectors * kLanes<Number>;
+        panel_product<Number, N>(
             rows.count, rows.at, 0, rows.step, packed + column * depth, depth,
-            packed + (column + N * kLanes<Real>) * depth,
-            [&](int64_t row, Vec<Real>(&sum)[N]) {
-              for (int n = 0; n < N; ++n) sum[n] = Vec<Real>{};
-              if (add && to[row]) __builtin_prefetch(to[row] + column);
+            packed + (column + N * kLanes<Number>) * depth,
+            [&](int64_t row, Vec<Number>(&sum)[N]) {
+              for (int n = 0; n < N; ++n) sum[n] = Vec<Number>{};
+              if (block.first > 0 && rows.row[row] >= 0)
+                __builtin_prefetch(d_weight.sums + rows.row[row] * width + column);
             },
-            [&]<int M>(int64_t row, const Vec<Real>(&sum)[M][N]) {
+            [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
               for (int m = 0; m < M; ++m)
-                for (int n = 0; n < N && to[row + m]; ++n) {
-                  const int64_t at = column + n * kLanes<Real>, rest = width - at;
-                  const Vec<Real> before = add ? load_first(to[row + m] + at, rest) : Vec<Real>{};
-                  store_first(to[row + m] + at, before + sum[m][n], rest);
+                for (int n = 0; n < N && rows.row[row + m] >= 0; ++n) {
+                  const int64_t within = column + n * kLanes<Number>, rest = width - within;
+                  const int64_t at = rows.row[row + m] * width + within;
+                  d_weight.take(block, at, rest, d_weight.before(block, at, rest) + sum[m][n]);
                 }
             });
       });
   }
 
   // (3.5)
-  void bias_gradient(const Real* d_a, int64_t depth, Range m, bool add) const {
-    for (int64_t at = m.first; at < m.last; at += kLanes<Real>) {
-      const int64_t row = layout.torch_row(at), n = layout.units_in(at / (4 * kLanes<Real>));
-      Vec<Real> sum = add ? load_first(call.d_bias + row, n) : Vec<Real>{};
-      for (int64_t r = 0; r < depth; ++r) sum += load(d_a + r * layout.gates_row + at);
-      store_first(call.d_bias + row, sum, n);
+  void bias_gradient(const Number* d_a, const Block& block, Range m) const {
+    const Gradient d_bias(call.d_bias, scratch.sums_bias);
+    for (int64_t at = m.first; at < m.last; at += kLanes<Number>) {
+      const int64_t row = layout.torch_row(at), n = layout.units_in(at / (4 * kLanes<Number>));
+      Vec<Number> sum = d_bias.before(block, row, n);
+      for (int64_t r = 0; r < block.depth; ++r) sum += load(d_a + r * layout.gates_row + at);
+      d_bias.take(block, row, n, sum);
     }
   }
 
   // (3.3), (3.4), (3.5), (3.10), a chunk of steps of all rows after another; threads share the gates, and the rows of
   // weight_hr.
   void parameter_gradients(int thread, int threads) const {
-    const Panels input(layout.I, kLanes<Real>), of_h(layout.P, kLanes<Real>), hidden(layout.H, kLanes<Real>);
-    const Range vectors = part(layout.gates / kLanes<Real>, threads, thread);
-    const Range projected = part(layout.padded_h / kLanes<Real>, threads, thread);
-    const Range m = {vectors.first * kLanes<Real>, vectors.last * kLanes<Real>};
+    const Panels input(layout.I, kLanes<Number>), of_h(layout.P, kLanes<Number>), hidden(layout.H, kLanes<Number>);
+    const Range vectors = part(layout.gates / kLanes<Number>, threads, thread);
+    const Range projected = part(layout.padded_h / kLanes<Number>, threads, thread);
+    const Range m = {vectors.first * kLanes<Number>, vectors.last * kLanes<Number>};
+    const Gradient d_weight_ih(call.d_weight_ih, scratch.sums_ih), d_weight_hh(call.d_weight_hh, scratch.sums_hh);
+    const Gradient d_weight_hr(call.d_weight_hr, scratch.sums_hr);
     for (int64_t first = 0; first < larger(1, layout.steps); first += kGradientRows) {
-      const int64_t depth = smaller(kGradientRows, layout.steps - first);
-      const auto pack = [&](const Panels& panels, int64_t columns, const auto& row, Real* packed) {
+      const int64_t left = layout.steps - first;
+      const Block block = {first, smaller(kGradientRows, left), left <= kGradientRows};
+      const auto pack = [&](const Panels& panels, int64_t columns, const auto& row, Number* packed) {
         Cursor at(steps, first);
-        pack_panels<Real>(
-            panels, columns, part(panels.count, threads, thread), depth,
+        pack_panels<Number>(
+            panels, columns, part(panels.count, threads, thread), block.depth,
             [&] {
-              const Real* from = row(at.t, at.b);
+              const Number* from = row(at.t, at.b);
               at.next();
               return from;
             },
@@ -606,38 +608,41 @@ struct Backward {
       if (call.d_weight_hr)
         pack(hidden, layout.H, [&](int64_t t, int64_t b) { return unprojected(t, b); }, scratch.rows_hr);
       barrier();
-      const Real* d_a = call.d_a + first * layout.gates_row;
-      for (const Range some : RowBlocks{vectors, kMostStepRows / kLanes<Real>}) {
-        const WeightRows rows = gate_rows_of(d_a, depth, {some.first * kLanes<Real>, some.last * kLanes<Real>});
-        if (call.d_weight_ih) weight_gradient(rows, depth, layout.I, scratch.rows_ih, call.d_weight_ih, first > 0);
-        if (call.d_weight_hh) weight_gradient(rows, depth, layout.P, scratch.rows_hh, call.d_weight_hh, first > 0);
+      const Number* d_a = call.d_a + first * layout.gates_row;
+      for (const Range some : RowBlocks{vectors, kMostStepRows / kLanes<Number>}) {
+        const Range gates = {some.first * kLanes<Number>, some.last * kLanes<Number>};
+        const WeightRows rows = gate_rows_of(d_a, block.depth, gates);
+        if (call.d_weight_ih) weight_gradient(rows, block, layout.I, scratch.rows_ih, d_weight_ih);
+        if (call.d_weight_hh) weight_gradient(rows, block, layout.P, scratch.rows_hh, d_weight_hh);
       }
       if (call.d_weight_hr)
-        for (const Range some : RowBlocks{projected, kMostStepRows / kLanes<Real>}) {
-          const Range p = {some.first * kLanes<Real>, some.last * kLanes<Real>};
-          weight_gradient(projection_rows_of(scratch.d_h_all + first * layout.padded_h, p), depth, layout.H,
-                          scratch.rows_hr, call.d_weight_hr, first > 0);
+        for (const Range some : RowBlocks{projected, kMostStepRows / kLanes<Number>}) {
+          const Range p = {some.first * kLanes<Number>, some.last * kLanes<Number>};
+          const Number* d_h = scratch.d_h_all + first * layout.padded_h;
+          weight_gradient(projection_rows_of(d_h, block.depth, p), block, layout.H, scratch.rows_hr, d_weight_hr);
         }
-      if (call.d_bias) bias_gradient(d_a, depth, m, first > 0);
+      if (call.d_bias) bias_gradient(d_a, block, m);
       barrier();
     }
   }
 };
 
-template <class Real>
-void backward(const BackwardCall<Real>& call) {
-  const Layout<Real> layout(call.sizes);
-  const Backward<Real> b{call, layout, Steps(call.walk, call.sizes), BackwardScratch<Real>(layout, call.scratch)};
+}  // namespace
+
+template <class Number>
+void backward(const BackwardCall<Number>& call) {
+  const Layout<Number> layout(call.sizes);
+  const Backward<Number> b{call, layout, Steps(call.walk, call.sizes), BackwardScratch<Number>(layout, call.scratch)};
   in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
     const Split split = split_between(threads, layout);
     b.pack(thread, threads);
     barrier();
-    const Region region = region_of(split, b.steps, Panels(layout.H, kLanes<Real>).count,
-                                    Panels(layout.P, kLanes<Real>).count, thread);
+    const Region region = region_of(split, b.steps, Panels(layout.H, kLanes<Number>).count,
+                                    Panels(layout.P, kLanes<Number>).count, thread);
     b.run(region, split.unit_parts > 1);
     // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others' of its steps,
     // or of its part of the input if there is but one step.
-    const int64_t panels = Panels(layout.I, kLanes<Real>).count;
+    const int64_t panels = Panels(layout.I, kLanes<Number>).count;
     // (By units they have met after each step; by rows they meet again before a thread reads what is another's.)
     if (call.d_x) {
       if (split.unit_parts == 1) b.input_gradient({0, layout.T}, region.rows, {0, panels});
@@ -650,56 +655,22 @@ void backward(const BackwardCall<Real>& call) {
 
 // --------------------------------------------------------------------------------------------------------
 
-template <class Real>
+template <class Number>
 Plan plan(const Sizes& sizes, bool training) {
-  const Layout<Real> layout(sizes);
-  const int64_t chunk = smaller(layout.chunk_steps * layout.B, layout.steps);
+  const Layout<Number> layout(sizes);
+  const auto numbers = [](int64_t bytes) { return bytes / static_cast<int64_t>(sizeof(Number)); };
+  constexpr int64_t sum = sizeof(Sum<Number>);
   return {
-      .gates = (training ? layout.steps : chunk) * layout.gates_row,
-      .cells = (layout.B + (training ? layout.steps : 0)) * layout.padded,
+      .gates = training ? layout.steps * layout.gates_row : numbers(layout.chunk_rows * layout.gates_row * sum),
+      .cells = numbers((layout.B + (training ? layout.steps : 0)) * layout.padded * sum),
       .unprojected = layout.projected ? (training ? layout.steps : layout.B) * layout.padded : 0,
-      .forward_scratch = ForwardScratch<Real>(layout, nullptr).size,
-      .backward_scratch = BackwardScratch<Real>(layout, nullptr).size,
+      .forward_scratch = numbers(ForwardScratch<Number>(layout, training, nullptr).bytes),
+      .backward_scratch = numbers(BackwardScratch<Number>(layout, nullptr).bytes),
   };
 }
 
-template <class Real, void (*function)(Vec<Real> (&)[1])>
-void map(const Real* x, Real* y, int64_t n) {
-  for (int64_t j = 0; j < n; j += kLanes<Real>) {
-    Vec<Real> v[] = {load_first(x + j, n - j)};
-    function(v);
-    store_first(y + j, v[0], n - j);
-  }
-}
-
-bool supported() {
-#if defined(__AVX512F__)
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("fma");
-#elif defined(__AVX2__)
-  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-  return true;
-#endif
-}
-
-}  // namespace
-
-#define GATEWISE_STRING_(x) #x
-#define GATEWISE_STRING(x) GATEWISE_STRING_(x)
-
-extern const Kernels table;
-const Kernels table = {GATEWISE_STRING(GATEWISE_ISA),
-                       supported,
-                       plan<float>,
-                       plan<double>,
-                       forward<float>,
-                       forward<double>,
-                       backward<float>,
-                       backward<double>,
-                       map<float, sigmoid<float, 1>>,
-                       map<double, sigmoid<double, 1>>,
-                       map<float, tanh<float, 1>>,
-                       map<double, tanh<double, 1>>};
+template Plan plan<GATEWISE_NUMBER>(const Sizes&, bool);
+template void forward<GATEWISE_NUMBER>(const ForwardCall<GATEWISE_NUMBER>&);
+template void backward<GATEWISE_NUMBER>(const BackwardCall<GATEWISE_NUMBER>&);
 
 }  // namespace gatewise::GATEWISE_ISA

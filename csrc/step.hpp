@@ -12,15 +12,15 @@ struct Gates {
   Vec<Real> i, f, g, o;
 };
 
-template <class Real>
-GATEWISE_INLINE Gates<Real> load_gates(const Real* from) {
-  constexpr int n = kLanes<Real>;
+template <class Number>
+GATEWISE_INLINE Gates<Sum<Number>> load_gates(const Number* from) {
+  constexpr int n = kLanes<Number>;
   return {load(from), load(from + n), load(from + 2 * n), load(from + 3 * n)};
 }
 
-template <class Real>
-GATEWISE_INLINE void store_gates(Real* to, const Gates<Real>& a) {
-  constexpr int n = kLanes<Real>;
+template <class Number>
+GATEWISE_INLINE void store_gates(Number* to, const Gates<Sum<Number>>& a) {
+  constexpr int n = kLanes<Number>;
   store(to, a.i);
   store(to + n, a.f);
   store(to + 2 * n, a.g);

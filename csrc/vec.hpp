@@ -20,7 +20,11 @@
 #error "compile with -DGATEWISE_ISA=<name>: it becomes the namespace of this instruction set's code"
 #endif
 
+#include "kernels.hpp"
+
 #define GATEWISE_INLINE inline __attribute__((always_inline))
+// Of whatever holds tiles: merged into a larger function, they would have to share its registers.
+#define GATEWISE_APART __attribute__((noinline))
 
 namespace gatewise::GATEWISE_ISA {
 
@@ -34,8 +38,8 @@ constexpr int kVectorBytes = 16, kRegisters = 32;
 constexpr int kVectorBytes = 16, kRegisters = 16;
 #endif
 
-// Vectors of floats, of doubles, and of the integers of the same width that hold their bits and comparisons.
-// (may_alias: they are loaded from and stored to plain arrays; aligned to one number only: nothing needs more.)
+// Vectors of floats, of doubles, and of the integers of the same width that hold their bits and comparisons. Numbers of
+// bfloat16 are computed with as floats.
 template <class Real>
 struct VecOf;
 template <>
@@ -49,14 +53,17 @@ struct VecOf<double> {
   typedef int64_t bits __attribute__((vector_size(kVectorBytes)));
 };
 
-template <class Real>
-using Vec = typename VecOf<Real>::type;
-template <class Real>
-using Bits = typename VecOf<Real>::bits;
+template <>
+struct VecOf<bfloat16> : VecOf<float> {};
+
+template <class Number>
+using Vec = typename VecOf<Number>::type;
+template <class Number>
+using Bits = typename VecOf<Number>::bits;
 
 // How many numbers a vector holds.
-template <class Real>
-constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Real));
+template <class Number>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(Sum<Number>));
 
 template <class Real>
 GATEWISE_INLINE Vec<Real> load(const Real* from) {
@@ -79,6 +86,27 @@ GATEWISE_INLINE To bits_as(From v) {
   return to;
 }
 
+// bfloat16 in memory, widened to floats in a vector.
+typedef uint16_t Halves __attribute__((vector_size(kVectorBytes / 2)));
+typedef uint32_t Words __attribute__((vector_size(kVectorBytes)));
+
+GATEWISE_INLINE Vec<float> load(const bfloat16* from) {
+  Halves halves;
+  std::memcpy(&halves, from, sizeof halves);
+  return bits_as<Vec<float>>(__builtin_convertvector(halves, Words) << 16);
+}
+
+// To the nearest, of two equally near to the even one. A NaN stays one, which adding to its bits could change, and so
+// does one whose upper half alone would be infinity. (The instruction that some machines have would make zeros of what
+// is smaller than the smallest normal number.)
+GATEWISE_INLINE void store(bfloat16* to, Vec<float> v) {
+  const Words bits = bits_as<Words>(v), half = bits >> 16;
+  const Words nearest = (bits + 0x7fff + (half & 1)) >> 16;
+  const Words rounded = v == v ? nearest : half | 0x40;
+  const Halves halves = __builtin_convertvector(rounded, Halves);
+  std::memcpy(to, &halves, sizeof halves);
+}
+
 // All bits of the first n lanes, and none behind them.
 template <class Real>
 GATEWISE_INLINE Bits<Real> first_lanes(long n) {
@@ -88,22 +116,46 @@ GATEWISE_INLINE Bits<Real> first_lanes(long n) {
 }
 
 // The first n numbers (0 < n <= lanes), zeros behind them: nothing past them is read.
-template <class Real>
-GATEWISE_INLINE Vec<Real> load_first(const Real* from, long n) {
-  if (n >= kLanes<Real>) return load(from);
-  Real lanes[kLanes<Real>] = {};
+template <class Number>
+GATEWISE_INLINE Vec<Number> load_first(const Number* from, long n) {
+  if (n >= kLanes<Number>) return load(from);
+  Number lanes[kLanes<Number>] = {};
   for (long j = 0; j < n; ++j) lanes[j] = from[j];
   return load(lanes);
 }
 
 // The first n lanes (0 < n <= lanes): nothing past them is written.
-template <class Real>
-GATEWISE_INLINE void store_first(Real* to, Vec<Real> v, long n) {
-  if (n >= kLanes<Real>) return store(to, v);
-  Real lanes[kLanes<Real>];
+template <class Number>
+GATEWISE_INLINE void store_first(Number* to, Vec<Number> v, long n) {
+  if (n >= kLanes<Number>) return store(to, v);
+  Number lanes[kLanes<Number>];
   store(lanes, v);
   for (long j = 0; j < n; ++j) to[j] = lanes[j];
 }
+
+#if defined(__AVX512F__)
+// The same by masks: what a mask leaves out is neither read nor written.
+template <class Number>
+GATEWISE_INLINE uint16_t mask_of_first(long n) {
+  return static_cast<uint16_t>((1u << (n < kLanes<Number> ? n : kLanes<Number>)) - 1);
+}
+
+GATEWISE_INLINE Vec<float> load_first(const float* from, long n) {
+  return _mm512_maskz_loadu_ps(mask_of_first<float>(n), from);
+}
+
+GATEWISE_INLINE Vec<double> load_first(const double* from, long n) {
+  return _mm512_maskz_loadu_pd(static_cast<uint8_t>(mask_of_first<double>(n)), from);
+}
+
+GATEWISE_INLINE void store_first(float* to, Vec<float> v, long n) {
+  _mm512_mask_storeu_ps(to, mask_of_first<float>(n), v);
+}
+
+GATEWISE_INLINE void store_first(double* to, Vec<double> v, long n) {
+  _mm512_mask_storeu_pd(to, static_cast<uint8_t>(mask_of_first<double>(n)), v);
+}
+#endif
 
 // The first n lanes, and zeros behind them, whatever stood there.
 template <class Real>
@@ -234,15 +286,94 @@ GATEWISE_INLINE Vec<double> upper(Vec<double> a, Vec<double> b) {
 #endif
 }
 
-// How many numbers a part holds.
-template <class Real>
-constexpr int kPart = 16 / static_cast<int>(sizeof(Real));
+// ---------------------------------------------------------------------------------- operands of products
+//
+// A product's operands are read group by group along k, and a lane holds a group: one number, or two of bfloat16, which
+// are as wide as the float that their products are summed in. So a vector of groups has as many lanes as a vector of
+// sums; its type is that of the sums and says nothing about what its bits mean.
 
-// A vector whose parts stand `stride` numbers apart.
-template <class Real>
-GATEWISE_INLINE Vec<Real> load_parts(const Real* from, long stride) {
-  typedef Real Part __attribute__((vector_size(16)));
-  constexpr int n = kPart<Real>;
+template <class Number>
+constexpr int kGroup = static_cast<int>(sizeof(Sum<Number>) / sizeof(Number));
+
+// A number of k rounded up to whole groups.
+template <class Number>
+constexpr long whole_groups(long K) {
+  return (K + kGroup<Number> - 1) / kGroup<Number> * kGroup<Number>;
+}
+
+template <class Number>
+GATEWISE_INLINE Vec<Number> load_groups(const Number* from) {
+  Vec<Number> v;
+  std::memcpy(&v, from, sizeof v);
+  return v;
+}
+
+template <class Number>
+GATEWISE_INLINE void store_groups(Number* to, Vec<Number> v) {
+  std::memcpy(to, &v, sizeof v);
+}
+
+// The group at an address in every lane.
+template <class Number>
+GATEWISE_INLINE Vec<Number> broadcast_group(const Number* from) {
+  if constexpr (kGroup<Number> == 1) return broadcast(*from);
+  else {
+    int32_t group;
+    std::memcpy(&group, from, sizeof group);
+    return bits_as<Vec<Number>>(group + Bits<Number>{});
+  }
+}
+
+// Groups of what number(0), and for bfloat16 number(1), give as vectors of numbers.
+template <class Number, class Get>
+GATEWISE_INLINE Vec<Number> groups_of(const Get& number) {
+  if constexpr (kGroup<Number> == 1) return number(0);
+  else return bits_as<Vec<Number>>(bits_as<Words>(number(0)) >> 16 | bits_as<Words>(number(1)));
+}
+
+// The products of two groups, number by number, added to a sum: in one go where the machine can, else the products of
+// the first numbers and those of the second ones in a go each, for which `numbers_of` takes them out of their groups.
+// (The machine's own dot product takes numbers, and sums, smaller than the smallest normal one as zeros.)
+#if defined(__AVX512BF16__)
+template <class Number>
+constexpr int kGoes = 1;
+
+template <class Number, int go>
+GATEWISE_INLINE Vec<Number> numbers_of(Vec<Number> groups) {
+  return groups;
+}
+
+template <class Number>
+GATEWISE_INLINE Vec<Number> add_products(Vec<Number> a, Vec<Number> b, Vec<Number> sum) {
+  if constexpr (kGroup<Number> == 1) return fma(a, b, sum);
+  else return _mm512_dpbf16_ps(sum, bits_as<__m512bh>(a), bits_as<__m512bh>(b));
+}
+#else
+template <class Number>
+constexpr int kGoes = kGroup<Number>;
+
+template <class Number, int go>
+GATEWISE_INLINE Vec<Number> numbers_of(Vec<Number> groups) {
+  if constexpr (kGroup<Number> == 1) return groups;
+  else if constexpr (go == 0) return bits_as<Vec<Number>>(bits_as<Words>(groups) << 16);
+  else return bits_as<Vec<Number>>(bits_as<Words>(groups) & 0xffff0000u);
+}
+
+template <class Number>
+GATEWISE_INLINE Vec<Number> add_products(Vec<Number> a, Vec<Number> b, Vec<Number> sum) {
+  return fma(a, b, sum);
+}
+#endif
+
+// How many groups a part holds.
+template <class Number>
+constexpr int kPart = 16 / static_cast<int>(sizeof(Sum<Number>));
+
+// A vector of groups whose parts stand `stride` numbers apart.
+template <class Number>
+GATEWISE_INLINE Vec<Number> load_parts(const Number* from, long stride) {
+  typedef Sum<Number> Part __attribute__((vector_size(16)));
+  constexpr int n = kPart<Number>;
   const auto part = [&](int j) {
     Part p;
     std::memcpy(&p, from + j * stride, sizeof p);
@@ -259,26 +390,26 @@ GATEWISE_INLINE Vec<Real> load_parts(const Real* from, long stride) {
   else return __builtin_shufflevector(pair(0), pair(2), 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
-// column[k][lane] is from[lane * stride + k]: as many columns of as many rows as a vector has lanes.
-template <class Real>
-GATEWISE_INLINE void load_columns(const Real* from, long stride, Vec<Real> (&column)[kLanes<Real>]) {
-  constexpr int n = kPart<Real>;
+// column[k][lane] is the k-th group from from[lane * stride] on: as many columns of as many rows as a vector has lanes.
+template <class Number>
+GATEWISE_INLINE void load_columns(const Number* from, long stride, Vec<Number> (&column)[kLanes<Number>]) {
+  constexpr int n = kPart<Number>;
 #pragma GCC unroll 8
-  for (int k = 0; k < kLanes<Real>; k += n) {
-    Vec<Real> row[n];  // row r of each part's n rows
+  for (int k = 0; k < kLanes<Number>; k += n) {
+    Vec<Number> row[n];  // row r of each part's n rows
 #pragma GCC unroll 4
-    for (int r = 0; r < n; ++r) row[r] = load_parts(from + r * stride + k, n * stride);
+    for (int r = 0; r < n; ++r) row[r] = load_parts(from + r * stride + k * kGroup<Number>, n * stride);
     if constexpr (n == 2) {
       column[k] = lower(row[0], row[1]);
       column[k + 1] = upper(row[0], row[1]);
     } else {
-      const auto twos = [](Vec<Real> x) { return bits_as<Vec<double>>(x); };
+      const auto twos = [](Vec<Number> x) { return bits_as<Vec<double>>(x); };
       const Vec<double> first = twos(lower(row[0], row[1])), second = twos(lower(row[2], row[3]));
       const Vec<double> third = twos(upper(row[0], row[1])), fourth = twos(upper(row[2], row[3]));
-      column[k] = bits_as<Vec<Real>>(lower(first, second));
-      column[k + 1] = bits_as<Vec<Real>>(upper(first, second));
-      column[k + 2] = bits_as<Vec<Real>>(lower(third, fourth));
-      column[k + 3] = bits_as<Vec<Real>>(upper(third, fourth));
+      column[k] = bits_as<Vec<Number>>(lower(first, second));
+      column[k + 1] = bits_as<Vec<Number>>(upper(first, second));
+      column[k + 2] = bits_as<Vec<Number>>(lower(third, fourth));
+      column[k + 3] = bits_as<Vec<Number>>(upper(third, fourth));
     }
   }
 }

@@ -467,9 +467,9 @@ def test_gates_that_do_not_fit():
 # -------------------------------------------------------------------------------------------- dtypes and devices
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("proj_size", [0, 2])
-def test_narrow_dtypes_are_float32_rounded(dtype, proj_size):
+def test_float16_is_float32_rounded(proj_size):
+    dtype = torch.float16
     narrow = gatewise.LSTM(3, 4, 2, bidirectional=True, proj_size=proj_size).to(dtype)
     wide = copy.deepcopy(narrow).float()
     x = torch.randn(5, 2, 3).to(dtype)

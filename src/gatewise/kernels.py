@@ -26,8 +26,20 @@ ISA_VARIABLE = "GATEWISE_ISA"
 TORCH_VERSION: str = _core.torch_version
 """The torch that the operators were compiled against."""
 
-_forward: dict[int, Callable[..., None]] = {4: _core.forward_float32, 8: _core.forward_float64}
-_backward: dict[int, Callable[..., None]] = {4: _core.backward_float32, 8: _core.backward_float64}
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+"""NumPy's view of bfloat16, which it has no numbers of: 16 bits by a name that no arithmetic takes for numbers."""
+
+_DTYPES = (np.dtype(np.float32), np.dtype(np.float64), BFLOAT16)
+_forward: dict[int, Callable[..., None]] = {
+    2: _core.forward_bfloat16,
+    4: _core.forward_float32,
+    8: _core.forward_float64,
+}
+_backward: dict[int, Callable[..., None]] = {
+    2: _core.backward_bfloat16,
+    4: _core.backward_float32,
+    8: _core.backward_float64,
+}
 
 
 def available() -> tuple[str, ...]:
@@ -138,7 +150,7 @@ def using(name: str) -> Iterator[None]:
 
 
 class Plan(NamedTuple):
-    """How many numbers a call needs for each array that the caller allocates and the core lays out."""
+    """How many numbers of the call's dtype the arrays take that the caller allocates and the core lays out."""
 
     gates: int
     cells: int
@@ -154,7 +166,7 @@ def plan(itemsize: int, T: int, B: int, I: int, H: int, P: int, steps: int, trai
     Parameters
     ----------
     itemsize
-        Bytes of a number: 4 for float32, 8 for float64.
+        Bytes of a number: 2 for bfloat16, 4 for float32, 8 for float64.
     T, B, I, H, P
         Steps, batch rows, inputs, hidden units, numbers of h.
     steps
@@ -184,7 +196,7 @@ def kept_numbers(itemsize: int, H: int, P: int) -> Kept:
     Parameters
     ----------
     itemsize
-        Bytes of a number: 4 for float32, 8 for float64.
+        Bytes of a number: 2 for bfloat16, 4 for float32, 8 for float64.
     H, P
         Hidden units, and numbers of h: H, or less where it is projected.
 
@@ -291,7 +303,8 @@ def forward(
     Parameters
     ----------
     x
-        The input, (T, B, I), float32 or float64; everything else has the same dtype.
+        The input, (T, B, I), float32, float64 or `BFLOAT16`; everything else has the same dtype. Numbers of bfloat16
+        are summed in float32, and the cell state is float32 from step to step.
     h_0, c_0
         The initial state, (B, P) and (B, H).
     weight_ih, weight_hh
@@ -325,8 +338,8 @@ def forward(
     """
     if x.ndim != 3 or 0 in x.shape[:2]:
         raise ShapeError(f"x has shape {x.shape}, needed (T, B, I) with at least one step and one row")
-    if x.dtype not in (np.float32, np.float64):
-        raise DtypeError(f"x is {x.dtype}, needed float32 or float64: convert it")
+    if x.dtype not in _DTYPES:
+        raise DtypeError(f"x is {x.dtype}, needed float32, float64 or BFLOAT16: convert it")
     if (bias_ih is None) != (bias_hh is None):
         raise ShapeError("one bias is given and the other is None: pass both or neither")
     T, B, I = x.shape
@@ -466,6 +479,52 @@ def _elementwise(name: str, x: Array) -> Array:
     y = np.empty_like(x)
     getattr(_core, f"{name}_{x.dtype}")(_address(x), _address(y), x.size)
     return y
+
+
+def to_bfloat16(x: Array) -> Array:
+    """Round a float32 array to `BFLOAT16`: to the nearest, of two equally near to the one that ends in a zero bit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from_bfloat16(to_bfloat16(np.float32([1, 1.003, 1.004, np.inf])))
+    array([1.       , 1.       , 1.0078125,       inf], dtype=float32)
+    """
+    if x.dtype != np.float32:
+        raise DtypeError(f"x is {x.dtype}, needed float32: convert it")
+    x = np.ascontiguousarray(x)
+    y = np.empty(x.shape, BFLOAT16)
+    _core.to_bfloat16(_address(x), _address(y), x.size)
+    return y
+
+
+def from_bfloat16(x: Array) -> Array:
+    """Widen a `BFLOAT16` array to float32, which has all of its numbers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from_bfloat16(np.zeros(2, BFLOAT16))
+    array([0., 0.], dtype=float32)
+    """
+    if x.dtype != BFLOAT16:
+        raise DtypeError(f"x is {x.dtype}, needed BFLOAT16: convert it")
+    x = np.ascontiguousarray(x)
+    y = np.empty(x.shape, np.float32)
+    _core.from_bfloat16(_address(x), _address(y), x.size)
+    return y
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether the instruction set in use has a dot product of bfloat16, or converts its numbers to float32.
+
+    Examples
+    --------
+    >>> with using("baseline"):
+    ...     multiplies_bfloat16()
+    False
+    """
+    return instruction_set() == "avx512bf16"
 
 
 if forced := os.environ.get(ISA_VARIABLE):

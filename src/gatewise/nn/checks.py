@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gatewise.errors import ArgumentError, DtypeError, KernelError, ShapeError
-from gatewise.nn.paths import KERNEL_DTYPES, ROUNDED_DTYPES
+from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES
 
-_DTYPES = (*KERNEL_DTYPES, *ROUNDED_DTYPES)
+_DTYPES = {*KERNEL_DTYPES, *NARROW_DTYPES}
 
 
 def check_numbers(name: str, x: object, weight: Tensor) -> None:

@@ -1,15 +1,43 @@
 """The LSTM in torch's own operations: slower than the kernels, on any device, and differentiable in any way.
 
-The same equations, layer after layer and step after step, for whatever the kernels have no code for.
+The same equations, layer after layer and step after step, for whatever the kernels have no code for. Numbers of 16 bits
+are computed with in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+
+Three = tuple[Tensor, Tensor, Tensor]
+
+
+def in_float32(
+    function: Callable[..., Three], x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: Sequence[Tensor]
+) -> Three:
+    """Compute in float32 and round the results to the dtype of the input.
+
+    Parameters
+    ----------
+    function
+        What computes output, h_n and c_n from the other arguments, each of which it gets as float32.
+    x, h_0, c_0, weights
+        Tensors of one dtype, or None.
+
+    Examples
+    --------
+    >>> x = torch.ones(2, dtype=torch.bfloat16)
+    >>> in_float32(lambda x, *_: (x / 3, x, x), x, None, None, [])[0]
+    tensor([0.3340, 0.3340], dtype=torch.bfloat16)
+    """
+    dtype = x.dtype
+    with torch.autocast(x.device.type, enabled=False):  # or it would cast products back
+        wide = [None if state is None else state.float() for state in (h_0, c_0)]
+        output, h_n, c_n = function(x.float(), *wide, [weight.float() for weight in weights])
+    return output.to(dtype), h_n.to(dtype), c_n.to(dtype)
 
 
 def composite_lstm(

@@ -57,7 +57,8 @@ class LSTM(nn.RNNBase):
     proj_size : int, default 0
         Width of h (P), less than H; 0: h is not projected.
     device, dtype
-        As in torch. `gatewise.explain_path` tells which code serves a call.
+        As in torch. `gatewise.explain_path` tells which code serves a call. In bfloat16, and under `torch.autocast` to
+        it, sums and the cells from step to step are float32.
 
     Attributes
     ----------

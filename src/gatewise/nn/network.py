@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from gatewise.nn.composite import composite_lstm
+from gatewise.nn.composite import composite_lstm, in_float32
 from gatewise.nn.operators import lstm
-from gatewise.nn.paths import ROUNDED_DTYPES, Path
+from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES, Path
 
 Three = tuple[Tensor, Tensor, Tensor]
 
@@ -47,13 +48,9 @@ class Network:
         if path.name == "torch":
             return self._by_torch(x, h_0, c_0, list(weights))
         function = lstm if path.name == "kernel" else composite_lstm
-        dtype = x.dtype
-        if dtype not in ROUNDED_DTYPES:
-            return self._layers(function, x, h_0, c_0, weights)
-        with torch.autocast(x.device.type, enabled=False):  # or it would cast the composite's products back
-            x, h_0, c_0 = x.float(), None if h_0 is None else h_0.float(), None if c_0 is None else c_0.float()
-            output, h_n, c_n = self._layers(function, x, h_0, c_0, [weight.float() for weight in weights])
-        return output.to(dtype), h_n.to(dtype), c_n.to(dtype)
+        if x.dtype in NARROW_DTYPES and not (path.name == "kernel" and x.dtype in KERNEL_DTYPES):
+            return in_float32(partial(self._layers, function), x, h_0, c_0, weights)
+        return self._layers(function, x, h_0, c_0, weights)
 
     def _by_torch(self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: list[Tensor]) -> Three:
         """By what torch.nn.LSTM itself calls: cuDNN, on a GPU."""

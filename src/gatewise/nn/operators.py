@@ -7,6 +7,7 @@ differentiable again by way of `composite_lstm`. Their schemas stand in csrc/ope
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from gatewise import kernels
 from gatewise.errors import KernelError
-from gatewise.nn.composite import composite_lstm
+from gatewise.nn.composite import composite_lstm, in_float32
+from gatewise.nn.paths import NARROW_DTYPES
 
 
 def _same_release(built_for: str, found: str) -> bool:
@@ -134,9 +136,13 @@ def _second_derivatives(ctx: Any, d: Sequence[Tensor | None]) -> tuple[Any, ...]
         d_results, inputs = given[:3], given[3:]
         input, h_0, c_0, *weights = inputs
         num_layers, bidirectional, batch_first = ctx.network
-        results = composite_lstm(
-            input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes
-        )
+
+        def composite(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: Sequence[Tensor]) -> Any:
+            network = (num_layers, bidirectional, batch_first, lengths, reset, batch_sizes)
+            return composite_lstm(x, h_0, c_0, weights, *network)
+
+        narrow = input.dtype in NARROW_DTYPES
+        results = (partial(in_float32, composite) if narrow else composite)(input, h_0, c_0, weights)
         pairs = [(r, d_r) for r, d_r in zip(results, d_results, strict=True) if d_r is not None]
         sought = {j: x for j, (x, want) in enumerate(zip(inputs, ctx.wanted, strict=True)) if want and x is not None}
         gradients = torch.autograd.grad(

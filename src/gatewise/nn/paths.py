@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from gatewise.nn.cell import LSTMCell
     from gatewise.nn.lstm import LSTM
 
-KERNEL_DTYPES = (torch.float32, torch.float64)
-"""What the kernels compute in."""
+KERNEL_DTYPES = (torch.float32, torch.float64, torch.bfloat16)
+"""What the kernels take as it is."""
 
-ROUNDED_DTYPES = (torch.bfloat16, torch.float16)
-"""What is computed in float32 and rounded."""
+NARROW_DTYPES = (torch.bfloat16, torch.float16)
+"""What is computed in float32 and rounded, where the kernels do not take it as it is."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def plainly_served(input: object) -> bool:
 
     Examples
     --------
-    >>> plainly_served(torch.zeros(3)), plainly_served(torch.zeros(3, dtype=torch.bfloat16))
+    >>> plainly_served(torch.zeros(3)), plainly_served(torch.zeros(3, dtype=torch.float16))
     (True, False)
     """
     return (
@@ -91,6 +91,15 @@ _ELSEWHERE = Path(
 _META = Path("kernel", "shapes alone")
 _ROUNDED = Path("kernel", "computed in float32, the results rounded")
 _PLAIN = Path("kernel", "as it is; gradients of gradients through the composite")
+_BY_DOT_PRODUCT = Path(
+    "kernel",
+    "by the machine's dot product, sums and cells in float32; gradients of gradients in float32 through the composite",
+)
+_CONVERTED = Path(
+    "kernel",
+    "converted to float32 for each product, sums and cells in float32; gradients of gradients in float32 through the "
+    "composite",
+)
 
 
 def path_of(input: Tensor, *, walked: bool) -> Path:
@@ -105,7 +114,7 @@ def path_of(input: Tensor, *, walked: bool) -> Path:
 
     Examples
     --------
-    >>> path_of(torch.zeros(3, 2, 4, dtype=torch.bfloat16), walked=True).why
+    >>> path_of(torch.zeros(3, 2, 4, dtype=torch.float16), walked=True).why
     'computed in float32, the results rounded'
     """
     if transformed():
@@ -115,7 +124,9 @@ def path_of(input: Tensor, *, walked: bool) -> Path:
         return _WALKED_ELSEWHERE if walked else _ELSEWHERE
     if device == "meta":
         return _META
-    return _ROUNDED if input.dtype in ROUNDED_DTYPES else _PLAIN
+    if input.dtype == torch.bfloat16:
+        return _BY_DOT_PRODUCT if kernels.multiplies_bfloat16() else _CONVERTED
+    return _PLAIN if input.dtype in KERNEL_DTYPES else _ROUNDED
 
 
 def explain_path(
