@@ -27,7 +27,7 @@ test: $(VENV)/built
 	$(BIN)/mypy
 	@if $(HAS_SANITIZERS); then $(MAKE) --no-print-directory sanitize; \
 	else echo "left out: make sanitize, which needs GCC with libasan, libubsan and libtsan"; fi
-	$(BIN)/pytest
+	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 bench: $(VENV)/built
 	$(BIN)/gatewise bench
