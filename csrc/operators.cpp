@@ -249,14 +249,20 @@ struct Network {
 
 // ------------------------------------------------------------------------------------------------- memory
 
-// Memory to compute in, one piece a thread, kept from call to call and grown as needed.
+// Memory to compute in, one piece a thread, kept from call to call and grown as needed; given back after many calls in
+// a row that need less than a quarter of it.
 void* scratch(int64_t bytes) {
   struct Free {
     void operator()(void* memory) const { std::free(memory); }
   };
+  constexpr int64_t kSmall = 1 << 20;
+  constexpr int kMany = 64;
   thread_local std::unique_ptr<void, Free> memory;
   thread_local int64_t size = 0;
-  if (size < bytes) {
+  thread_local int too_large = 0;
+  too_large = size > kSmall && bytes < size / 4 ? too_large + 1 : 0;
+  if (size < bytes || too_large > kMany) {
+    too_large = 0;
     memory.reset();
     size = (bytes + 63) / 64 * 64;
     memory.reset(std::aligned_alloc(64, size));
@@ -275,7 +281,10 @@ class Pool {
  public:
   static Tensor take(int64_t count, at::ScalarType type) {
     const int64_t bytes = count * static_cast<int64_t>(at::elementSize(type));
-    if (bytes < kWorthwhile) return new_tensor({count}, type);
+    if (bytes < kWorthwhile) {
+      all().idle();
+      return new_tensor({count}, type);
+    }
     const size_t size = rounded(bytes);
     void* memory = all().reuse(size);
     if (!memory) memory = std::aligned_alloc(64, size);
@@ -307,6 +316,7 @@ class Pool {
 
   void* reuse(size_t size) {
     const std::lock_guard<std::mutex> lock(mutex_);
+    idle_ = 0;
     in_use_ += size;
     most_of_step_ = std::max(most_of_step_, in_use_);
     most_ = std::max(most_, in_use_);
@@ -326,11 +336,23 @@ class Pool {
     in_use_ -= size;
     free_.emplace(size, memory);
     held_ += size;
-    if (in_use_ == 0) {  // the end of a step; after one of long sequences, some dozens of short ones bring it down
-      most_ = std::max(most_of_step_, most_ - most_ / 8);
-      most_of_step_ = 0;
-    }
+    if (in_use_ == 0) end_step();
     shrink(most_ - std::min(most_, in_use_));
+  }
+
+  // After a step of long sequences, some dozens of short ones bring it down.
+  void end_step() {
+    most_ = std::max(most_of_step_, most_ - most_ / 8);
+    most_of_step_ = 0;
+  }
+
+  // Of calls too small for the pool many in a row do so too.
+  void idle() {
+    constexpr int kMany = 64;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (held_ == 0 || in_use_ > 0 || ++idle_ < kMany) return;
+    end_step();
+    shrink(most_);
   }
 
   void forget(size_t size) {
@@ -355,6 +377,7 @@ class Pool {
   std::mutex mutex_;
   std::multimap<size_t, void*> free_;
   size_t held_ = 0, in_use_ = 0, most_of_step_ = 0, most_ = 0;
+  int idle_ = 0;
 };
 
 // Autograd has zeros that are no numbers in memory.

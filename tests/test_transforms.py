@@ -114,11 +114,30 @@ def test_compiled_with_states_lengths_and_resets():
         assert_same(*(torch.autograd.grad(y.square().sum(), weight)[0] for y in (got, expected)))
 
 
-def test_a_compiled_cell():
+def test_compiled_in_bfloat16_however_it_is_called():
     torch._dynamo.reset()
-    cell = gatewise.LSTMCell(3, 4)
-    x = torch.randn(2, 3)
-    assert_same(torch.compile(cell, fullgraph=True, backend="aot_eager")(x), cell(x))
+    narrow, wide = gatewise.LSTM(3, 4, dtype=torch.bfloat16), gatewise.LSTM(3, 4, 2, dropout=0.5)
+    x, lengths = torch.randn(5, 2, 3), torch.tensor([2, 5])
+
+    def under_autocast(x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return wide.eval()(x)[0]
+
+    calls = (
+        lambda x: narrow(x.bfloat16(), lengths=lengths)[0],
+        lambda x: narrow(x[:, 0].bfloat16())[0],
+        under_autocast,
+    )
+    for call in calls:
+        assert_same(torch.compile(call, fullgraph=True, backend="eager")(x), call(x), tolerance=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_compiled_cell(dtype):
+    torch._dynamo.reset()
+    cell = gatewise.LSTMCell(3, 4, dtype=dtype)
+    x = torch.randn(2, 3, dtype=dtype)
+    assert_same(torch.compile(cell, fullgraph=True, backend="aot_eager")(x), cell(x), tolerance=1e-9)
 
 
 @pytest.mark.parametrize("strict", [False, True])

@@ -271,7 +271,8 @@ class Gradients(NamedTuple):
 
 def _checked(name: str, array: Array, dtype: npt.DTypeLike, **axes: int) -> Array:
     if array.dtype != dtype:
-        raise DtypeError(f"{name} is {array.dtype}, needed {np.dtype(dtype)}: convert it")
+        needed = "BFLOAT16" if dtype == BFLOAT16 else np.dtype(dtype)
+        raise DtypeError(f"{name} is {array.dtype}, needed {needed}: convert it")
     if array.shape != tuple(axes.values()):
         needed = f"({', '.join(axes)}) = {tuple(axes.values())}"
         raise ShapeError(f"{name} has shape {array.shape}, needed {needed}: pass an array of that shape")

@@ -18,8 +18,9 @@ class PeerError(GatewiseError, ArithmeticError):
 def tolerance(dtype: torch.dtype) -> float:
     """Give the largest difference that rounding excuses, as a share of a tensor's largest number: 2√ε, half the digits.
 
-    In bfloat16 torch.nn.LSTM itself is off by 0.08 after training over 1,000 steps. Swapped gates, a lost bias or an
-    output of the wrong step are off by far more.
+    Swapped gates, a lost bias or an output of the wrong step are off by far more in float32. In bfloat16, where
+    torch.nn.LSTM itself is off by 0.08 after training over 1,000 steps, a lost bias of a wide layer can hide in it: it
+    is the plain form, in float32, that shows one.
 
     Examples
     --------

@@ -153,13 +153,26 @@ class BenchConfig:
         Raises
         ------
         ArgumentError
-            A file's folder is missing, or its name is a folder's.
+            A file's folder is missing or read-only, or its name is a folder's.
         """
         for name in ("json", "figure"):
             path: Path | None = getattr(self, name)
             if path is not None:
                 self._need(name, path.parent.is_dir(), "a file in a folder that exists")
                 self._need(name, not path.is_dir(), "a file, and this is a folder")
+                self._need(name, _can_be_written(path), "a file that can be written")
+
+
+def _can_be_written(path: Path) -> bool:
+    """Whether the file system lets it be opened; what is there stays as it is."""
+    new = not path.exists()
+    try:
+        path.open("ab").close()
+    except OSError:
+        return False
+    if new:
+        path.unlink()
+    return True
 
 
 def _chosen(known: Sequence[Name], given: Sequence[str]) -> tuple[Name, ...]:

@@ -15,8 +15,8 @@ class LSTMCell(nn.LSTMCell):
     """One step of one LSTM layer (equations 1.1 to 1.7 of docs/equations.md).
 
     Arguments, shapes, parameter names, gate order and initial weights are those of `torch.nn.LSTMCell`, and it is one.
-    A loop over cells gives the same values as `LSTM`, bit for bit, at the price of a Python call a step. (Not in
-    bfloat16: `LSTM` keeps c in float32 from step to step, and a cell hands it on as bfloat16.)
+    A loop over cells gives the same values as `LSTM`, bit for bit, at the price of a Python call a step. (Not in 16
+    bits: `LSTM` keeps c in float32 from step to step, and a cell hands it on in its own dtype.)
 
     Parameters
     ----------

@@ -91,15 +91,7 @@ _ELSEWHERE = Path(
 _META = Path("kernel", "shapes alone")
 _ROUNDED = Path("kernel", "computed in float32, the results rounded")
 _PLAIN = Path("kernel", "as it is; gradients of gradients through the composite")
-_BY_DOT_PRODUCT = Path(
-    "kernel",
-    "by the machine's dot product, sums and cells in float32; gradients of gradients in float32 through the composite",
-)
-_CONVERTED = Path(
-    "kernel",
-    "converted to float32 for each product, sums and cells in float32; gradients of gradients in float32 through the "
-    "composite",
-)
+_NARROW = Path("kernel", "sums and cells in float32; gradients of gradients in float32 through the composite")
 
 
 def path_of(input: Tensor, *, walked: bool) -> Path:
@@ -125,7 +117,7 @@ def path_of(input: Tensor, *, walked: bool) -> Path:
     if device == "meta":
         return _META
     if input.dtype == torch.bfloat16:
-        return _BY_DOT_PRODUCT if kernels.multiplies_bfloat16() else _CONVERTED
+        return _NARROW  # explain_path says by what: a compiler cannot trace the question
     return _PLAIN if input.dtype in KERNEL_DTYPES else _ROUNDED
 
 
@@ -188,6 +180,8 @@ def explain_path(
     how = f"{str(x.dtype).removeprefix('torch.')} on {x.device}"
     if path.name == "kernel" and x.is_cpu:
         how += f", instruction set {kernels.instruction_set()}"
+        if x.dtype == torch.bfloat16 and path is _NARROW:
+            how += ", by its dot product" if kernels.multiplies_bfloat16() else ", each product converted to float32"
         how += ", one thread as this process was forked" * kernels.forked()
     return Path(path.name, f"{how}: {path.why}")
 
