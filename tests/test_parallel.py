@@ -40,7 +40,7 @@ TOLERANCE = 2e-4
 WORDS = ["--hidden-size", "8", "--num-layers", "1", "--dropout", "0", "--threads", "1", "--log-every", "3"]
 
 
-PROGRAM = Path(__file__).parents[1] / "src" / "gatewise" / "cli.py"
+PROGRAM = Path(__file__).parents[1] / "src" / "gatewise" / "cli" / "__main__.py"
 
 
 def torchrun(*words, count=2, **more):

@@ -1,5 +1,6 @@
 """A training that is interrupted, however and whenever, and resumed ends with the same bytes."""
 
+import contextlib
 import errno
 import itertools
 import json
@@ -201,11 +202,9 @@ def test_interrupted_in_any_way_and_more_than_once(tmp_path_factory, wholes, var
                     raise KilledError
                 runner.stop()
 
-        try:
-            on_step, on_evaluation = (None, interrupt) if how == "stop evaluating" else (interrupt, None)
+        on_step, on_evaluation = (None, interrupt) if how == "stop evaluating" else (interrupt, None)
+        with contextlib.suppress(KilledError):
             go(folder, variant, resume=resume, step=on_step, evaluation=on_evaluation, every=every)
-        except KilledError:
-            pass
         resume = True
     runner, _ = go(folder, variant, resume=resume, every=every)
     assert runner.progress.ended

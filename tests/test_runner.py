@@ -693,5 +693,16 @@ def test_what_is_kept_of_the_data_tells_one_set_from_another():
 def test_the_page_about_training():
     page = (Path(__file__).parents[1] / "docs" / "training.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names = {}
     with torch.random.fork_rng():
-        exec(code, {})
+        exec(code, names)  # with checks of its own
+    assert names["outputs"].shape == (200, 2)
+    assert names["runner"].progress.ended
+
+
+def test_what_chooses_the_best_must_be_measured():
+    runner = Runner(nn.Linear(4, 2), cross_entropy, TrainConfig(epochs=1, best_by="accuracy"))
+    with pytest.raises(
+        ArgumentError, match=r"^best_by is accuracy, which is not measured: give it as one of the measures$"
+    ):
+        runner.train(some_examples())

@@ -4,12 +4,11 @@ import math
 import multiprocessing
 import os
 import signal
-import threading
 import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -27,6 +26,7 @@ from gatewise.errors import RunError
 from gatewise.experiments.trial import RUNGS, Ended, Job, Reached, work
 from gatewise.experiments.tune import Choice, Dimension, Search, Value
 from gatewise.train.run import Run
+from gatewise.train.signals import heard
 
 JOURNAL = "journal.log"
 FIRST_RUNG = RUNGS // 10
@@ -146,7 +146,7 @@ def run_search(search: Search, folder: Path, done: Callable[[list[TrialResult]],
         study = _open(search, folder)
         done(_results(study, folder))
         cores = len(os.sched_getaffinity(0))
-        with _Pool(search.processes or max(1, cores // (search.base.threads or 1))) as pool, _signals(pool):
+        with _Pool(search.processes or max(1, cores // (search.base.threads or 1))) as pool, heard(pool.stop):
             _go_on(search, study, folder, pool, lambda: done(_results(study, folder)))
         results = _results(study, folder)
         return Found(results, _importances(study), pool.signal)
@@ -389,23 +389,3 @@ class _Pool:
                         "command goes on, with fewer --processes if that was it"
                     ) from None
                 yield ready, Ended("stopped", None, 0, 0.0)
-
-
-@contextmanager
-def _signals(pool: _Pool) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop all trials after the steps that they are in; a second Ctrl-C at once."""
-
-    def stop(number: int, frame: object) -> None:
-        if pool.signal and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        pool.stop(number)
-
-    if threading.current_thread() is not threading.main_thread():  # the only one that Python lets hear signals
-        yield
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

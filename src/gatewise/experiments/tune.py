@@ -6,6 +6,7 @@ import itertools
 import math
 import typing
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -342,13 +343,11 @@ def _read(name: str, text: str, type_: Any) -> Value:
     elif type_ is str:
         return text
     else:
-        try:
+        needed = "a whole number" if type_ is int else "a number"
+        with suppress(ValueError):  # what is none is refused below
             value: int | float = type_(text)
             if math.isfinite(value):
                 return value
-        except ValueError:
-            pass
-        needed = "a whole number" if type_ is int else "a number"
     raise ArgumentError(f"search has {text!r} for {name}, needed is {needed}: change it")
 
 

@@ -263,7 +263,7 @@ def predict(config: ImageConfig, run: Run, weights: str, given: str) -> Predicti
     DataError
         The image is missing, or of another size or kind.
     """
-    model, form = _load(config, run.weights(weights))
+    model, form, _ = _load(config, run.weights(weights))
     task, _ = task_of(run)
     size = (form.rows, form.columns)
     pixels = read_image(given, size) if task.read_image is None else task.read_image(config, given, size)
@@ -316,7 +316,7 @@ class Form:
 
 def _tested(task: Task, config: ImageConfig, run: Run, weights: str) -> tuple[Runner, ImageSet]:
     """A run's model, and the test images that it takes."""
-    model, form = _load(config, run.weights(weights))
+    model, form, kept = _load(config, run.weights(weights))
     images = task.test_set(config)
     if images.size != (form.rows, form.columns):
         raise DataError(
@@ -328,7 +328,6 @@ def _tested(task: Task, config: ImageConfig, run: Run, weights: str) -> tuple[Ru
             f"{images.source}: the classes are {', '.join(images.names)}, needed are {', '.join(form.names)}: "
             "give the data that it was trained on"
         )
-    _, kept = read_tensors(run.weights(weights))
     if hasattr(config, "test_fraction") and kept["test"] != images.sha256():
         # Drawn from the same folder as the training's: with others in it some would have been trained on.
         raise DataError(
@@ -369,8 +368,8 @@ def _description(sets: Mapping[str, ImageSet], model: RowClassifier, config: Ima
     }
 
 
-def _load(config: ImageConfig, path: Path) -> tuple[RowClassifier, Form]:
-    """The model of a run with its weights, and what the images were like that it was trained on."""
+def _load(config: ImageConfig, path: Path) -> tuple[RowClassifier, Form, dict[str, str]]:
+    """The model of a run with its weights, what the images were like that it was trained on, and what else was kept."""
     tensors, kept = read_tensors(path)
     try:
         form = Form.from_metadata(kept)
@@ -379,4 +378,4 @@ def _load(config: ImageConfig, path: Path) -> tuple[RowClassifier, Form]:
         raise RunError(f"{path} is not of a model that reads images by rows: take the run's own file") from error
     model = _build(form, classes, config)
     fill_weights(model, tensors, path)
-    return model, form
+    return model, form, kept

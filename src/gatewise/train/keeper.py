@@ -1,8 +1,6 @@
 """A training in a run folder: metrics and checkpoints as it goes, weights and curves in the end, and going on."""
 
 import errno
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ from gatewise.train.metrics import Metric, MetricsLog, read_metrics
 from gatewise.train.progress import Evaluation, Score
 from gatewise.train.run import Run, truncate
 from gatewise.train.runner import Examples, Runner
+from gatewise.train.signals import heard
 from gatewise.train.tensors import write_tensors
 
 
@@ -128,7 +127,7 @@ def train_in(
     if runner.processes.rank > 0:  # the first one writes; all go on from the same checkpoint
         if resume:
             _resume(run, runner, train, say=lambda line: None)
-        with _signals(runner) as caught:
+        with heard(lambda number: runner.stop()) as caught:
             runner.train(train, others)
         return caught()
     about = {**about, "gatewise": metadata.version("gatewise")}
@@ -137,7 +136,7 @@ def train_in(
         run.clear()
         if resume:
             truncate(run.metrics, _resume(run, runner, train, say))
-        with MetricsLog(run.metrics) as log, _signals(runner) as caught:
+        with MetricsLog(run.metrics) as log, heard(lambda number: runner.stop()) as caught:
             keeper = Keeper(run, log, about, data)
             try:
                 runner.train(train, others, [*callbacks, keeper])  # a checkpoint holds what the others did
@@ -177,31 +176,3 @@ def _writing(run: Run) -> Iterator[None]:
         raise RunError(
             f"{run.folder} cannot be written ({error.strerror}): {remedy}, then go on with gatewise resume"
         ) from error
-
-
-@contextmanager
-def _signals(runner: Runner) -> Iterator[Callable[[], int]]:
-    """Let Ctrl-C and SIGTERM end the training after the step under way; a second Ctrl-C interrupts at once.
-
-    Yields
-    ------
-    callable
-        Tells which signal came; 0 if none did.
-    """
-    came: list[int] = []
-
-    def stop(number: int, frame: object) -> None:
-        if came and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        came.append(number)
-        runner.stop()
-
-    if threading.current_thread() is not threading.main_thread():  # the only one that Python lets hear signals
-        yield lambda: 0
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: came[0] if came else 0
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -166,7 +166,7 @@ class Runner:
         Raises
         ------
         ArgumentError
-            Early stopping is asked for, and there is no "dev".
+            Early stopping is asked for, and there is no "dev"; what shall choose the best weights is not measured.
         DivergenceError
             A loss or a gradient is not finite: the message names the step, the batch and what went first. The weights
             are those before the step.
@@ -176,6 +176,8 @@ class Runner:
         for name, wanted in (("patience", config.patience > 0), ("dev_every", config.dev_every > 0)):
             if wanted and "dev" not in others:
                 raise ArgumentError(f"{name} is {getattr(config, name)} and there is no dev split: set some aside")
+        if config.best_by not in ("loss", *self.measures):
+            raise ArgumentError(f"best_by is {config.best_by}, which is not measured: give it as one of the measures")
         self.steps_an_epoch = math.ceil(len(train) / (config.batch_size * config.accumulate))
         for callback in callbacks:
             callback.start(self)

@@ -1,0 +1,129 @@
+"""The commands of many trainings: memory, tune."""
+
+import dataclasses
+import importlib.util
+import json
+import shlex
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gatewise.cli.printing import counting, means, number, print_table
+from gatewise.cli.words import Tune, task_and_settings
+from gatewise.errors import ArgumentError, RunError
+from gatewise.experiments.memory import MemoryConfig, Result, table
+from gatewise.experiments.tune import make_search
+from gatewise.train.config import write_config
+from gatewise.train.whole import write_whole
+
+if TYPE_CHECKING:
+    from gatewise.experiments.search import TrialResult
+
+BEST_TRIALS = 5
+
+
+def memory(config: MemoryConfig) -> int:
+    """Run the memory experiment, and print, draw and write what it came to."""
+    from gatewise.experiments.grid import run_cases
+    from gatewise.experiments.memory_figures import draw_accuracy, draw_losses
+
+    cases = config.cases()
+    with counting("runs") as bar:
+        row = bar.add_task("", total=len(cases), last="")
+
+        def done(result: Result) -> None:
+            bar.update(row, advance=1, last=f"{result.cell} {result.length}: test {result.test:.2%}")
+
+        try:
+            results = run_cases(cases, config.run, config.processes, done)
+        except KeyboardInterrupt:
+            print("gatewise: interrupted: the same command goes on from here", file=sys.stderr)
+            return 130
+    title = f"Digit sums, recipe {config.recipe}, {config.seeds} seed{'s' * (config.seeds != 1)}"
+    figures = {name: [config.run / f"{name}.{ending}" for ending in ("png", "pdf")] for name in ("accuracy", "losses")}
+    draw_accuracy(figures["accuracy"], results, title)
+    draw_losses(figures["losses"], results, title)
+    raw = [dataclasses.asdict(result) for result in results]
+    write_whole(config.run / "results.json", json.dumps(raw).encode())
+    if config.json:
+        print(json.dumps(raw))
+        return 0
+    for line in table(results):
+        print(line)
+    seconds = sum(result.seconds for result in results)
+    print(f"trained {len(results)} runs in {seconds:,.0f} s of training in all")
+    print(f"wrote   {', '.join(str(path) for paths in figures.values() for path in paths)}, {config.run}/results.json")
+    return 0
+
+
+def tune(command: Tune[Any]) -> int:
+    """Search for settings, and print, draw and write what was found."""
+    if importlib.util.find_spec("optuna") is None:
+        raise ArgumentError(
+            "gatewise tune needs the package optuna, which is not installed: pip install 'gatewise[tune]'"
+        )
+    task, settings = task_and_settings(command)
+    search = make_search(task, settings, command.tuning)
+    folder = command.tuning.run or Path("runs") / f"tune-{task.name}"
+    from gatewise.experiments.search import ranked, run_search
+    from gatewise.experiments.tune_figures import draw_history, draw_importances, draw_slices
+    from gatewise.train.run import Run
+
+    by = search.base.best_by
+    with counting("trials") as bar:
+        row = bar.add_task("", total=search.trials, last="")
+
+        def done(trials: "list[TrialResult]") -> None:
+            first = next(iter(ranked(trials, by)), None)
+            last = "" if first is None else f"best: dev {by} {_value(first, by)}, trial {first.number}"
+            bar.update(row, completed=len(trials), last=last)
+
+        found = run_search(search, folder, done)
+    if found.signal:
+        over = f"{len(found.trials)} of {search.trials} trials are over"
+        print(f"gatewise: interrupted, {over}: the same command goes on from here", file=sys.stderr)
+        return 128 + found.signal
+    order = ranked(found.trials, by)
+    if not order:
+        raise RunError(f"{folder}: no trial came to its end, as all losses grew beyond all numbers: search lower rates")
+    best = order[0]
+    write_config(folder / "best.toml", task.name, search.settings(best.settings))
+    figures = [folder / "history.png", folder / "slices.png"]
+    draw_history(figures[0], found.trials, best, search)
+    draw_slices(figures[1], found.trials, best, search)
+    if found.importances:
+        figures.append(folder / "importances.png")
+        draw_importances(figures[-1], found.importances, search)
+    test = task.runner().evaluate(task, search.settings(best.settings), Run(Path(best.folder)), "best")
+    if command.tuning.json:
+        tested = {"loss": test.loss, **test.measures, "samples": test.samples}
+        trials = [trial.to_json() for trial in found.trials]
+        print(json.dumps({"by": by, "best": best.to_json(), "test": tested, "trials": trials}))
+        return 0
+    names = ("trial", f"dev {by}", *(dimension.name for dimension in search.space), "epochs")
+    shown = (
+        [str(trial.number), _value(trial, by), *_told(trial), str(trial.epochs), trial.folder]
+        for trial in order[:BEST_TRIALS]
+    )
+    print_table((*names, "run"), names, shown)
+    counts = Counter(trial.how for trial in found.trials)
+    seconds = sum(trial.seconds for trial in found.trials)
+    over = ", ".join(f"{counts[how]} {how}" for how in ("finished", "pruned", "diverged") if counts[how])
+    print(f"trials  {over}, {seconds:,.0f} s of training in all")
+    print(f"best    trial {best.number}: test {means(test)} of {test.samples:,}")
+    print(f"wrote   {', '.join(str(path) for path in (folder / 'best.toml', *figures))}")
+    print(f"next    gatewise train {task.name} --config {shlex.quote(str(folder / 'best.toml'))}")
+    return 0
+
+
+def _told(trial: "TrialResult") -> list[str]:
+    """What a trial was told."""
+    return [f"{value:.4g}" if isinstance(value, float) else str(value) for value in trial.settings.values()]
+
+
+def _value(trial: "TrialResult", by: str) -> str:
+    """What a trial came to."""
+    if trial.value is None:
+        return ""
+    return f"{trial.value:.2%}" if by == "accuracy" else number(trial.value)

@@ -1,0 +1,437 @@
+"""What can be typed: each command's options and help, and what the words of a command line ask for."""
+
+import contextlib
+import dataclasses
+import functools
+import io
+import operator
+import re
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from inspect import cleandoc
+from pathlib import Path
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import tyro
+
+from gatewise.bench.config import BenchConfig
+from gatewise.errors import ArgumentError
+from gatewise.experiments.memory import MemoryConfig
+from gatewise.experiments.tune import TuneConfig
+from gatewise.insight.doctor.findings import CODES
+from gatewise.tasks.task import Task, tasks
+from gatewise.train.config import TrainConfig, read_settings
+
+FOUND = "\n".join(f"  {code:<25} {says}" for code, says in CODES.items() if code != "no-gradient")
+"""What the source shows; a parameter without a gradient is seen in a live model only."""
+
+DESCRIPTION = """Train, evaluate and use LSTMs on sequences.
+
+Example:
+  gatewise train digits --run runs/digits   (about half a minute, nothing is fetched)
+  gatewise evaluate runs/digits
+  gatewise predict runs/digits image.png
+
+  gatewise tune digits --trials 30          (search for settings)
+  gatewise memory                           (how far back do an SRN and an LSTM remember?)
+  gatewise doctor train.py                  (mistakes with sequences, without running the file)
+  gatewise bench --quick                    (beside torch.nn.LSTM)
+
+gatewise COMMAND --help says more, gatewise --version which version this is."""
+
+TRAIN = """Train a model for one of the tasks below, each with a recipe as its defaults.
+
+A run folder keeps the settings (config.toml), the metrics (metrics.jsonl), two checkpoints, the best and the last
+weights (safetensors) and a figure (curves.png). Ctrl-C and SIGTERM end a training after the step under way; gatewise
+resume goes on with it, as it does after a kill -9, a full disk or a power cut.
+
+Example:
+  gatewise train digits --run runs/digits
+  gatewise train mnist --data mnist/ --epochs 3 --seed 1
+  gatewise train images --data photos/ --size 32 32   (a folder for each class in photos/)
+  gatewise train digit-sum --recipe remember --length 100
+  gatewise train digits --config runs/digits/config.toml --seed 1
+
+gatewise train TASK --help lists a task's settings."""
+
+TUNE = """Search for settings of a task: many trainings, each with other settings, the promising ones to their end.
+
+All options of gatewise train TASK are there, for what is the same in all trials; --search names what is not. A trial is
+good if its dev split comes to a low loss or a high accuracy (--best-by); the test split is looked at once, in the end,
+with the best trial's weights. The first trial is the recipe, if it lies in what is searched; the next ones are drawn,
+later ones where earlier ones were good (Optuna's TPE). With one layer, dropout is 0.
+
+Each trial is a run folder. After Ctrl-C, a kill -9 or a power cut the same command goes on, trials under way from their
+checkpoints. In the end there are a table of the best, best.toml and three figures (history.png, slices.png,
+importances.png).
+
+Example:
+  gatewise tune digits --trials 30
+  gatewise tune digits --epochs 20 --search learning_rate=1e-4..1e-1:log batch_size=16,32,64 dropout=0..0.5:0.1
+  gatewise tune mnist --data mnist/ --dev-fraction 0.1 --best-by accuracy --trials 20 --run runs/search
+  gatewise train digits --config runs/tune-digits/best.toml
+
+gatewise tune TASK --help lists everything."""
+
+TUNE_TASK = """Search for settings of {0}: {1}
+
+Example:
+  gatewise tune {0} --search hidden_size=32..256:32 learning_rate=1e-4..1e-2:log optimizer=adam,sgd --trials 30"""
+
+DOCTOR = f"""Look for mistakes with sequences in Python source, which is read and never run.
+
+Each finding is a line with its place, its code and why it is one, and the code that mends it:
+{FOUND}
+
+Example:
+  gatewise doctor train.py
+  gatewise doctor package.model
+  gatewise doctor . --json
+
+The exit status is 0 if nothing was found, 1 if something was, and 2 if there is no such file or one cannot be read."""
+
+BENCH = """Time gatewise.LSTM beside its peers over a grid of sizes, in one process, in turns.
+
+All outputs and gradients are compared before anything is timed. The times of a machine that others use are worth
+little; the ratios within a run are worth more.
+
+Example:
+  gatewise bench --quick                    (seconds: shows that it works, not how fast it is)
+  gatewise bench --sizes 1 2 8,100,64,128,1 --kinds training
+  gatewise bench --peers all --forms all --malloc both --json bench.json --figure bench.png"""
+
+Config = TypeVar("Config", bound=TrainConfig)
+
+
+@dataclass(frozen=True)
+class Train(Generic[Config]):
+    """A task's settings and where to keep the run."""
+
+    settings: Annotated[Config, tyro.conf.arg(help="The defaults are the recipe.")]
+
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Other defaults, by the name of the task's recipe."""
+
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A TOML file of settings in place of the defaults, such as the config.toml of a run."""
+
+    run: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder to make, new or empty. Without it: runs/TASK-DATE-TIME."""
+
+
+@dataclass(frozen=True)
+class Tune(Generic[Config]):
+    """What is searched, and the settings of all trials."""
+
+    tuning: TuneConfig
+
+    settings: Annotated[Config, tyro.conf.arg(help="The defaults are the recipe.")]
+
+    recipe: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Other defaults, by the name of the task's recipe."""
+
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """A TOML file of settings in place of the defaults, such as the config.toml of a run."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a training that was interrupted, from its newest checkpoint that is whole.
+
+    It ends with the same weights, byte for byte, as if it had never been interrupted.
+
+    Example:
+      gatewise train digits --run runs/digits   (interrupted by Ctrl-C, SIGTERM, kill -9, a full disk, a power cut)
+      gatewise resume runs/digits
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that gatewise train made."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate a trained model on its task's test samples: mean loss, accuracy, number of samples.
+
+    The figure shows, for tasks with images, the confusion matrix (how many of each class were taken for each) and as
+    pictures the mistakes of the highest loss; --json then has both in numbers.
+
+    Example:
+      gatewise evaluate runs/digits
+      gatewise evaluate runs/digits --figure mistakes.png
+      gatewise evaluate runs/mnist --data mnist/ --json
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that gatewise train made."""
+
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder of the data, where they have moved since the training."""
+
+    weights: Literal["best", "last"] = "best"
+    """Which epoch's weights."""
+
+    json: bool = False
+    """Print one JSON object: loss, accuracy (a share of 1), samples; with --figure classes, confusion, mistakes."""
+
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the confusion matrix and the worst mistakes: .png, .pdf or .svg."""
+
+
+@dataclass(frozen=True)
+class Predict:
+    """Apply a trained model to one sample: an image file, or for digit-sum a sequence of digits.
+
+    The image must have the size of those trained on (8×8 for digits, 28×28 for MNIST) and be like them: bright
+    ink on a dark ground, black read as 0 and white as full ink. Grey of 1, 8 or 16 bits is taken; colour only if
+    red, green and blue are equal in each pixel; nothing transparent. A model of gatewise train images takes what it was
+    trained on: with --size any size, and colour as the training read it.
+
+    Example:
+      gatewise predict runs/mnist seven.png
+      gatewise predict runs/photos one.jpg
+      gatewise predict runs/mnist seven.png --json
+      gatewise predict runs/sum "6 7 0 0 1 0 0 0 0 0"
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that gatewise train made."""
+
+    given: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGE|DIGITS")]
+    """The image, such as a PNG file; or the digits, in quotes, with spaces between them."""
+
+    weights: Literal["best", "last"] = "best"
+    """Which epoch's weights."""
+
+    json: bool = False
+    """Print one JSON object: label, and scores, the probability of each class (softmax, together 1); and where classes
+    have names, name and names."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """List the runs below a folder: what was trained, how far it has come, and the last scores.
+
+    Example:
+      gatewise runs
+      gatewise runs runs/mnist --json
+    """
+
+    folder: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FOLDER")] = Path("runs")
+    """The folder that holds them."""
+
+    json: bool = False
+    """Print one JSON list of objects: folder, task, state, settings, and the last line of train, dev and test."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Draw the curves of several runs together, and list the settings in which they differ.
+
+    Example:
+      gatewise compare runs/one runs/two
+      gatewise compare runs/digits-* --figure digits.pdf
+    """
+
+    runs: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN RUN...")]
+    """Folders that gatewise train made."""
+
+    figure: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("compare.png")
+    """The figure: .png, .pdf or .svg."""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What to read."""
+
+    targets: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="PATH_OR_MODULE...")]
+    """Files, .py or .ipynb; folders, for all of them below; or modules' names, such as package.model."""
+
+    json: bool = False
+    """Print one JSON list of objects: where, line, column, code, what, mend."""
+
+
+def parse(
+    argv: Sequence[str],
+) -> Train[Any] | Tune[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig | None:
+    """What the words ask for; None where they ask for help, which is printed.
+
+    Raises
+    ------
+    ArgumentError
+        A command or an option is none, or has no such value.
+    """
+    train: Any = Train  # a task's class of settings is known only now, so no type checker can follow
+    trains = [
+        _subcommand(train[_with_defaults(task, argv)], task.name, cleandoc(task.config.__doc__ or ""))
+        for task in tasks().values()
+    ]
+    train_command = dataclasses.make_dataclass("TrainCommand", [("task", functools.reduce(operator.or_, trains))])
+    tune: Any = Tune
+    tunes = [
+        _subcommand(tune[_with_defaults(task, argv)], task.name, TUNE_TASK.format(task.name, _first(task.config)))
+        for task in tasks().values()
+    ]
+    tune_command = dataclasses.make_dataclass("TuneCommand", [("task", functools.reduce(operator.or_, tunes))])
+    commands = (
+        _subcommand(train_command, "train", TRAIN)
+        | _subcommand(tune_command, "tune", TUNE)
+        | _subcommand(Resume, "resume", cleandoc(Resume.__doc__ or ""))
+        | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
+        | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
+        | _subcommand(Runs, "runs", cleandoc(Runs.__doc__ or ""))
+        | _subcommand(Compare, "compare", cleandoc(Compare.__doc__ or ""))
+        | _subcommand(MemoryConfig, "memory", cleandoc(MemoryConfig.__doc__ or ""))
+        | _subcommand(Doctor, "doctor", DOCTOR)
+        | _subcommand(BenchConfig, "bench", BENCH)
+    )
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            command: Any = tyro.cli(
+                commands,
+                args=argv,
+                prog="gatewise",
+                description=DESCRIPTION,
+                config=(
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.OmitSubcommandPrefixes,
+                    tyro.conf.FlagCreatePairsOff,
+                ),
+            )
+    except SystemExit as end:
+        if end.code:
+            raise ArgumentError(usage_line(said.getvalue(), _command_in(argv))) from end
+        return None
+    parsed: (
+        Train[Any] | Tune[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig
+    ) = getattr(command, "task", command)
+    return parsed
+
+
+def _first(config: type[TrainConfig]) -> str:
+    """The first sentence of a task's help."""
+    return cleandoc(config.__doc__ or "").split("\n\n")[0]
+
+
+def _with_defaults(task: Task, argv: Sequence[str]) -> type[TrainConfig]:
+    """The class of a task's settings, with the defaults of the recipe and the file that the words name.
+
+    Raises
+    ------
+    ArgumentError
+        The task has no such recipe.
+    RunError
+        The file is missing or not in order.
+    """
+    if list(argv[:2]) not in (["train", task.name], ["tune", task.name]):
+        return task.config
+    recipe, file = _option("--recipe", argv), _option("--config", argv)
+    if recipe is not None and recipe not in task.recipes:
+        there_are = f"needed is one of {', '.join(task.recipes)}" if task.recipes else f"{task.name} has only its own"
+        raise ArgumentError(f"recipe is {recipe!r}, {there_are}: see gatewise {argv[0]} {task.name} --help")
+    changes = dict(task.recipes[recipe]) if recipe is not None else {}
+    if file is not None:
+        changes |= read_settings(Path(file), task.name, task.config)
+    if not changes:
+        return task.config
+    types = typing.get_type_hints(task.config)
+    fields: list[Any] = [(name, types[name], dataclasses.field(default=value)) for name, value in changes.items()]
+    return dataclasses.make_dataclass(
+        task.config.__name__,
+        fields,
+        bases=(task.config,),
+        frozen=True,
+        kw_only=True,
+        namespace={"__doc__": task.config.__doc__},
+    )
+
+
+def _option(name: str, argv: Sequence[str]) -> str | None:
+    """The value of the last option of this name."""
+    found = None
+    for word, following in zip(argv, [*argv[1:], None], strict=True):
+        if word == name:
+            found = following
+        elif word.startswith(f"{name}="):
+            found = word.removeprefix(f"{name}=")
+    return found
+
+
+def _subcommand(kind: Any, name: str, description: str) -> Any:
+    annotated: Any = Annotated
+    return annotated[kind, tyro.conf.subcommand(name, description=description)]
+
+
+def _command_in(argv: Sequence[str]) -> str:
+    """The command that the words begin with, as far as they name one: its --help lists what it takes."""
+    words = ["gatewise"]
+    known = {
+        "train": tasks(),
+        "tune": tasks(),
+        "resume": {},
+        "evaluate": {},
+        "predict": {},
+        "runs": {},
+        "compare": {},
+        "memory": {},
+        "doctor": {},
+        "bench": {},
+    }
+    if argv and argv[0] in known:
+        words.append(argv[0])
+        words += [word for word in argv[1:2] if word in known[argv[0]]]
+    return " ".join(words)
+
+
+def task_and_settings(command: Train[Any] | Tune[Any]) -> tuple[Task, TrainConfig]:
+    """The task that a command is about, and its settings, of the task's own class again."""
+    task = next(task for task in tasks().values() if isinstance(command.settings, task.config))
+    given = {field.name: getattr(command.settings, field.name) for field in dataclasses.fields(task.config)}
+    return task, task.config(**given)
+
+
+def usage_line(box: str, command: str) -> str:
+    """One line from the box that tyro draws around what is wrong with a command line.
+
+    Parameters
+    ----------
+    box : str
+        A title, then sections with rules between them, in box-drawing characters or, where those cannot be
+        printed, in dashes. Sections and deeper lines that are an option's help are left out.
+    command : str
+        Whose --help says more.
+
+    Returns
+    -------
+    str
+        What was wrong, what may have been meant, and where more is said.
+
+    Examples
+    --------
+    >>> print(usage_line('''
+    ... ╭─ Unrecognized options ─────────────────────╮
+    ... │ Unrecognized options: --hiden-size         │
+    ... │ ────────────────────────────────────────── │
+    ... │ Perhaps you meant:                         │
+    ... │     --hidden-size INT                      │
+    ... │         Hidden units. (default: 128)       │
+    ... │ ────────────────────────────────────────── │
+    ... │ For full helptext, run gatewise --help     │
+    ... ╰────────────────────────────────────────────╯''', "gatewise train digits"))
+    Unrecognized options: --hiden-size; Perhaps you meant: --hidden-size INT; see gatewise train digits --help
+    """
+    sections: list[list[str]] = [[]]
+    for line in box.splitlines():
+        text = line[2:].rstrip(" │")  # after the frame
+        if line.startswith(("╭", "╰")) or set(text) in ({"─"}, {"-"}):
+            sections.append([])
+        elif text and not text.startswith(" " * 8):  # deeper lines are an option's help
+            sections[-1].append(text.strip())
+    kept = [" ".join(section).rstrip(".") for section in sections[1:] if section and "helptext" not in section[0]]
+    text = "; ".join(kept) or " ".join(box.split())
+    text = re.sub(r"Error parsing __tyro\S*: ", "", text)  # the message of a setting's own check says it all
+    text = re.sub(r"invalid literal for int\(\) with base 10: ", "needed is a whole number, given ", text)
+    text = re.sub(r"could not convert string to float: ", "needed is a number, given ", text)
+    return f"{text}; see {command} --help"
