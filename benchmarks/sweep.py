@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gatewise.bench.config import FIGURES, KINDS
@@ -29,6 +27,7 @@ from gatewise.bench.options import at_least
 from gatewise.bench.pair import compared
 from gatewise.bench.probe import fork_join
 from gatewise.bench.timing import Timing, measure
+from gatewise.drawing import BLUE, new_figure
 from gatewise.errors import ArgumentError, GatewiseError
 
 MIDDLE = Size(B=32, T=50, I=64, H=64, L=1, D=1)
@@ -36,7 +35,7 @@ WITHIN = (96, 100, 112)
 """What is printed: the one in the middle over the line through the others."""
 
 STYLES = {
-    "gatewise": {"color": "#0072B2", "marker": "o"},
+    "gatewise": {"color": BLUE, "marker": "o"},
     "torch": {"color": "0.45", "marker": "s", "markerfacecolor": "white"},
 }
 DASHED = {"linewidth": 0.8, "linestyle": (0, (4, 3))}
@@ -149,8 +148,7 @@ def between(curve: Curve) -> str:
 
 def draw(path: Path, curves: Sequence[Curve], title: str) -> None:
     kinds, sweeps = (list(dict.fromkeys(getattr(c, name) for c in curves)) for name in ("kind", "sweep"))
-    figure = Figure(figsize=(2.9 * len(sweeps) + 0.6, 2.6 * len(kinds) + 1.1), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(2.9 * len(sweeps) + 0.6, 2.6 * len(kinds) + 1.1)
     figure.suptitle(title, fontsize=10)
     panels = figure.subplots(len(kinds), len(sweeps), squeeze=False)
     for row, kind in zip(panels, kinds, strict=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 from gatewise.bench.grid import Size, read_sizes
+from gatewise.drawing import check_ending
 from gatewise.errors import ArgumentError
 
 Kind = Literal["forward", "training"]
@@ -23,7 +24,6 @@ FORMS: tuple[FormName, ...] = get_args(FormName)
 PEERS: tuple[PeerName, ...] = get_args(PeerName)
 MALLOCS: tuple[Malloc, ...] = get_args(Malloc)
 
-FIGURES = (".png", ".pdf", ".svg")
 
 QUICK_TURNS, QUICK_TURN = 5, 0.002
 TURN = 0.02
@@ -93,7 +93,7 @@ class BenchConfig:
         self._need("seconds", 0 < self.seconds < math.inf, "a number above 0")
         self._need("threads", 0 <= self.threads <= 1024, "a number from 0 to 1024")
         if self.figure is not None:
-            self._need("figure", self.figure.suffix.lower() in FIGURES, f"a name that ends in {' or '.join(FIGURES)}")
+            check_ending(self.figure)
 
     def _need(self, name: str, holds: bool, needed: str) -> None:
         if not holds:

@@ -7,22 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatewise.bench.report import OWN, Row
+from gatewise.drawing import BLACK, BLUE, GREEN, PURPLE, SKY, VERMILION, new_figure, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, apart for the colour-blind; the markers, some filled and some not, tell them apart in grey.
 STYLES: dict[str, dict[str, Any]] = {
-    "torch": {"color": "#000000", "marker": "o"},
-    "cell-loop": {"color": "#0072B2", "marker": "s", "markerfacecolor": "white"},
-    "gate-loop": {"color": "#56B4E9", "marker": "v"},
-    "onnxruntime": {"color": "#D55E00", "marker": "D", "markerfacecolor": "white"},
-    "jax": {"color": "#009E73", "marker": "^"},
+    "torch": {"color": BLACK, "marker": "o"},
+    "cell-loop": {"color": BLUE, "marker": "s", "markerfacecolor": "white"},
+    "gate-loop": {"color": SKY, "marker": "v"},
+    "onnxruntime": {"color": VERMILION, "marker": "D", "markerfacecolor": "white"},
+    "jax": {"color": GREEN, "marker": "^"},
 }
-OTHER: dict[str, Any] = {"color": "#CC79A7", "marker": "P"}
+OTHER: dict[str, Any] = {"color": PURPLE, "marker": "P"}
 SHARES: dict[str, dict[str, Any]] = {
-    "forward": {"color": "#000000", "marker": "o"},
-    "training": {"color": "#D55E00", "marker": "s", "markerfacecolor": "white"},
+    "forward": {"color": BLACK, "marker": "o"},
+    "training": {"color": VERMILION, "marker": "s", "markerfacecolor": "white"},
 }
 
 
@@ -50,15 +51,11 @@ def draw_figure(path: Path, rows: Sequence[Row], title: str) -> None:
     >>> path.read_bytes()[1:4]
     b'PNG'
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     places = {place: at for at, place in enumerate(dict.fromkeys((row.form, row.size) for row in rows))}
     several = len({form for form, _ in places}) > 1 or next(iter(places))[0] != "plain"
     labels = [f"{size}{f' {form}' * several}" for form, size in places]
     kinds = list(dict.fromkeys(row.kind for row in rows))
-    figure = Figure(figsize=(3.4 * (len(kinds) + 1) + 2.2, 2.2 + 0.32 * len(places)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.4 * (len(kinds) + 1) + 2.2, 2.2 + 0.32 * len(places))
     figure.suptitle(title, fontsize=10)
     panels = figure.subplots(1, len(kinds) + 1, sharey=True, squeeze=False)[0]
     for axes, kind in zip(panels, kinds, strict=False):
@@ -69,9 +66,7 @@ def draw_figure(path: Path, rows: Sequence[Row], title: str) -> None:
     panels[0].set_ylabel("(B, T, I, H, L, D)")
     panels[0].invert_yaxis()
     for axes in panels:
-        axes.grid(color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     named = {name: line for axes in panels[:-1] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     if named:
         figure.legend(

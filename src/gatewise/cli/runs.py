@@ -13,6 +13,7 @@ from rich.console import Console
 
 from gatewise.cli.printing import Printer, means, number, print_table, speed
 from gatewise.cli.words import Compare, Evaluate, Predict, Resume, Runs, Train, task_and_settings
+from gatewise.drawing import check_ending
 from gatewise.errors import RunError
 from gatewise.tasks.mistakes import SHOWN, draw_mistakes
 from gatewise.tasks.task import Outcome, Prediction, Task, task_of
@@ -86,8 +87,6 @@ def evaluate(command: Evaluate) -> int:
     if command.data is not None:
         config = task.with_data(config, command.data)
     if command.figure is not None:
-        from gatewise.train.curves import check_ending
-
         check_ending(command.figure)
         verdicts = task.runner().judge(task, config, run, command.weights)
         score = verdicts.score
@@ -165,7 +164,7 @@ def _last_means(metric: "Metric | None") -> str:
 def compare(command: Compare) -> int:
     """Draw several runs together, and say what differs."""
     from gatewise.tasks.runs import differing, standing
-    from gatewise.train.curves import check_ending, draw_comparison
+    from gatewise.train.curves import draw_comparison
 
     check_ending(command.figure)
     standings = [standing(folder) for folder in command.runs]

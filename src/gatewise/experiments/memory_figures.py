@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gatewise.drawing import BLUE, GREEN, VERMILION, new_figure, tidy
 from gatewise.experiments.memory import PUBLISHED, Result, summarize
 
 # Okabe and Ito's colours; marker and line style tell the cells apart in grey as well.
 STYLES: dict[str, dict[str, Any]] = {
-    "lstm": {"color": "#0072B2", "marker": "o", "linestyle": "-"},
-    "srn": {"color": "#D55E00", "marker": "s", "linestyle": "--"},
-    "gru": {"color": "#009E73", "marker": "^", "linestyle": "-."},
+    "lstm": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "srn": {"color": VERMILION, "marker": "s", "linestyle": "--"},
+    "gru": {"color": GREEN, "marker": "^", "linestyle": "-."},
 }
 
 
@@ -26,11 +27,7 @@ def draw_accuracy(paths: Sequence[Path], results: Sequence[Result], title: str) 
     title : str
         Above it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7, 4.2)
     axes = figure.subplots()
     summaries = summarize(results)
     for cell in dict.fromkeys(summary.cell for summary in summaries):
@@ -64,8 +61,7 @@ def draw_accuracy(paths: Sequence[Path], results: Sequence[Result], title: str) 
     axes.set_xticks(lengths, [str(length) for length in lengths])
     axes.minorticks_off()
     axes.set_title(title, fontsize=11)
-    axes.grid(color="0.9", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     for path in paths:
         figure.savefig(path)
@@ -84,14 +80,11 @@ def draw_losses(paths: Sequence[Path], results: Sequence[Result], title: str) ->
         Above it.
     """
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     lengths = list(dict.fromkeys(result.length for result in results))
     columns = min(3, len(lengths))
     rows = -(-len(lengths) // columns)
-    figure = Figure(figsize=(3.4 * columns + 0.6, 2.6 * rows + 0.9), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.4 * columns + 0.6, 2.6 * rows + 0.9)
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for axes in grid.flat[len(lengths) :]:
         axes.set_visible(False)
@@ -108,8 +101,7 @@ def draw_losses(paths: Sequence[Path], results: Sequence[Result], title: str) ->
             axes.plot(epochs, dev, color=color, linewidth=1.2, linestyle="--", label=f"{cell.upper()}, dev")
         axes.set_title(f"{length} digits", fontsize=9)
         axes.set(yscale="log")
-        axes.grid(color="0.9", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     for axes in grid[:, 0]:
         axes.set_ylabel("cross-entropy (nats)")
     for axes in grid[-1]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatewise.drawing import BLUE, VERMILION, new_figure, tidy
 from gatewise.experiments.search import TrialResult
 from gatewise.experiments.tune import Choice, Dimension, Search
 
@@ -11,9 +12,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours; the markers differ in grey as well.
-FINISHED: dict[str, Any] = {"color": "#0072B2", "marker": "o", "s": 26, "linewidths": 0, "label": "finished"}
+FINISHED: dict[str, Any] = {"color": BLUE, "marker": "o", "s": 26, "linewidths": 0, "label": "finished"}
 PRUNED: dict[str, Any] = {"color": "0.6", "marker": "x", "s": 18, "linewidths": 1, "label": "pruned"}
-BEST: dict[str, Any] = {"color": "#D55E00", "marker": "*", "s": 150, "linewidths": 0, "label": "best", "zorder": 4}
+BEST: dict[str, Any] = {"color": VERMILION, "marker": "*", "s": 150, "linewidths": 0, "label": "best", "zorder": 4}
 LABELS = {"loss": "best dev loss (nats per sample)", "accuracy": "best dev accuracy (share of samples)"}
 
 
@@ -41,7 +42,7 @@ def draw_history(path: Path, trials: Sequence[TrialResult], best: TrialResult, s
     so_far = [pick(t.value for t in finished[: n + 1] if t.value is not None) for n in range(len(finished))]
     numbers = [trial.number for trial in finished]
     numbers.append(max(trial.number for trial in trials))  # on to the last, finished or not
-    axes[0].step(numbers, [*so_far, so_far[-1]], where="post", color="#D55E00", linewidth=1.3, label="best so far")
+    axes[0].step(numbers, [*so_far, so_far[-1]], where="post", color=VERMILION, linewidth=1.3, label="best so far")
     axes[0].set(xlabel="trial", ylabel=LABELS[by])
     axes[0].xaxis.set_major_locator(MaxNLocator(integer=True))
     _scale(axes[0], trials, by)
@@ -97,7 +98,7 @@ def draw_importances(path: Path, importances: Mapping[str, float], search: Searc
     """
     figure, (axes,) = _figure(6.5, 1.5 + 0.42 * len(importances), 1)
     names = sorted(importances, key=lambda name: importances[name])
-    bars = axes.barh([name.replace("_", " ") for name in names], [importances[name] for name in names], color="#0072B2")
+    bars = axes.barh([name.replace("_", " ") for name in names], [importances[name] for name in names], color=BLUE)
     axes.bar_label(bars, [f"{importances[name]:.0%}" for name in names], padding=4, fontsize=9)
     axes.set(xlim=(0, 1.08 * (max(importances.values()) or 1)), xlabel="importance (share, by PED-ANOVA)")
     axes.set_title(f"{search.task}: what decides the dev {search.base.best_by}", fontsize=11)
@@ -107,16 +108,11 @@ def draw_importances(path: Path, importances: Mapping[str, float], search: Searc
 
 
 def _figure(width: float, height: float, rows: int, columns: int = 1) -> tuple[Any, list["Axes"]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(width, height)
     panels = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     for axes in panels:
-        axes.grid(color="0.9", linewidth=0.6)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     return figure, panels
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewise.drawing import BLUE, VERMILION, new_figure
 from gatewise.train.progress import Score
 from gatewise.train.whole import write_whole
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import SubFigure
 
 # Okabe and Ito's blue and vermilion, apart for the colour-blind.
-RIGHT, WRONG = "#0072B2", "#D55E00"
+RIGHT, WRONG = BLUE, VERMILION
 SHOWN = 12
 """Mistakes that are listed, if there are as many."""
 
@@ -168,13 +169,9 @@ def draw_mistakes(path: Path, verdicts: Verdicts, title: str) -> None:
     >>> path.read_bytes()[1:4]
     b'PNG'
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     classes = len(verdicts.names)
     side = min(15.0, max(5.5, 1.6 + (0.55 if classes <= ROOMY else 0.42) * classes))
-    figure = Figure(figsize=(side + 5.4, side + 0.6), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(side + 5.4, side + 0.6)
     figure.suptitle(title, fontsize=11)
     halves = figure.subfigures(1, 2, squeeze=False, width_ratios=(side, 5.4))
     _draw_confusion(halves[0, 0].subplots(), verdicts)

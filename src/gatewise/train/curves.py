@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewise.errors import ArgumentError
+from gatewise.drawing import BLACK, BLUE, COLOURS, VERMILION, new_figure, tidy
 from gatewise.train.metrics import Metric
 from gatewise.train.whole import write_whole
 
@@ -14,32 +14,12 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, apart for the colour-blind; line style and marker tell them apart in grey as well.
 STYLES: dict[str, dict[str, Any]] = {
-    "train": {"color": "#000000", "linestyle": "-", "marker": "o"},
-    "dev": {"color": "#D55E00", "linestyle": "--", "marker": "s"},
-    "test": {"color": "#0072B2", "linestyle": ":", "marker": "^"},
+    "train": {"color": BLACK, "linestyle": "-", "marker": "o"},
+    "dev": {"color": VERMILION, "linestyle": "--", "marker": "s"},
+    "test": {"color": BLUE, "linestyle": ":", "marker": "^"},
 }
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-ENDINGS = (".png", ".pdf", ".svg")
 UNITS = {"loss": "cross-entropy loss (nats per sample)", "accuracy": "accuracy (share of samples)"}
-
-
-def check_ending(path: Path) -> None:
-    """Refuse a figure's name whose ending says no kind that can be drawn.
-
-    Raises
-    ------
-    ArgumentError
-        It ends otherwise.
-
-    Examples
-    --------
-    >>> check_ending(Path("figure.jpg"))
-    Traceback (most recent call last):
-    gatewise.errors.ArgumentError: figure is figure.jpg, needed is a name that ends in .png, .pdf, .svg: change it
-    """
-    if path.suffix not in ENDINGS:
-        raise ArgumentError(f"figure is {path}, needed is a name that ends in {', '.join(ENDINGS)}: change it")
 
 
 def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title: str) -> None:
@@ -64,11 +44,7 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title:
     >>> path.read_bytes()[1:4]
     b'PNG'
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4)
     figure.suptitle(title, fontsize=11)
     left, right = figure.subplots(1, 2)
     _draw(left, metrics, "loss", best_epoch)
@@ -102,12 +78,8 @@ def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str
     >>> path.is_file()
     True
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     measures = [name for name in ("loss", "accuracy") if all(_has(metrics, name) for metrics in runs.values())]
-    figure = Figure(figsize=(5 * len(measures) + 1, 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5 * len(measures) + 1, 4.5)
     figure.suptitle(title, fontsize=11)
     for axes, measure in zip(figure.subplots(1, len(measures), squeeze=False).flat, measures, strict=True):
         for number, (name, metrics) in enumerate(runs.items()):
@@ -124,8 +96,7 @@ def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str
                         marker=style["marker"] if len(values) == 1 else "",
                     )
         axes.set(xlabel="epoch", ylabel=UNITS[measure], yscale="log" if measure == "loss" else "linear")
-        axes.grid(color="0.9", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path)
@@ -149,8 +120,7 @@ def _draw(axes: "Axes", metrics: Sequence[Metric], quantity: str, best_epoch: fl
             )
     axes.set(xlabel="epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(color="0.9", linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
 
 
 def _values(metrics: Sequence[Metric], split: str, quantity: str) -> dict[float, float]:

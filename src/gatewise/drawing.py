@@ -1,0 +1,68 @@
+"""What all figures share: the canvas, the axes' manner, and colours that are apart for the colour-blind."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gatewise.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# The palette of Okabe and Ito (2008), "Color Universal Design". A figure has a second way to tell its lines apart
+# (marker or line style), as it may be printed in grey.
+BLACK, BLUE, VERMILION, GREEN = "#000000", "#0072B2", "#D55E00", "#009E73"
+PURPLE, ORANGE, SKY = "#CC79A7", "#E69F00", "#56B4E9"
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+
+ENDINGS = (".png", ".pdf", ".svg")
+"""Of the files that a figure can be written to."""
+
+
+def check_ending(path: Path) -> None:
+    """Refuse a figure's name whose ending says no kind that can be drawn.
+
+    Raises
+    ------
+    ArgumentError
+        It ends otherwise.
+
+    Examples
+    --------
+    >>> check_ending(Path("figure.jpg"))
+    Traceback (most recent call last):
+    gatewise.errors.ArgumentError: figure is figure.jpg, needed is a name that ends in .png, .pdf, .svg: change it
+    """
+    if path.suffix.lower() not in ENDINGS:
+        raise ArgumentError(f"figure is {path}, needed is a name that ends in {', '.join(ENDINGS)}: change it")
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure, of so many inches, that no window and no pyplot knows of.
+
+    Examples
+    --------
+    >>> new_figure(4, 3).get_size_inches().tolist()
+    [4.0, 3.0]
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def tidy(axes: "Axes") -> None:
+    """A faint grid behind the lines, and no frame above and at the right.
+
+    Examples
+    --------
+    >>> axes = new_figure(4, 3).subplots()
+    >>> tidy(axes)
+    >>> axes.spines["top"].get_visible()
+    False
+    """
+    axes.grid(color="0.9", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
