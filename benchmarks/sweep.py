@@ -20,14 +20,14 @@ from pathlib import Path
 import torch
 from matplotlib.lines import Line2D
 
-from gatewise.bench.config import FIGURES, KINDS
+from gatewise.bench.config import KINDS
 from gatewise.bench.grid import Size
 from gatewise.bench.machine import describe
 from gatewise.bench.options import at_least
 from gatewise.bench.pair import compared
 from gatewise.bench.probe import fork_join
 from gatewise.bench.timing import Timing, measure
-from gatewise.drawing import BLUE, new_figure
+from gatewise.drawing import BLUE, check_ending, new_figure
 from gatewise.errors import ArgumentError, GatewiseError
 
 MIDDLE = Size(B=32, T=50, I=64, H=64, L=1, D=1)
@@ -203,8 +203,7 @@ def main() -> None:
     for path in (options.json, options.figure):
         if not path.parent.is_dir() or path.is_dir():
             raise ArgumentError(f"{path} cannot be written, needed is a file in a folder that exists: change it")
-    if options.figure.suffix.lower() not in FIGURES:
-        raise ArgumentError(f"figure is {options.figure}, needed is a name that ends in {' or '.join(FIGURES)}")
+    check_ending(options.figure)
     repeats, turn, sweeps = (3, 0.002, QUICK) if options.quick else (11, 0.02, SWEEPS)
     repeats = options.repeats or repeats
     machine = describe()

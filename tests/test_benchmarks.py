@@ -128,7 +128,7 @@ def test_relative_errors_of_made_up_results():
     [
         ("sweep", ["--repeats", "0"], r"argument --repeats: given is '0', needed is a whole number from 1 on$"),
         ("sweep", ["--json", "none/x.json"], r"^sweep: none/x.json cannot be written, needed is a file"),
-        ("sweep", ["--figure", "x.bmp"], r"^sweep: figure is x.bmp, needed is a name that ends in .png or"),
+        ("sweep", ["--figure", "x.bmp"], r"^sweep: figure is x.bmp, needed is a name that ends in .png"),
         ("memory", ["--steps", "x"], r"argument --steps: given is 'x'"),
         ("memory", ["--size", "1,2"], r"^memory: sizes has '1,2', needed"),
         ("memory", ["--size", "all"], r"^memory: size is all, needed is one"),
