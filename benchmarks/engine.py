@@ -74,6 +74,7 @@ def main() -> None:
         difference = (torch.tensor(runner.history.step_losses[-len(batches) :]) - losses).abs().max().item()
         if difference > 1e-5:  # the same numbers in the same order; torch's sums may differ in the last place
             sys.exit(f"engine: the losses differ by {difference:g} after {steps} steps")
+    least = 1e6 * (min(seconds["engine"]) - min(seconds["by hand"]))
     own = [1e6 * (engine - hand) for engine, hand in zip(seconds["engine"], seconds["by hand"], strict=True)][1:]
     quarters = statistics.quantiles(own, n=4)
     print(f"{options.threads} threads, {options.length} digits, {steps} steps each, the same losses")

@@ -29,8 +29,9 @@ def gradient_norm(parameters: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
     tensor(5.)
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    # The public get_total_norm takes three times as long.
-    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))), gradients
+    # One copy and one norm take a third of the time of a norm for each, as torch's get_total_norm does it, where models
+    # are small; where they are large, neither counts beside the backward pass.
+    return torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients])), gradients
 
 
 def what_is_not_finite(model: nn.Module, inputs: Tensor) -> str:

@@ -33,6 +33,9 @@ from gatewise.train.state import (
 )
 from gatewise.train.tensors import read_tensors, write_tensors
 
+GATHERED = 2**20
+"""Bytes of inputs, at most, that are gathered for several steps at once: they stay in the cache."""
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 Measure = Callable[[Tensor, Tensor], Tensor]
 
@@ -133,6 +136,7 @@ class Runner:
         self.progress = Progress()
         self.history = History()
         self.best: Tensors = {}
+        self._buffers: list[Tensor] = []
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._device = self._parameters[0].device.type
         # Generators of their own, each from the seed alone: whatever else draws random numbers, such as another model's
@@ -188,9 +192,10 @@ class Runner:
 
     def _go_on(self, train: Examples, others: Mapping[str, Examples], callbacks: Sequence[Callback]) -> None:
         config, progress = self.config, self.progress
+        self._buffers = list(self.model.buffers())
         while not progress.ended and not self._stopping:
-            for places in self._batches(len(train)):
-                self._step(train, places)
+            for batch in self._batches(train):
+                self._step(*batch)
                 if config.dev_every and progress.step % config.dev_every == 0 and progress.sums.samples:
                     self._evaluate_all(others, callbacks, whole=False)
                 for callback in callbacks:
@@ -215,24 +220,32 @@ class Runner:
         """The steps of the whole training; 0 before `train` has begun."""
         return self.config.epochs * self.steps_an_epoch
 
-    def _batches(self, samples: int) -> Iterator[Tensor]:
-        """The places of each step's samples, from where the epoch under way stands."""
-        self._order.set_state(self._order_of_epoch)
-        at_once = torch.split(shuffled(samples, self._order), self.config.batch_size * self.config.accumulate)
-        self._called.train()
-        yield from at_once[self.progress.batch :]
+    def _batches(self, train: Examples) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """The places, inputs and targets of each step's samples, from where the epoch under way stands.
 
-    def _step(self, train: Examples, places: Tensor) -> None:
-        """Change the weights once, by the mean loss over the samples at these places."""
+        Those of several small steps are gathered at once, as a gathering takes its time however small it is.
+        """
+        self._order.set_state(self._order_of_epoch)
+        samples = self.config.batch_size * self.config.accumulate
+        places = shuffled(len(train), self._order)[self.progress.batch * samples :]
+        at_once = samples * max(1, GATHERED // (samples * train.inputs[0].nbytes))
+        self._called.train()
+        for first in range(0, len(places), at_once):
+            chosen = places[first : first + at_once]
+            tensors = (chosen, *train.take(chosen))
+            yield from zip(*(torch.split(tensor, samples) for tensor in tensors), strict=True)
+
+    def _step(self, places: Tensor, step_inputs: Tensor, step_targets: Tensor) -> None:
+        """Change the weights once, by the mean loss over these samples, whose places are for messages."""
         start = time.perf_counter()
         config, progress = self.config, self.progress
         total, measured = 0.0, [0.0] * len(self.measures)
         self.processes.begin_step(config.seed, progress.step)
-        self.optimizer.zero_grad()
-        buffers = [(buffer, buffer.clone()) for buffer in self.model.buffers()]  # which a forward pass may change
-        pieces = torch.split(places, config.batch_size)
-        for number, piece in enumerate(pieces, start=1):
-            inputs, targets = train.take(piece)
+        for parameter in self._parameters:  # optimizer.zero_grad() does it in ten times the time
+            parameter.grad = None
+        buffers = [(buffer, buffer.clone()) for buffer in self._buffers]  # which a forward pass may change
+        pieces = _pieces(step_inputs, step_targets, config)
+        for number, (inputs, targets) in enumerate(pieces, start=1):
             if self.augment is not None:
                 inputs = self.augment(inputs, self._draws)
             inputs, targets, weight = self.processes.share(inputs, targets, len(places))
@@ -483,6 +496,13 @@ def shuffled(count: int, generator: torch.Generator) -> Tensor:
     """
     torch.empty((), dtype=torch.int64).random_(generator=generator)  # a DataLoader's seed for its worker processes
     return torch.tensor(list(RandomSampler(range(count), generator=generator)))
+
+
+def _pieces(inputs: Tensor, targets: Tensor, config: TrainConfig) -> list[tuple[Tensor, Tensor]]:
+    """What of a step goes through the model at once."""
+    if config.accumulate == 1:
+        return [(inputs, targets)]
+    return list(zip(*(torch.split(tensor, config.batch_size) for tensor in (inputs, targets)), strict=True))
 
 
 def _listed(places: Tensor) -> str:
