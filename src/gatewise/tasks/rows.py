@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, pad
 from gatewise.data.images import ImageSet, read_image
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.nn import LSTM
+from gatewise.nn.initial import orthogonal_
 from gatewise.tasks.mistakes import Verdicts
 from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of
 from gatewise.tasks.training import Problem, built, counted, train_problem
@@ -166,6 +167,8 @@ def problem(task: Task, config: ImageConfig) -> Problem:
         )
     form = Form(rows, columns, sets["train"].colour, sets["train"].names)
     model = _build(form, classes, config)
+    if config.initial == "orthogonal":
+        orthogonal_(model.lstm)
     mean, deviation = config.normalize
 
     def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from gatewise.data.digit_sum import CLASSES, DIGITS, DigitSums
 from gatewise.errors import ArgumentError, DataError
 from gatewise.nn import LSTM
+from gatewise.nn.initial import chrono_
 from gatewise.tasks.digit_sum import Cell, DigitSumConfig, splits
 from gatewise.tasks.mistakes import Verdicts
 from gatewise.tasks.task import Outcome, Prediction, Report, Task
@@ -55,31 +56,13 @@ class SumClassifier(nn.Module):
             for weight in self.cell.parameters():
                 nn.init.zeros_(weight)
         if config.initial == "chrono":
-            chrono(self.cell, config.hidden_size, config.length)
+            chrono_(self.cell, config.length)
 
     def forward(self, digits: Tensor) -> Tensor:
         """Map digits (B, T) to logits (B, 19); the state before the first is zero."""
         output, _ = self.cell(self.embedding(digits))
         logits: Tensor = self.linear(output[:, -1])
         return logits
-
-
-def chrono(lstm: nn.Module, H: int, length: int) -> None:
-    """Draw an LSTM's first weights so that its memories last, some units' as long as the sequences.
-
-    Weights are Xavier's for each gate; the forget gate's biases are the logarithms of numbers from 1 to `length` - 1,
-    the input gate's the same below 0 (Tallec and Ollivier 2018, equation 16), all others 0.
-    """
-    for name, weight in lstm.named_parameters():
-        if weight.dim() == 2:
-            for gate in weight.chunk(4):
-                nn.init.xavier_uniform_(gate)
-        else:
-            nn.init.zeros_(weight)
-            if name.startswith("bias_ih"):
-                with torch.no_grad():
-                    lasting = torch.empty(H).uniform_(1, max(2, length - 1)).log()
-                    weight[:H], weight[H : 2 * H] = -lasting, lasting
 
 
 def swap_tails(inputs: Tensor, generator: torch.Generator) -> Tensor:

@@ -138,6 +138,9 @@ class ImageConfig(TrainConfig):
     (0.1307, 0.3081)
     """
 
+    initial: Literal["torch", "orthogonal"] = "torch"
+    """The LSTM's first weights: torch's; or Xavier's and orthogonal recurrent ones, with a forget bias of 1."""
+
     read: Literal["rows", "columns"] = "rows"
     """What a step of the sequence is: a row of the image, from the top, or a column, from the left."""
 
