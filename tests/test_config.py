@@ -124,6 +124,7 @@ def test_a_whole_number_is_taken_where_a_fraction_may_stand(tmp_path):
         {"normalize": (0.0, 0.0)},
         {"normalize": (math.nan, 1.0)},
         {"max_shift": -1},
+        {"max_turn": 181.0},
     ],
 )
 def test_values_out_of_range_are_refused_by_name(changes):

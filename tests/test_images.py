@@ -18,9 +18,10 @@ from gatewise.data import image_folder
 from gatewise.data.image_folder import find_images, read_images, read_picture
 from gatewise.errors import ArgumentError, DataError
 from gatewise.tasks import rows
+from gatewise.tasks.augment import random_mirror, random_shift, random_turn
 from gatewise.tasks.images import ImagesConfig
 from gatewise.tasks.mistakes import Verdicts, draw_mistakes
-from gatewise.tasks.rows import RowClassifier, random_mirror, random_shift
+from gatewise.tasks.rows import RowClassifier
 from gatewise.tasks.task import Report, task_of, tasks
 from gatewise.train import keeper
 from gatewise.train.config import read_config, write_config
@@ -386,6 +387,20 @@ def test_a_coloured_image_is_moved_as_its_grey_is():
     assert all(torch.equal(in_colour[..., colour], moved) for colour in range(3))
 
 
+def test_turned_images_are_those_of_pillow():
+    images = torch.rand(6, 21, 30)
+    turned = random_turn(images, 40.0, 0.25, torch.Generator().manual_seed(3))
+    angles = 40 * (2 * torch.rand(6, generator=torch.Generator().manual_seed(3)) - 1)
+    for image, ours, angle in zip(images, turned, angles.tolist(), strict=True):
+        theirs = Image.fromarray(image.numpy()).rotate(angle, Image.Resampling.BILINEAR, fillcolor=0.25)
+        inner = slice(6, 15), slice(8, 22)  # at its edges an image may be mixed with its background or not
+        torch.testing.assert_close(ours[inner], torch.from_numpy(np.array(theirs))[inner], rtol=0, atol=1e-4)
+        assert not torch.allclose(ours[inner], image[inner], atol=1e-2)
+    assert torch.equal(turned[angles.abs() > 10, 0, 0].unique(), torch.tensor([0.25]))  # a corner, which was outside
+    in_colour = random_turn(images[..., None].expand(6, 21, 30, 3), 40.0, 0.25, torch.Generator().manual_seed(3))
+    assert all(torch.equal(in_colour[..., colour], turned) for colour in range(3))
+
+
 # --- training and afterwards --------------------------------------------------------------------------------
 
 
@@ -393,7 +408,7 @@ def test_a_coloured_image_is_moved_as_its_grey_is():
     "changes",
     [
         {},
-        {"colour": True, "mirror": True, "max_shift": 1},
+        {"colour": True, "mirror": True, "max_shift": 1, "max_turn": 10.0},
         {"size": (4, 7), "read": "columns"},
         {"colour": True, "read": "columns", "mirror": True},
     ],

@@ -198,6 +198,19 @@ def test_a_grid_of_runs_is_run_once(tmp_path, capsys):
             assert image.width > 500
 
 
+def test_the_experiment_on_files(tmp_path, capsys):
+    words = ["memory", "--data", str(tmp_path / "sums"), "--cells", "srn", "--lengths", "5", "7", "--seeds", "1"]
+    words += ["--epochs", "1", "--processes", "1", "--run", str(tmp_path / "run"), "--json"]
+    write_digit_sums(tmp_path / "sums" / "5", make_digit_sums(5, seed=3))
+    assert main(words) == 2
+    assert "sums/7/train.txt cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "srn-5-0").exists()
+    write_digit_sums(tmp_path / "sums" / "7", make_digit_sums(7, seed=3))
+    assert main(words) == 0
+    assert [result["length"] for result in json.loads(capsys.readouterr().out)] == [5, 7]
+    assert f'data = "{tmp_path}/sums/7"' in (tmp_path / "run" / "srn-7-0" / "config.toml").read_text()
+
+
 def test_a_run_of_other_settings_is_no_result(tmp_path):
     cases = small(tmp_path, cells=("lstm",), lengths=(5,), seeds=1).cases()
     done = []

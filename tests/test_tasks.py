@@ -18,9 +18,10 @@ from gatewise.data.idx import write_idx
 from gatewise.data.images import load_mnist
 from gatewise.errors import ArgumentError, DataError, DivergenceError, RunError
 from gatewise.tasks import rows
+from gatewise.tasks.augment import random_shift
 from gatewise.tasks.digits import DigitsConfig
 from gatewise.tasks.mnist import RECIPES, MnistConfig
-from gatewise.tasks.rows import RowClassifier, random_shift
+from gatewise.tasks.rows import RowClassifier
 from gatewise.tasks.task import Report, task_of, tasks
 from gatewise.train.metrics import correct_by_argmax, read_metrics
 from gatewise.train.run import Run
@@ -339,7 +340,7 @@ def test_predict_reads_an_image_as_the_training_did(tmp_path):
     np.testing.assert_allclose(drawn, test.pixels()[0], atol=0.5 / (len(shades) - 1) + 1e-5)
     assert sum(prediction.scores) == pytest.approx(1.0)
     assert prediction.label == int(np.argmax(prediction.scores))
-    model, form = rows._load(config, run.weights("best"))
+    model, form, _ = rows._load(config, run.weights("best"))
     assert (form.rows, form.columns) == (8, 8)
     with torch.no_grad():
         needed = model(rows.examples(test, config).inputs[:1]).softmax(1)[0]

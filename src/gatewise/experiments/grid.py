@@ -10,6 +10,7 @@ from pathlib import Path
 
 from gatewise.errors import RunError
 from gatewise.experiments.memory import Case, Result
+from gatewise.tasks.digit_sum import splits
 from gatewise.train.whole import write_whole
 
 Done = Callable[[Result], None]
@@ -38,9 +39,13 @@ def run_cases(cases: Sequence[Case], folder: Path, processes: int, done: Done) -
     ------
     KeyboardInterrupt
         Ctrl-C. The runs under way have written their checkpoints, and go on from there next time.
+    DataError
+        Files to read are missing or not in order.
     GatewiseError
         Of the first run that failed.
     """
+    for config in {case.length: case.config for case in cases}.values():
+        splits(config)  # refuses files that are not in order before anything is trained
     found: dict[str, Result] = {}
     for case in cases:
         result = read_result(folder / case.name, case)

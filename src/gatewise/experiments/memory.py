@@ -33,6 +33,7 @@ class MemoryConfig:
     Example:
       gatewise memory                                        (the textbook's experiment: 2 cells, 6 lengths, 5 seeds)
       gatewise memory --recipe published --cells lstm --seeds 1
+      gatewise memory --data sums/                           (sums/10/train.txt … sums/35/test.txt)
       gatewise memory --recipe remember --cells lstm --lengths 10 35 100 300
     """
 
@@ -48,6 +49,10 @@ class MemoryConfig:
     recipe: Literal["corrected", "published", "remember"] = "corrected"
     """The textbook's, with torch's first weights and trained vectors; as in the study note, where the cell's weights
     begin at 0 and the vectors are not trained; or one under which the LSTM remembers."""
+
+    data: Path | None = None
+    """A folder with a folder for each length, named by it (10, 15 …), with train.txt, dev.txt and test.txt: digits, a
+    tab, the label. Without it each seed draws its own."""
 
     epochs: int = 0
     """Epochs of each run; 0 takes the recipe's."""
@@ -86,7 +91,8 @@ class MemoryConfig:
             settings["initial"] = "torch"
         if self.epochs:
             settings["epochs"] = self.epochs
-        return DigitSumConfig(**settings, cell=cell, length=length, seed=seed, threads=1)
+        data = self.data and self.data / str(length)
+        return DigitSumConfig(**settings, data=data, cell=cell, length=length, seed=seed, threads=1)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy
 
 from gatewise.data.images import ImageSet, read_image
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.nn import LSTM
 from gatewise.nn.initial import orthogonal_
+from gatewise.tasks.augment import random_mirror, random_shift, random_turn
 from gatewise.tasks.mistakes import Verdicts
 from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of
 from gatewise.tasks.training import Problem, built, counted, train_problem
@@ -91,65 +92,6 @@ def examples(images: ImageSet, config: ImageConfig) -> Examples:
     return Examples(_normalize(pixels, config), torch.from_numpy(images.labels.astype(np.int64)))
 
 
-def random_shift(images: Tensor, most: int, background: float, generator: torch.Generator) -> Tensor:
-    """Move each image by a random number of pixels along and across.
-
-    Parameters
-    ----------
-    images : tensor, shape (B, rows, columns) or (B, rows, columns, 3)
-        Are not changed.
-    most : int
-        The largest move each way, in pixels; all moves are equally likely.
-    background : float
-        What comes in at the edges.
-    generator : Generator
-        Draws the moves.
-
-    Returns
-    -------
-    tensor, of the shape of `images`
-        The moved images.
-
-    Examples
-    --------
-    >>> moved = random_shift(torch.eye(3)[None], 1, 0.0, torch.Generator().manual_seed(0))
-    >>> moved.shape
-    torch.Size([1, 3, 3])
-    """
-    count, rows, columns = images.shape[:3]
-    colours = (0, 0) if images.dim() == 4 else ()
-    padded = pad(images, (*colours, most, most, most, most), value=background)
-    down, right = torch.randint(0, 2 * most + 1, (2, count, 1), generator=generator)
-    image = torch.arange(count)[:, None, None]
-    row = (torch.arange(rows) + down)[:, :, None]
-    column = (torch.arange(columns) + right)[:, None, :]
-    return padded[image, row, column]
-
-
-def random_mirror(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Exchange left and right in some of the images, half of them in the mean.
-
-    Parameters
-    ----------
-    images : tensor, shape (B, rows, columns) or (B, rows, columns, 3)
-        Are not changed.
-    generator : Generator
-        Draws which.
-
-    Returns
-    -------
-    tensor, of the shape of `images`
-
-    Examples
-    --------
-    >>> images = torch.tensor([[[1, 2, 3]]]).expand(4, 1, 3)
-    >>> random_mirror(images, torch.Generator().manual_seed(0))[:, 0, 0]
-    tensor([1, 3, 3, 1])
-    """
-    mirrored = torch.randint(0, 2, (len(images), *[1] * (images.dim() - 1)), generator=generator) == 1
-    return torch.where(mirrored, images.flip(2), images)
-
-
 def problem(task: Task, config: ImageConfig) -> Problem:
     """What the settings train.
 
@@ -171,11 +113,15 @@ def problem(task: Task, config: ImageConfig) -> Problem:
         orthogonal_(model.lstm)
     mean, deviation = config.normalize
 
+    background = (0 - mean) / deviation
+
     def augment(inputs: Tensor, generator: torch.Generator) -> Tensor:
         if config.mirror:
             inputs = random_mirror(inputs, generator)
+        if config.max_turn:
+            inputs = random_turn(inputs, config.max_turn, background, generator)
         if config.max_shift:
-            inputs = random_shift(inputs, config.max_shift, (0 - mean) / deviation, generator)
+            inputs = random_shift(inputs, config.max_shift, background, generator)
         return inputs
 
     return Problem(
@@ -185,7 +131,7 @@ def problem(task: Task, config: ImageConfig) -> Problem:
         {name: examples(images, config) for name, images in sets.items()},
         about={**form.to_metadata(), "test": sets["test"].sha256()},
         description=_description(sets, model, config),
-        augment=augment if config.max_shift or config.mirror else None,
+        augment=augment if config.max_shift or config.max_turn or config.mirror else None,
     )
 
 

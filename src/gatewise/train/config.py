@@ -150,6 +150,9 @@ class ImageConfig(TrainConfig):
     max_shift: int = 0
     """Each training image is moved at random by up to so many pixels, along and across, each time it is seen."""
 
+    max_turn: float = 0.0
+    """Each training image is turned at random by up to so many degrees, either way, each time it is seen."""
+
     mirror: bool = False
     """Each time a training image is seen, it is as likely as not that left and right are exchanged."""
 
@@ -157,6 +160,7 @@ class ImageConfig(TrainConfig):
         super().__post_init__()
         mean, deviation = self.normalize
         self._need("normalize", math.isfinite(mean) and 0 < deviation < math.inf, "a mean and a deviation above 0")
+        self._need("max_turn", 0 <= self.max_turn <= 180, "a number from 0 to 180")
         self._need("max_shift", self.max_shift >= 0, "a number of at least 0")
 
 
