@@ -1,5 +1,6 @@
 """The digit-sum task and the memory experiment: what is drawn, read and refused, and what a grid of runs leaves."""
 
+import dataclasses
 import json
 import re
 
@@ -209,6 +210,14 @@ def test_the_experiment_on_files(tmp_path, capsys):
     assert main(words) == 0
     assert [result["length"] for result in json.loads(capsys.readouterr().out)] == [5, 7]
     assert f'data = "{tmp_path}/sums/7"' in (tmp_path / "run" / "srn-7-0" / "config.toml").read_text()
+
+
+def test_an_epoch_has_one_loss_where_dev_is_looked_at_after_its_last_step(tmp_path):
+    (case,) = small(tmp_path, cells=("srn",), lengths=(5,), seeds=1, epochs=3).cases()
+    often = dataclasses.replace(case, config=dataclasses.replace(case.config, dev_every=19))  # of 38 an epoch
+    (result,) = run_cases([often], tmp_path, 1, lambda result: None)
+    assert len(result.losses) == 3
+    assert sorted({epoch for epoch, _ in result.dev_losses}) == [0.5, 1, 1.5, 2, 2.5, 3]
 
 
 def test_a_run_of_other_settings_is_no_result(tmp_path):

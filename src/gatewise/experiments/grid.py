@@ -95,7 +95,8 @@ def run_case(case: Case, folder: Path) -> Result | None:
         test=sequence_sum.evaluate(TASK, case.config, run, "best")["accuracy"],
         step=best.step,
         seconds=round(outcome.progress.seconds, 3),
-        losses=[m.loss for m in metrics if m.split == "train" and m.epoch == int(m.epoch)],
+        # A look at dev after an epoch's last step and the epoch's end are two lines with one epoch.
+        losses=list({m.epoch: m.loss for m in metrics if m.split == "train" and m.epoch == int(m.epoch)}.values()),
         dev_losses=[(m.epoch, m.loss) for m in metrics if m.split == "dev"],
     )
     write_whole(folder / "result.json", json.dumps(asdict(result)).encode())
