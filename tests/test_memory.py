@@ -3,6 +3,10 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -210,6 +214,30 @@ def test_the_experiment_on_files(tmp_path, capsys):
     assert main(words) == 0
     assert [result["length"] for result in json.loads(capsys.readouterr().out)] == [5, 7]
     assert f'data = "{tmp_path}/sums/7"' in (tmp_path / "run" / "srn-7-0" / "config.toml").read_text()
+
+
+def is_running(pid):
+    status = Path(f"/proc/{pid}/status")
+    return status.is_file() and "State:\tZ" not in status.read_text()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_no_training_goes_on_when_the_experiment_is_killed(tmp_path):
+    words = ["memory", "--cells", "lstm", "--lengths", "5", "6", "--seeds", "1", "--epochs", "100000"]
+    words += ["--processes", "2", "--run", str(tmp_path)]
+    process = subprocess.Popen([sys.executable, "-m", "gatewise.cli", *words], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 100
+    while len(list(tmp_path.glob("*/metrics.jsonl"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    process.kill()
+    process.wait()
+    while any(map(is_running, children)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert len(list(tmp_path.glob("*/checkpoint-*"))) == 2
 
 
 def test_an_epoch_has_one_loss_where_dev_is_looked_at_after_its_last_step(tmp_path):

@@ -3,6 +3,9 @@
 import json
 import multiprocessing
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -55,7 +58,8 @@ def run_cases(cases: Sequence[Case], folder: Path, processes: int, done: Done) -
     left = [case for case in cases if case.name not in found]
     if left:
         count = min(processes or len(os.sched_getaffinity(0)), len(left))
-        pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent)
         try:
             waiting: dict[Future[Result | None], Case] = {
                 pool.submit(run_case, case, folder / case.name): case for case in left
@@ -69,6 +73,20 @@ def run_cases(cases: Sequence[Case], folder: Path, processes: int, done: Done) -
         finally:  # those under way have heard Ctrl-C too, and end after the step that they are in
             pool.shutdown(wait=True, cancel_futures=True)
     return [found[case.name] for case in cases]
+
+
+def _end_with_parent() -> None:
+    """Have this process end when its parent has, killed perhaps: a training under way writes its checkpoint first."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            while True:  # a training takes the first one as a wish to stop; afterwards one ends the process
+                os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(0.5)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def run_case(case: Case, folder: Path) -> Result | None:

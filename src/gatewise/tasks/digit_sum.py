@@ -72,6 +72,7 @@ RECIPES: dict[str, dict[str, object]] = {
         "schedule": "one-cycle",
         "batch_size": 32,
         "epochs": 600,
+        "best_by": "loss",  # the first look at dev without a mistake is far from the last that gets better
     },
 }
 """What each recipe sets otherwise."""

@@ -18,8 +18,8 @@ class MnistConfig(ImageConfig):
     do as well. The test images are evaluated after each epoch and never choose anything.
 
     The recipes, by what they reach on the 10,000 test images:
-      adam (the defaults)  about 99.1 % in 30 epochs: two layers of 128 units, Adam, batches of 100
-      sgd                  about 97.3 % in 20 epochs: two layers of 100 units, plain gradient descent
+      adam (the defaults)  about 99 % in 30 epochs: two layers of 128 units, Adam, batches of 100
+      sgd                  about 97 % in 20 epochs: two layers of 100 units, plain gradient descent
       fast                 about 99.2 % in 4 epochs: the model of adam, images moved at random, one cycle
 
     Example:
