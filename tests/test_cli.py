@@ -561,3 +561,24 @@ def test_the_box_of_tyro_becomes_a_line(box):
 
 def test_a_box_that_tyro_may_draw_otherwise_is_still_one_line():
     assert usage_line("something\nelse", "gatewise") == "something else; see gatewise --help"
+
+
+def test_damaged_runs_do_not_hide_the_others(tmp_path, capsys):
+    words = ["--epochs", "1", "--hidden-size", "4", "--num-layers", "1", "--dropout", "0"]
+    for name in ("whole", "settings", "metrics"):
+        assert main(["train", "digits", *words, "--run", str(tmp_path / name)]) == 0
+    with (tmp_path / "settings" / "config.toml").open("a") as file:
+        file.write("foo = 1\n")
+    with (tmp_path / "metrics" / "metrics.jsonl").open("a") as file:
+        file.write("{broken\n")
+    capsys.readouterr()
+    assert main(["runs", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert str(tmp_path / "whole") in out
+    assert [line.partition(": ")[0] for line in err.splitlines()] == ["gatewise"] * 2
+    assert "foo is no setting of digits" in err and "metrics.jsonl" in err
+
+
+def test_a_size_needs_two_numbers(capsys):
+    assert main(["train", "images", "--data", "x", "--size", "8"]) == 2
+    assert "given is '8', needed is INT INT; see gatewise train images --help" in capsys.readouterr().err

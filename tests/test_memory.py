@@ -291,3 +291,9 @@ def test_means_and_spread_of_made_up_results():
 
 def test_lengths_are_those_of_the_sequences():
     assert DigitSums(np.zeros((2, 7), np.int64), np.zeros(2, np.int64)).length == 7
+
+
+def test_a_run_is_no_place_for_an_experiment(tmp_path, capsys):
+    (tmp_path / "config.toml").touch()
+    assert main(["memory", "--cells", "srn", "--lengths", "5", "--seeds", "1", "--run", str(tmp_path)]) == 2
+    assert "is a run, needed is a folder for many: give another --run" in capsys.readouterr().err

@@ -464,7 +464,7 @@ def test_early_stopping_in_the_middle_of_an_epoch():
 
 @pytest.mark.parametrize("name", ["patience", "dev_every"])
 def test_what_needs_a_dev_split_says_so(name):
-    with pytest.raises(ArgumentError, match=rf"{name} is 1 and there is no dev split: set some aside"):
+    with pytest.raises(ArgumentError, match=rf"{name} is 1 and there is no dev split: set some samples aside"):
         trained(others={"test": some_examples(5)}, **{name: 1})
 
 
@@ -706,3 +706,15 @@ def test_what_chooses_the_best_must_be_measured():
         ArgumentError, match=r"^best_by is accuracy, which is not measured: give it as one of the measures$"
     ):
         runner.train(some_examples())
+
+
+def test_samples_that_do_not_fit_together():
+    with pytest.raises(ArgumentError, match="there are 3 inputs and 4 targets, needed are as many of both"):
+        Examples(torch.zeros(3, 2), torch.zeros(4))
+    with pytest.raises(ArgumentError, match="0 inputs and 0 targets, needed are as many of both, and at least one"):
+        Examples(torch.zeros(0, 2), torch.zeros(0))
+
+
+def test_words_that_are_no_choice():
+    with pytest.raises(ArgumentError, match="schedule is foo, needed is one of 'constant', 'cosine', 'one-cycle'"):
+        TrainConfig(schedule="foo")

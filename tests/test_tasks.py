@@ -399,3 +399,10 @@ def test_examples_are_normalized_floats():
     assert isinstance(examples, Examples)
     assert (examples.inputs.dtype, examples.targets.dtype) == (torch.float32, torch.int64)
     assert (examples.inputs.min().item(), examples.inputs.max().item()) == (-2.0, 2.0)
+
+
+def test_settings_that_have_nothing_to_choose_by_leave_no_folder(tmp_path):
+    config = DigitsConfig(epochs=1, **SMALL | {"dev_fraction": 0.0, "patience": 1})
+    with pytest.raises(ArgumentError, match="patience is 1 and there is no dev split"):
+        train("digits", config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from gatewise.train.config import TrainConfig
 from gatewise.train.progress import Evaluation
 
 if TYPE_CHECKING:
+    from gatewise.tasks.runs import Standing
     from gatewise.train.metrics import Metric
 
 BAR_WIDTH = 30
@@ -48,11 +50,11 @@ def _run_task(task: Task, config: TrainConfig, folder: Path, resume: bool = Fals
     with printer.bar:
         outcome = task.runner().train(task, config, folder, printer, resume)
     if first:
-        _print_outcome(task, outcome, config.epochs, folder)
+        _print_outcome(task, outcome, config, folder)
     return 128 + outcome.signal if outcome.signal else 0
 
 
-def _print_outcome(task: Task, outcome: Outcome, epochs: int, folder: Path) -> None:
+def _print_outcome(task: Task, outcome: Outcome, config: TrainConfig, folder: Path) -> None:
     progress, best = outcome.progress, outcome.progress.best
     typed = shlex.quote(f"./{folder}" if str(folder).startswith("-") else str(folder))
     if progress.skipped:
@@ -63,10 +65,10 @@ def _print_outcome(task: Task, outcome: Outcome, epochs: int, folder: Path) -> N
     print(f"run     {folder} after {progress.seconds:.1f} s: {files}")
     if not progress.ended:
         name = signal.Signals(outcome.signal).name if outcome.signal else "itself"
-        print(f"stopped by {name} after step {progress.step}, {progress.epoch} whole epochs of {epochs}")
+        print(f"stopped by {name} after step {progress.step}, {progress.epoch} whole epochs of {config.epochs}")
         print(f"next    gatewise resume {typed}")
         return
-    if progress.epoch < epochs:
+    if progress.epoch < config.epochs and config.patience:
         print(f"stopped early, {progress.since_best} evaluations after the best")
     print(f"next    gatewise evaluate {typed}")
     print(f"        gatewise predict {typed} {task.sample}")
@@ -138,13 +140,25 @@ def _print_prediction(prediction: Prediction) -> None:
 
 
 def runs(command: Runs) -> int:
-    """List the runs below a folder."""
+    """List the runs below a folder; of damaged ones, what is wrong with them."""
     from gatewise.tasks.runs import all_below, standing
 
-    standings = [standing(folder) for folder in all_below(command.folder)]
+    standings, damaged = [], []
+    for folder in all_below(command.folder):
+        try:
+            standings.append(standing(folder))
+        except RunError as error:
+            damaged.append(str(error))
     if command.json:
         print(json.dumps([each.to_json() for each in standings]))
-        return 0
+    else:
+        _print_standings(standings)
+    for message in damaged:
+        print(f"gatewise: error: {message}", file=sys.stderr)
+    return 2 if damaged else 0
+
+
+def _print_standings(standings: "list[Standing]") -> None:
     print_table(
         ("run", "task", "state", "epoch", "train", "dev", "test"),
         ("epoch",),
@@ -154,7 +168,6 @@ def runs(command: Runs) -> int:
             for each in standings
         ),
     )
-    return 0
 
 
 def _last_means(metric: "Metric | None") -> str:

@@ -431,7 +431,12 @@ def usage_line(box: str, command: str) -> str:
             sections[-1].append(text.strip())
     kept = [" ".join(section).rstrip(".") for section in sections[1:] if section and "helptext" not in section[0]]
     text = "; ".join(kept) or " ".join(box.split())
-    text = re.sub(r"Error parsing __tyro\S*: ", "", text)  # the message of a setting's own check says it all
+    text = re.sub(
+        r"no type matching .* could be instantiated from \[(.*?)\].*?`\[bold\](.*?)\[/bold\]`.*",
+        r"given is \1, needed is \2",
+        text,
+    )
+    text = re.sub(r"Error parsing (__tyro\S*|[A-Z]\w*): ", "", text)  # the message of a setting's own check says it all
     text = re.sub(r"invalid literal for int\(\) with base 10: ", "needed is a whole number, given ", text)
     text = re.sub(r"could not convert string to float: ", "needed is a number, given ", text)
     return f"{text}; see {command} --help"

@@ -47,6 +47,8 @@ def run_cases(cases: Sequence[Case], folder: Path, processes: int, done: Done) -
     GatewiseError
         Of the first run that failed.
     """
+    if (folder / "config.toml").exists():
+        raise RunError(f"{folder} is a run, needed is a folder for many: give another --run")
     for config in {case.length: case.config for case in cases}.values():
         splits(config)  # refuses files that are not in order before anything is trained
     found: dict[str, Result] = {}

@@ -98,7 +98,15 @@ def draw_losses(paths: Sequence[Path], results: Sequence[Result], title: str) ->
             axes.plot(np.arange(1, len(losses) + 1), losses, color=color, linewidth=1.4, label=f"{cell.upper()}, train")
             epochs = [epoch for epoch, _ in own[0].dev_losses]
             dev = np.mean([[loss for _, loss in result.dev_losses] for result in own], axis=0)
-            axes.plot(epochs, dev, color=color, linewidth=1.2, linestyle="--", label=f"{cell.upper()}, dev")
+            axes.plot(
+                epochs,
+                dev,
+                color=color,
+                linewidth=1.2,
+                linestyle="--",
+                marker="." if len(epochs) < 3 else "",
+                label=f"{cell.upper()}, dev",
+            )
         axes.set_title(f"{length} digits", fontsize=9)
         axes.set(yscale="log")
         tidy(axes)

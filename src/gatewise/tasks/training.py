@@ -16,7 +16,7 @@ from gatewise.train.config import TrainConfig, write_config
 from gatewise.train.keeper import train_in
 from gatewise.train.parallel import processes
 from gatewise.train.run import Run
-from gatewise.train.runner import Augment, Examples, Loss, Measure, Runner
+from gatewise.train.runner import Augment, Examples, Loss, Measure, Runner, check_choice
 from gatewise.train.tensorboard import TensorBoard
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -100,6 +100,7 @@ def train_problem(
     boards = [TensorBoard(folder / "tensorboard")] if config.tensorboard else []
     torch.manual_seed(config.seed)
     problem = make(config)
+    check_choice(config, problem.splits, problem.measures)
     run = Run(folder)
     if together.rank == 0 and not resume:
         run = Run.create(folder)

@@ -106,6 +106,9 @@ class TrainConfig:
     """CPU threads; 0 takes as many as torch finds. Another number can change the last digits of a result."""
 
     def __post_init__(self) -> None:
+        for name, type_ in typing.get_type_hints(type(self)).items():
+            if typing.get_origin(type_) is Literal:
+                self._need(name, getattr(self, name) in typing.get_args(type_), f"{_in_words(type_)}")
         for name in ("hidden_size", "num_layers", "batch_size", "accumulate", "eval_batch_size", "epochs", "log_every"):
             self._need(name, 1 <= getattr(self, name) < 2**31, "a number from 1 to below 2^31")
         for name in ("dropout", "dev_fraction"):
@@ -267,9 +270,12 @@ def read_settings(path: Path, task: str, cls: type[TrainConfig]) -> dict[str, An
 
 def _table(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RunError(f"{path} cannot be read ({error}): give a TOML file of settings") from error
+    if not isinstance(table.get("gatewise", ""), str):
+        raise RunError(f"{path}: gatewise is {table['gatewise']!r}, needed is a version in quotes: mend the file")
+    return table
 
 
 def _settings(path: Path, table: Mapping[str, Any], task: str, cls: type[TrainConfig]) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 import dataclasses
 import hashlib
 import math
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,13 @@ class Examples:
 
     inputs: Tensor
     targets: Tensor
+
+    def __post_init__(self) -> None:
+        if len(self.inputs) != len(self.targets) or not len(self.targets):
+            raise ArgumentError(
+                f"there are {len(self.inputs)} inputs and {len(self.targets)} targets, needed are as many of both, "
+                "and at least one"
+            )
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -177,11 +185,7 @@ class Runner:
         """
         others = dict(others or {})
         config = self.config
-        for name, wanted in (("patience", config.patience > 0), ("dev_every", config.dev_every > 0)):
-            if wanted and "dev" not in others:
-                raise ArgumentError(f"{name} is {getattr(config, name)} and there is no dev split: set some aside")
-        if config.best_by not in ("loss", *self.measures):
-            raise ArgumentError(f"best_by is {config.best_by}, which is not measured: give it as one of the measures")
+        check_choice(config, others, self.measures)
         self.steps_an_epoch = math.ceil(len(train) / (config.batch_size * config.accumulate))
         for callback in callbacks:
             callback.start(self)
@@ -396,11 +400,11 @@ class Runner:
 
     # ---------------------------------------------------------------------------------------- what can be kept
 
-    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:
         """Write the weights, and no more, into a file that is whole or not there."""
-        write_tensors(path, self.model.state_dict(), metadata or {})
+        write_tensors(Path(path), self.model.state_dict(), metadata or {})
 
-    def load(self, path: Path) -> dict[str, str]:
+    def load(self, path: str | os.PathLike[str]) -> dict[str, str]:
         """Read weights that `save` wrote, and return their metadata.
 
         Raises
@@ -408,7 +412,7 @@ class Runner:
         RunError
             The file is missing or damaged, or of another model.
         """
-        tensors, metadata = read_tensors(path)
+        tensors, metadata = read_tensors(Path(path))
         fill_weights(self.model, tensors, path)
         return metadata
 
@@ -460,6 +464,38 @@ class Runner:
         )
         self._order_of_epoch = tensors["order_of_epoch"]
         restore_random(of("random", tensors), {"draws": self._draws})
+
+
+def check_choice(config: TrainConfig, others: Collection[str], measures: Collection[str]) -> None:
+    """Refuse settings that choose the best weights, or the end, by what is not there.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        The settings.
+    others : collection of str
+        The names of the splits that are evaluated only.
+    measures : collection of str
+        The names of what is measured.
+
+    Raises
+    ------
+    ArgumentError
+        A dev split or a measure is missing.
+
+    Examples
+    --------
+    >>> check_choice(TrainConfig(patience=2), [], [])
+    Traceback (most recent call last):
+    gatewise.errors.ArgumentError: patience is 2 and there is no dev split: set some samples aside as dev
+    """
+    for name, wanted in (("patience", config.patience > 0), ("dev_every", config.dev_every > 0)):
+        if wanted and "dev" not in others:
+            raise ArgumentError(
+                f"{name} is {getattr(config, name)} and there is no dev split: set some samples aside as dev"
+            )
+    if config.best_by not in ("loss", *measures):
+        raise ArgumentError(f"best_by is {config.best_by}, which is not measured: give it as one of the measures")
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:

@@ -29,6 +29,9 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # whoever reads the message knows no temporary file
+        raise
     finally:
         temporary.unlink(missing_ok=True)  # there only if the writing stopped half-way
     sync_folder(path.parent)
