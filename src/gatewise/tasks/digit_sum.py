@@ -42,7 +42,7 @@ class DigitSumConfig(TrainConfig):
     """Whether the digits' vectors are trained or stay as they were drawn (Xavier's)."""
 
     swap_tails: bool = False
-    """Each time a batch is seen, its sequences exchange what comes after their first two digits."""
+    """Each time a batch is seen, its sequences exchange what comes after their first two digits, moved around."""
 
     hidden_size: int = 32
     num_layers: int = 1

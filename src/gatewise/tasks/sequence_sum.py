@@ -66,16 +66,19 @@ class SumClassifier(nn.Module):
 
 
 def swap_tails(inputs: Tensor, generator: torch.Generator) -> Tensor:
-    """Give each sequence (B, T) of digits another's digits from the third on.
+    """Give each sequence (B, T) of digits another's digits from the third on, moved around by some places.
 
     Examples
     --------
-    >>> swap_tails(torch.tensor([[1, 2, 3], [4, 5, 6]]), torch.Generator().manual_seed(1))
-    tensor([[1, 2, 6],
-            [4, 5, 3]])
+    >>> swap_tails(torch.tensor([[1, 2, 3, 0], [4, 5, 6, 0]]), torch.Generator().manual_seed(1))
+    tensor([[1, 2, 0, 6],
+            [4, 5, 3, 0]])
     """
-    others = torch.randperm(len(inputs), generator=generator)
-    return torch.cat([inputs[:, :2], inputs[others, 2:]], dim=1)
+    count, length = inputs.shape
+    others = torch.randperm(count, generator=generator)
+    moved = torch.randint(length - 2, (count, 1), generator=generator)
+    places = 2 + (torch.arange(length - 2) + moved) % (length - 2)
+    return torch.cat([inputs[:, :2], inputs[others].gather(1, places)], dim=1)
 
 
 def examples(sums: DigitSums) -> Examples:
