@@ -18,14 +18,11 @@ from gatewise.data import image_folder
 from gatewise.data.image_folder import find_images, read_images, read_picture
 from gatewise.errors import ArgumentError, DataError
 from gatewise.tasks import rows
-from gatewise.tasks.augment import random_mirror, random_shift, random_turn
 from gatewise.tasks.images import ImagesConfig
-from gatewise.tasks.mistakes import Verdicts, draw_mistakes
 from gatewise.tasks.rows import RowClassifier
 from gatewise.tasks.task import Report, task_of, tasks
 from gatewise.train import keeper
 from gatewise.train.config import read_config, write_config
-from gatewise.train.progress import Score
 from gatewise.train.run import Run
 
 SMALL = {"hidden_size": 8, "num_layers": 1, "dropout": 0.0, "threads": 1, "epochs": 3}
@@ -367,40 +364,6 @@ def test_a_step_in_colour_has_three_numbers_a_pixel():
     assert torch.equal(seen[0][1, 4], images[1, :, 4].flatten())
 
 
-def test_mirroring_is_left_and_right_for_half_of_the_images():
-    images = torch.arange(24.0).reshape(2, 4, 3).repeat(200, 1, 1)
-    mirrored = random_mirror(images, torch.Generator().manual_seed(0))
-    is_flipped = (mirrored == images.flip(2)).flatten(1).all(1)
-    is_same = (mirrored == images).flatten(1).all(1)
-    assert bool((is_flipped ^ is_same).all())
-    assert 150 < int(is_flipped.sum()) < 250
-    coloured = images[..., None] + torch.tensor([0.0, 0.1, 0.2])
-    in_colour = random_mirror(coloured, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(in_colour[..., 1], mirrored + 0.1)
-
-
-def test_a_coloured_image_is_moved_as_its_grey_is():
-    images = torch.randn(50, 5, 6)
-    moved = random_shift(images, 2, -3.0, torch.Generator().manual_seed(0))
-    in_colour = random_shift(images[..., None].expand(50, 5, 6, 3), 2, -3.0, torch.Generator().manual_seed(0))
-    assert in_colour.shape == (50, 5, 6, 3)
-    assert all(torch.equal(in_colour[..., colour], moved) for colour in range(3))
-
-
-def test_turned_images_are_those_of_pillow():
-    images = torch.rand(6, 21, 30)
-    turned = random_turn(images, 40.0, 0.25, torch.Generator().manual_seed(3))
-    angles = 40 * (2 * torch.rand(6, generator=torch.Generator().manual_seed(3)) - 1)
-    for image, ours, angle in zip(images, turned, angles.tolist(), strict=True):
-        theirs = Image.fromarray(image.numpy()).rotate(angle, Image.Resampling.BILINEAR, fillcolor=0.25)
-        inner = slice(6, 15), slice(8, 22)  # at its edges an image may be mixed with its background or not
-        torch.testing.assert_close(ours[inner], torch.from_numpy(np.array(theirs))[inner], rtol=0, atol=1e-4)
-        assert not torch.allclose(ours[inner], image[inner], atol=1e-2)
-    assert torch.equal(turned[angles.abs() > 10, 0, 0].unique(), torch.tensor([0.25]))  # a corner, which was outside
-    in_colour = random_turn(images[..., None].expand(6, 21, 30, 3), 40.0, 0.25, torch.Generator().manual_seed(3))
-    assert all(torch.equal(in_colour[..., colour], turned) for colour in range(3))
-
-
 # --- training and afterwards --------------------------------------------------------------------------------
 
 
@@ -488,60 +451,6 @@ def test_a_test_split_of_other_images_is_refused(folder, tmp_path):
     (moved / "red").rename(moved / "orange")
     with pytest.raises(DataError, match=r"the classes are blue, green, orange, needed are blue, green, red"):
         task.runner().evaluate(task, at_home, run, "best")
-
-
-# --- confusion and mistakes ---------------------------------------------------------------------------------
-
-
-def some_verdicts(classes, count=200, right=0.5, colour=False):
-    generator = np.random.default_rng(classes)
-    truth = generator.integers(0, classes, count)
-    logits = generator.normal(size=(count, classes)) + 6 * right * np.eye(classes)[truth]
-    log_scores = (logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))).astype(np.float32)
-    pixels = generator.random((count, 6, 8, *[3] * colour)).astype(np.float32)
-    names = tuple(f"class of number {number}" for number in range(classes))
-    return Verdicts(Score(1.0, {}, count, 0.1), truth, log_scores, names, pixels)
-
-
-def test_the_confusion_counts_every_image_once():
-    verdicts = some_verdicts(5)
-    confusion = verdicts.confusion
-    taken_for = verdicts.log_scores.argmax(axis=1)
-    for row in range(5):
-        for column in range(5):
-            assert confusion[row, column] == ((verdicts.truth == row) & (taken_for == column)).sum()
-
-
-def test_the_worst_mistakes_are_those_of_the_highest_loss_among_the_mistakes():
-    verdicts = some_verdicts(4, right=0.2)
-    wrong = [place for place in range(200) if verdicts.log_scores[place].argmax() != verdicts.truth[place]]
-    loss = {place: -verdicts.log_scores[place, verdicts.truth[place]] for place in wrong}
-    worst = verdicts.worst(7)
-    assert [mistake.place for mistake in worst] == sorted(wrong, key=lambda place: -loss[place])[:7]
-    for mistake in worst:
-        assert mistake.loss == pytest.approx(loss[mistake.place], abs=1e-5)
-        assert mistake.probability == pytest.approx(np.exp(verdicts.log_scores[mistake.place].max()), abs=1e-5)
-        assert mistake.truth == verdicts.names[verdicts.truth[mistake.place]]
-        assert mistake.taken_for == verdicts.names[verdicts.log_scores[mistake.place].argmax()]
-    assert len(verdicts.worst(1000)) == len(wrong)
-
-
-@pytest.mark.parametrize(("classes", "right", "ending"), [(2, 0.1, "png"), (16, 0.5, "png"), (3, 9.0, "svg")])
-def test_figures_of_few_and_many_classes(tmp_path, classes, right, ending):
-    path = tmp_path / f"a.{ending}"
-    draw_mistakes(path, some_verdicts(classes, right=right, colour=classes == 2), "a title")
-    if ending == "svg":
-        assert "0 of 200 images wrong" in path.read_text()
-    else:
-        with Image.open(path) as image:
-            assert image.width > 1000
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_names_that_the_font_lacks_or_takes_for_formulas(tmp_path):
-    verdicts = dataclasses.replace(some_verdicts(3, right=0.1), names=("猫", "a$b$c", "_^{"))
-    draw_mistakes(tmp_path / "a.png", verdicts, "a title")
-    assert (tmp_path / "a.png").stat().st_size > 10_000
 
 
 def test_evaluate_with_a_figure(colour_run, tmp_path, capsys):

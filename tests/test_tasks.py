@@ -127,19 +127,6 @@ def test_torch_s_own_lstm_can_stand_in():
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
-def test_shifts_are_all_moves_and_lose_nothing_but_the_edges():
-    image = torch.zeros(1, 5, 5)
-    image[0, 2, 2] = 1.0
-    moved = random_shift(image.expand(400, 5, 5), 1, -7.0, torch.Generator().manual_seed(0))
-    assert moved.shape == (400, 5, 5)
-    places = {tuple(place.tolist()) for place in (moved == 1).nonzero()[:, 1:]}
-    assert places == {(row, column) for row in (1, 2, 3) for column in (1, 2, 3)}
-    up_left = moved[(moved == 1)[:, 1, 1]][0]
-    assert (up_left == -7).sum() == 9  # the last row and the last column came in
-    assert (up_left[:, -1] == -7).all()
-    assert (up_left[-1] == -7).all()
-
-
 # --- training -----------------------------------------------------------------------------------------------
 
 

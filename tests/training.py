@@ -55,3 +55,7 @@ class Hears(Callback):
     def evaluation(self, runner, evaluation, is_best):
         if self._evaluation:
             self._evaluation(runner, evaluation, is_best)
+
+
+def weights_of(model):
+    return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])

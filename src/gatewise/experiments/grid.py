@@ -49,7 +49,7 @@ def run_cases(cases: Sequence[Case], folder: Path, processes: int, done: Done) -
     """
     if (folder / "config.toml").exists():
         raise RunError(f"{folder} is a run, needed is a folder for many: give another --run")
-    for config in {case.length: case.config for case in cases}.values():
+    for config in {case.config.data: case.config for case in cases if case.config.data}.values():
         splits(config)  # refuses files that are not in order before anything is trained
     found: dict[str, Result] = {}
     for case in cases:

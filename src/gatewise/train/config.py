@@ -108,7 +108,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name, type_ in typing.get_type_hints(type(self)).items():
             if typing.get_origin(type_) is Literal:
-                self._need(name, getattr(self, name) in typing.get_args(type_), f"{_in_words(type_)}")
+                self._need(name, getattr(self, name) in typing.get_args(type_), _in_words(type_))
         for name in ("hidden_size", "num_layers", "batch_size", "accumulate", "eval_batch_size", "epochs", "log_every"):
             self._need(name, 1 <= getattr(self, name) < 2**31, "a number from 1 to below 2^31")
         for name in ("dropout", "dev_fraction"):

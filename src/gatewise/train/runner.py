@@ -232,7 +232,7 @@ class Runner:
         self._order.set_state(self._order_of_epoch)
         samples = self.config.batch_size * self.config.accumulate
         places = shuffled(len(train), self._order)[self.progress.batch * samples :]
-        at_once = samples * max(1, GATHERED // (samples * train.inputs[0].nbytes))
+        at_once = samples * max(1, GATHERED // max(1, samples * train.inputs[0].nbytes))
         self._called.train()
         for first in range(0, len(places), at_once):
             chosen = places[first : first + at_once]
@@ -245,8 +245,9 @@ class Runner:
         config, progress = self.config, self.progress
         total, measured = 0.0, [0.0] * len(self.measures)
         self.processes.begin_step(config.seed, progress.step)
-        for parameter in self._parameters:  # optimizer.zero_grad() does it in ten times the time
-            parameter.grad = None
+        for group in self.optimizer.param_groups:  # as zero_grad() does, which takes 14 µs for it in place of 0.6
+            for parameter in group["params"]:
+                parameter.grad = None
         buffers = [(buffer, buffer.clone()) for buffer in self._buffers]  # which a forward pass may change
         pieces = _pieces(step_inputs, step_targets, config)
         for number, (inputs, targets) in enumerate(pieces, start=1):
