@@ -111,6 +111,21 @@ void backward(const Common& common, uintptr_t x, uintptr_t h_0, uintptr_t weight
   gatewise::kernels().of<Number>().backward(call);
 }
 
+template <class Number>
+void activations(const Common& common, uintptr_t gates, uintptr_t cells, uintptr_t i, uintptr_t f, uintptr_t g,
+                 uintptr_t o, uintptr_t c) {
+  using Real = gatewise::Sum<Number>;
+  const gatewise::ActivationsCall<Number> call = {
+      .sizes = common.sizes(),
+      .walk = common.walk(),
+      .gates = address<const Number>(gates),
+      .cells = address<const Real>(cells),
+      .to = {address<Real>(i), address<Real>(f), address<Real>(g), address<Real>(o), address<Real>(c)},
+  };
+  const nb::gil_scoped_release released;
+  gatewise::kernels().of<Number>().activations(call);
+}
+
 // (numbers of gates, cells, what is projected, forward scratch, backward scratch)
 nb::tuple plan(int itemsize, int64_t T, int64_t B, int64_t I, int64_t H, int64_t P, int64_t steps, bool training) {
   const Sizes sizes = {T, B, I, H, P, steps, 1};
@@ -155,6 +170,9 @@ NB_MODULE(_core, m) {
   m.def("backward_bfloat16", backward<gatewise::bfloat16>);
   m.def("backward_float32", backward<float>);
   m.def("backward_float64", backward<double>);
+  m.def("activations_bfloat16", activations<gatewise::bfloat16>);
+  m.def("activations_float32", activations<float>);
+  m.def("activations_float64", activations<double>);
   m.def("plan", plan);
   m.def("instruction_sets", instruction_sets);
   m.def("instruction_set", [] { return gatewise::kernels().name; });

@@ -22,6 +22,8 @@ namespace gatewise {
   void forward(const ForwardCall<Number>&);      \
   template <class Number>                        \
   void backward(const BackwardCall<Number>&);    \
+  template <class Number>                        \
+  void activations(const ActivationsCall<Number>&);\
   }
 GATEWISE_DECLARE(GATEWISE_ISA)
 GATEWISE_DECLARE(GATEWISE_REST)
@@ -74,9 +76,11 @@ extern const Kernels table;
 const Kernels table = {
     .name = GATEWISE_STRING(GATEWISE_ISA),
     .supported = supported,
-    .for_float = {GATEWISE_REST::plan<float>, GATEWISE_REST::forward<float>, GATEWISE_REST::backward<float>},
-    .for_double = {GATEWISE_REST::plan<double>, GATEWISE_REST::forward<double>, GATEWISE_REST::backward<double>},
-    .for_bfloat16 = {plan<bfloat16>, forward<bfloat16>, backward<bfloat16>},
+    .for_float = {GATEWISE_REST::plan<float>, GATEWISE_REST::forward<float>, GATEWISE_REST::backward<float>,
+                  GATEWISE_REST::activations<float>},
+    .for_double = {GATEWISE_REST::plan<double>, GATEWISE_REST::forward<double>, GATEWISE_REST::backward<double>,
+                   GATEWISE_REST::activations<double>},
+    .for_bfloat16 = {plan<bfloat16>, forward<bfloat16>, backward<bfloat16>, activations<bfloat16>},
     .sigmoid_float = sigmoid_of<float>,
     .sigmoid_double = sigmoid_of<double>,
     .tanh_float = tanh_of<float>,

@@ -110,12 +110,24 @@ struct BackwardCall {
   void* scratch;             // Plan::backward_scratch
 };
 
+// What a training forward call has kept, read out: nothing of the core's own layout is left.
+template <class Number>
+struct ActivationsCall {
+  Sizes sizes;
+  Walk walk;                 // as they were in the forward call, from here …
+  const Number* gates;
+  const Sum<Number>* cells;  // … to here
+  Sum<Number>* to[5];        // i, f, g, o and c, each (T, B, H) whether packed or not; nothing is written past a row's
+                             // length; output
+};
+
 // One instruction set's code for one type of number.
 template <class Number>
 struct KernelsFor {
   Plan (*plan)(const Sizes&, bool training);
   void (*forward)(const ForwardCall<Number>&);
   void (*backward)(const BackwardCall<Number>&);
+  void (*activations)(const ActivationsCall<Number>&);
 };
 
 // One instruction set's code.

@@ -3,6 +3,7 @@
 //   gatewise::lstm            the values alone, and what the modules call; autograd sends it to the next two
 //   gatewise::lstm_training   the values and what backward needs
 //   gatewise::lstm_backward   the gradients
+//   gatewise::lstm_activations  the gates and cells, read out of what backward needs
 //
 // The only file that knows torch's C++. A training step of a small network takes a tenth of a millisecond, and a
 // Python autograd.Function alone takes most of that: this is why it is worth compiling against torch.
@@ -27,6 +28,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -535,6 +537,42 @@ ThreeAndKept lstm_training(const Tensor& input, const OptionalTensor& h_0, const
   return {output, h_n, c_n, kept};
 }
 
+// -------------------------------------------------------------------------------------------- activations
+
+// i, f, g, o and c of one layer and direction, (5, T, B, H), from what lstm_training has kept of it; past a sequence's
+// length they are not a number. Those of bfloat16 are float32, in which the cells are kept.
+template <class Number>
+Tensor activations(const Network& net, const Tensor& kept, int64_t number) {
+  const gatewise::Sizes sizes = net.sizes(number / net.directions);
+  const gatewise::Plan plan = core<Number>().plan(sizes, true);
+  TORCH_CHECK(kept.numel() >= plan.gates + plan.cells && kept.is_contiguous(), "kept has ", kept.numel(),
+              " numbers, needed the ", plan.gates + plan.cells, " of this call");
+  constexpr at::ScalarType type = std::is_same_v<Number, double> ? at::kDouble : at::kFloat;
+  const Tensor all = new_tensor({5, net.T, net.B, net.H}, type);
+  if (!net.length.empty()) all.fill_(std::numeric_limits<double>::quiet_NaN());
+  if (net.B == 0) return all;
+  gatewise::ActivationsCall<Number> call = {
+      .sizes = sizes,
+      .walk = net.walk(number % net.directions),
+      .gates = data<const Number>(kept),
+      .cells = cells<Number>(kept, plan.gates),
+      .to = {},
+  };
+  for (int n = 0; n < 5; ++n) call.to[n] = data<gatewise::Sum<Number>>(all, n * net.T * net.B * net.H);
+  core<Number>().activations(call);
+  return all;
+}
+
+Tensor lstm_activations(const Tensor& input, TensorList weights, const Tensor& kept, int64_t number, int64_t num_layers,
+                        bool bidirectional, bool batch_first, const OptionalTensor& lengths,
+                        const OptionalTensor& batch_sizes) {
+  const Network net(input, weights, {num_layers, bidirectional, batch_first, lengths, std::nullopt, batch_sizes});
+  TORCH_CHECK(0 <= number && number < net.layers * net.directions, "number is ", number, ", needed one below ",
+              net.layers * net.directions);
+  Network::check_numbers("kept", kept, input);
+  return with_number(input.scalar_type(), [&](auto n) { return activations<decltype(n)>(net, kept, number); });
+}
+
 // ----------------------------------------------------------------------------------------------- backward
 
 // Gradients of input, h_0, c_0 and each weight, those that are not wanted undefined. The gates among `kept` are turned
@@ -722,6 +760,7 @@ struct LSTMBackward : torch::autograd::Node {
   std::vector<Saved> weights, kept;
   int64_t num_layers;
   bool bidirectional, batch_first;
+  bool read = false;  // someone reads `kept`: its gates stay as they are
   bool used = false;  // the gates among `kept` have been turned into their gradients
 
   std::string name() const override { return "LSTMBackward"; }
@@ -781,17 +820,17 @@ struct LSTMBackward : torch::autograd::Node {
         if (!wanted[j]) gradients[j] = Tensor();
       return gradients;
     }
-    used = true;
-    return backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked, true);
+    used = !read;
+    return backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked, !read);
   }
 
  private:
   bool released_ = false;
 };
 
-// The values, and a node for their gradients.
-Three call_differentiably(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
-                          TensorList weights, const Options& options) {
+// The values and what backward needs of them, and a node for their gradients. `read`: the caller reads what is kept.
+ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
+                                 TensorList weights, const Options& options, bool read) {
   auto [output, h_n, c_n, kept] = call_training(input, h_0, c_0, weights, options);
   const auto node = c10::make_intrusive<LSTMBackward>();
   const auto or_none = [](const OptionalTensor& x) { return x.value_or(Tensor()); };
@@ -811,27 +850,43 @@ Three call_differentiably(const Tensor& input, const OptionalTensor& h_0, const 
   node->num_layers = options.num_layers;
   node->bidirectional = options.bidirectional;
   node->batch_first = options.batch_first;
-  return {output, h_n, c_n};
+  node->read = read;
+  return {output, h_n, c_n, kept};
 }
 
-Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
-                    int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
-                    const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
+// Whether autograd must know of a call.
+bool is_differentiable(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights) {
   const auto has_tangent = [](const OptionalTensor& x) { return is(x) && x->_fw_grad(0).defined(); };
   TORCH_CHECK_NOT_IMPLEMENTED(!has_tangent(input) && !has_tangent(h_0) && !has_tangent(c_0) &&
                                   std::none_of(weights.begin(), weights.end(), has_tangent),
                               "gatewise::lstm has no forward-mode derivative: call the module outside torch.compile "
                               "and torch.export, where it goes through torch's operations");
   const auto differentiable = [](const OptionalTensor& x) { return is(x) && x->requires_grad(); };
-  if (at::GradMode::is_enabled() &&
-      (input.requires_grad() || differentiable(h_0) || differentiable(c_0) ||
-       std::any_of(weights.begin(), weights.end(), [](const Tensor& w) { return w.requires_grad(); }))) {
-    return call_differentiably(input, h_0, c_0, weights,
-                               {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes});
+  return at::GradMode::is_enabled() &&
+         (input.requires_grad() || differentiable(h_0) || differentiable(c_0) ||
+          std::any_of(weights.begin(), weights.end(), [](const Tensor& w) { return w.requires_grad(); }));
+}
+
+Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
+                    int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
+                    const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
+  if (is_differentiable(input, h_0, c_0, weights)) {
+    const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+    auto [output, h_n, c_n, kept] = call_differentiably(input, h_0, c_0, weights, options, false);
+    return {output, h_n, c_n};
   }
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
   at::AutoDispatchBelowADInplaceOrView below;
   return op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes);
+}
+
+ThreeAndKept lstm_training_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
+                                    TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first,
+                                    const OptionalTensor& lengths, const OptionalTensor& reset,
+                                    const OptionalTensor& batch_sizes) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+  return is_differentiable(input, h_0, c_0, weights) ? call_differentiably(input, h_0, c_0, weights, options, true)
+                                                     : call_training(input, h_0, c_0, weights, options);
 }
 
 }  // namespace
@@ -849,15 +904,22 @@ TORCH_LIBRARY(gatewise, m) {
       "lstm_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor input, Tensor? h_0, Tensor? c_0, "
       "Tensor[] weights, Tensor output, Tensor[] kept, int num_layers, bool bidirectional, bool batch_first, "
       "Tensor? lengths, Tensor? reset, Tensor? batch_sizes, bool[] wanted) -> Tensor[]");
+  m.def(
+      "lstm_activations(Tensor input, Tensor[] weights, Tensor kept, int number, int num_layers, bool bidirectional, "
+      "bool batch_first, Tensor? lengths, Tensor? batch_sizes) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(gatewise, CPU, m) {
   m.impl("lstm", lstm);
   m.impl("lstm_training", lstm_training);
   m.impl("lstm_backward", lstm_backward);
+  m.impl("lstm_activations", lstm_activations);
 }
 
-TORCH_LIBRARY_IMPL(gatewise, Autograd, m) { m.impl("lstm", lstm_autograd); }
+TORCH_LIBRARY_IMPL(gatewise, Autograd, m) {
+  m.impl("lstm", lstm_autograd);
+  m.impl("lstm_training", lstm_training_autograd);
+}
 
 // ------------------------------------------------------------------------------------------ the short way in
 

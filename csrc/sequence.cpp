@@ -656,6 +656,26 @@ void backward(const BackwardCall<Number>& call) {
 // --------------------------------------------------------------------------------------------------------
 
 template <class Number>
+void activations(const ActivationsCall<Number>& call) {
+  const Layout<Number> layout(call.sizes);
+  const Steps steps(call.walk, call.sizes);
+  in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
+    const Range own = part(layout.steps, threads, thread);
+    Cursor at(steps, own.first);
+    for (int64_t row = own.first; row < own.last; ++row, at.next()) {
+      const Number* gates = call.gates + row * layout.gates_row;
+      const Sum<Number>* c = call.cells + (layout.B + row) * layout.padded;
+      const int64_t to = (steps.step_of(at.t, at.b) * layout.B + steps.row_of(at.b)) * layout.H;
+      for (int64_t u = 0; u < layout.units; ++u) {
+        const Gates<Sum<Number>> gate = load_gates(gates + u * 4 * kLanes<Number>);
+        const Vec<Number> values[] = {gate.i, gate.f, gate.g, gate.o, load(c + u * kLanes<Number>)};
+        for (int n = 0; n < 5; ++n) store_first(call.to[n] + to + u * kLanes<Number>, values[n], layout.units_in(u));
+      }
+    }
+  });
+}
+
+template <class Number>
 Plan plan(const Sizes& sizes, bool training) {
   const Layout<Number> layout(sizes);
   const auto numbers = [](int64_t bytes) { return bytes / static_cast<int64_t>(sizeof(Number)); };
@@ -672,5 +692,6 @@ Plan plan(const Sizes& sizes, bool training) {
 template Plan plan<GATEWISE_NUMBER>(const Sizes&, bool);
 template void forward<GATEWISE_NUMBER>(const ForwardCall<GATEWISE_NUMBER>&);
 template void backward<GATEWISE_NUMBER>(const BackwardCall<GATEWISE_NUMBER>&);
+template void activations<GATEWISE_NUMBER>(const ActivationsCall<GATEWISE_NUMBER>&);
 
 }  // namespace gatewise::GATEWISE_ISA

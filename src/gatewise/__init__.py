@@ -11,26 +11,42 @@ Examples
 (torch.Size([100, 28, 128]), torch.Size([2, 100, 128]))
 """
 
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gatewise.insight.doctor.live import doctor
+    from gatewise.insight.gradient_flow import gradient_flow
+    from gatewise.insight.trace import record, trace
     from gatewise.nn import LSTM, Gate, Gates, LSTMCell, explain_path
 
-__all__ = ["LSTM", "Gate", "Gates", "LSTMCell", "__version__", "doctor", "explain_path"]
+__all__ = [
+    "LSTM",
+    "Gate",
+    "Gates",
+    "LSTMCell",
+    "__version__",
+    "doctor",
+    "explain_path",
+    "gradient_flow",
+    "record",
+    "trace",
+]
 
 __version__ = version("gatewise")
 
 
+_INSIGHTS = {
+    "doctor": "gatewise.insight.doctor.live",
+    "gradient_flow": "gatewise.insight.gradient_flow",
+    "record": "gatewise.insight.trace",
+    "trace": "gatewise.insight.trace",
+}
+
+
 def __getattr__(name: str) -> object:
     # torch takes a second to import; the command line's --help should not wait for it.
-    if name == "doctor":
-        from gatewise.insight.doctor.live import doctor
-
-        return doctor
     if name in __all__:
-        from gatewise import nn
-
-        return getattr(nn, name)
+        return getattr(import_module(_INSIGHTS.get(name, "gatewise.nn")), name)
     raise AttributeError(f"module 'gatewise' has no attribute {name!r}")

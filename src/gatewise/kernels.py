@@ -42,6 +42,13 @@ _backward: dict[int, Callable[..., None]] = {
 }
 
 
+_activations: dict[int, Callable[..., None]] = {
+    2: _core.activations_bfloat16,
+    4: _core.activations_float32,
+    8: _core.activations_float64,
+}
+
+
 def available() -> tuple[str, ...]:
     """Name the instruction sets that this machine has code and registers for, the best first.
 
@@ -447,6 +454,60 @@ def backward(
         _address(scratch),
     )
     return grads
+
+
+class Activations(NamedTuple):
+    """The gates, the candidate and the cells of all steps, each (T, B, H) and after its activation."""
+
+    i: Array
+    f: Array
+    g: Array
+    o: Array
+    c: Array
+
+
+def activations(result: Forward, *, threads: int = 1) -> Activations:
+    """Read the gates and the cells out of what a training call has kept.
+
+    Parameters
+    ----------
+    result
+        From `forward` with ``training=True``, before its `backward`.
+    threads
+        At most this many threads.
+
+    Returns
+    -------
+    Activations
+        Of the input's dtype (of bfloat16: float32); past a row's length they are not a number.
+
+    Raises
+    ------
+    KernelError
+        `result` kept nothing, or `backward` has used it.
+
+    Examples
+    --------
+    With all weights zero each gate is half open, and the candidate is zero:
+
+    >>> import numpy as np
+    >>> zeros = np.zeros
+    >>> result = forward(zeros((3, 1, 2)), zeros((1, 4)), zeros((1, 4)), zeros((16, 2)), zeros((16, 4)))
+    >>> activations(result).f[0], activations(result).g[0]
+    (array([[0.5, 0.5, 0.5, 0.5]]), array([[0., 0., 0., 0.]]))
+    """
+    if result.gates is None or result.cells is None:
+        raise KernelError("this result kept no gates, or backward has used them: run forward with training=True again")
+    x, h_0, c_0, *_ = result.inputs
+    (T, B, I), P, H = x.shape, h_0.shape[1], c_0.shape[1]
+    dtype = np.float64 if x.dtype == np.float64 else np.float32
+    found = Activations(*(np.full((T, B, H), np.nan, dtype) for _ in Activations._fields))
+    _activations[x.dtype.itemsize](
+        result.walk.common(T, B, I, H, P, threads),
+        *(_address(result.gates), _address(result.cells)),
+        *(_address(array) for array in found),
+    )
+    return found
 
 
 def sigmoid(x: Array) -> Array:

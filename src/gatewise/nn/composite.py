@@ -51,6 +51,7 @@ def composite_lstm(
     lengths: Tensor | None,
     reset: Tensor | None,
     batch_sizes: Tensor | None,
+    recorded: list[tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Run all layers of an LSTM, as `gatewise.nn.operators.lstm` does.
 
@@ -74,6 +75,9 @@ def composite_lstm(
         (T, B), or (B, T) if `batch_first`, bool: where no state is handed on from step t - 1 to t; None: nowhere.
     batch_sizes
         (T,): how many sequences take each step, of packed sequences as torch packs them.
+    recorded
+        A list that receives, for each layer and direction, h as (T, B, P) and i, f, g, o and c as (5, T, B, H), which
+        past a sequence's length are not a number; None: nothing is recorded.
 
     Returns
     -------
@@ -112,8 +116,12 @@ def composite_lstm(
             own = weights[number * per_direction : (number + 1) * per_direction]
             h = x.new_zeros(x.size(1), own[1].size(1)) if h_0 is None else h_0[number]
             c = x.new_zeros(x.size(1), own[0].size(0) // 4) if c_0 is None else c_0[number]
-            h, c, output = _direction(x, h, c, own, taken, _cuts(reset, taken, direction), reverse=direction == 1)
+            steps: list[Tensor] | None = None if recorded is None else []
+            cuts = _cuts(reset, taken, direction)
+            h, c, output = _direction(x, h, c, own, taken, cuts, direction == 1, steps)
             outputs.append(output)
+            if recorded is not None and steps is not None:
+                recorded.append((output, torch.stack(steps[::-1] if direction == 1 else steps, dim=1)))
             finals.append((h, c))
         x = torch.cat(outputs, dim=-1) if bidirectional else outputs[0]
     h_n, c_n = torch.stack([h for h, _ in finals]), torch.stack([c for _, c in finals])
@@ -139,8 +147,12 @@ def _direction(
     taken: Tensor | None,
     cuts: Tensor | None,
     reverse: bool,
+    steps: list[Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One layer in one direction: the state after its last step, and every h, (T, B, P)."""
+    """One layer in one direction: the state after its last step, and every h, (T, B, P).
+
+    `steps` receives i, f, g, o and c of each step as it is taken.
+    """
     weight_ih, weight_hh, *others = weights
     weight_hr = others.pop() if len(others) % 2 else None
     from_input = linear(x, weight_ih, others[0] + others[1] if others else None)
@@ -157,6 +169,9 @@ def _direction(
         h_next = o * c_next.tanh()  # (1.7)
         if weight_hr is not None:
             h_next = linear(h_next, weight_hr)
+        if steps is not None:
+            step = torch.stack([i, f, g, o, c_next])
+            steps.append(step if taken is None else torch.where(taken[t, :, None], step, torch.nan))
         if taken is None:
             h, c = h_next, c_next
             outputs.append(h)

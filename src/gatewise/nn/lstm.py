@@ -16,6 +16,7 @@ from gatewise.nn.gates import Gates, split_gates, stack_gates
 from gatewise.nn.network import Network
 from gatewise.nn.operators import lstm, plain_lstm
 from gatewise.nn.paths import Path, path_of, plainly_served, under_autocast
+from gatewise.nn.recorded import Recorded
 
 State = tuple[Tensor, Tensor]
 
@@ -340,13 +341,47 @@ class LSTM(nn.RNNBase):
     def _any(self, input: Any, hx: State | None, lengths: Any, reset: Any) -> Any:
         """Serve any call: check it in words, choose a path, and bring input and output into its form."""
         call = self.prepare(input, hx, lengths, reset)
-        output, h_n, c_n = call.network.run(call.path, call.x, call.h_0, call.c_0, call.weights)
+        return self._as_input(input, call.network.run(call.path, call.x, call.h_0, call.c_0, call.weights))
+
+    def _as_input(self, input: Any, results: tuple[Tensor, Tensor, Tensor]) -> Any:
+        """Bring what a path computes into the form that the input has."""
+        output, h_n, c_n = results
         if isinstance(input, PackedSequence):
             packed = PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
             return packed, (_in_order(h_n, input.unsorted_indices), _in_order(c_n, input.unsorted_indices))
         if input.dim() == 2:
             return output.squeeze(0 if self.batch_first else 1), (h_n.squeeze(1), c_n.squeeze(1))
         return output, (h_n, c_n)
+
+    def record(
+        self, input: Any, hx: State | None = None, *, lengths: Any = None, reset: Tensor | None = None
+    ) -> tuple[Any, Prepared, list[Recorded]]:
+        """Run the network as `forward` does and keep its gates to be read: what `gatewise.trace` is made of.
+
+        Parameters
+        ----------
+        input, hx, lengths, reset
+            As in `forward`.
+
+        Returns
+        -------
+        results
+            As of `forward`.
+        call
+            The call as it was prepared.
+        recorded : list of Recorded
+            One for each layer and direction, at l·D + d.
+
+        Examples
+        --------
+        >>> _, _, (layer,) = LSTM(4, 3).record(torch.zeros(5, 2, 4))
+        >>> i, f, g, o, c = layer.activations()
+        >>> f.shape
+        torch.Size([5, 2, 3])
+        """
+        call = self.prepare(input, hx, lengths, reset)
+        results, recorded = call.network.record(call.path, call.x, call.h_0, call.c_0, call.weights)
+        return self._as_input(input, results), call, recorded
 
     def prepare(self, input: Any, hx: State | None, lengths: Any, reset: Any) -> Prepared:
         """Check a call in words, choose its path, and bring what it has into that path's form.

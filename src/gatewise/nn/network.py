@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gatewise.nn.composite import composite_lstm, in_float32
 from gatewise.nn.operators import lstm
 from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES, Path
+from gatewise.nn.recorded import Recorded, recorded_by_composite, recorded_by_kernel
 
 Three = tuple[Tensor, Tensor, Tensor]
 
@@ -47,7 +48,39 @@ class Network:
         """
         if path.name == "torch":
             return self._by_torch(x, h_0, c_0, list(weights))
-        function = lstm if path.name == "kernel" else composite_lstm
+        return self._by_our_own(lstm if path.name == "kernel" else composite_lstm, path, x, h_0, c_0, weights)
+
+    def record(
+        self, path: Path, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: Sequence[Tensor]
+    ) -> tuple[Three, list[Recorded]]:
+        """Compute the same and keep all gates, by the kernels or, where a path leads elsewhere, by torch's operations.
+
+        Returns
+        -------
+        results, recorded
+            As of `run`, and one `Recorded` for each layer and direction, at l·D + d.
+
+        Examples
+        --------
+        >>> weights = [torch.zeros(12, 4), torch.zeros(12, 3)]
+        >>> network = Network(1, False, False)
+        >>> _, (layer,) = network.record(Path("kernel", ""), torch.zeros(5, 2, 4), None, None, weights)
+        >>> layer.activations().shape
+        torch.Size([5, 5, 2, 3])
+        """
+        found: list[Recorded] = []
+        function = recorded_by_kernel if path.name == "kernel" else recorded_by_composite
+        return self._by_our_own(partial(function, found), path, x, h_0, c_0, weights), found
+
+    def _by_our_own(
+        self,
+        function: Callable[..., Three],
+        path: Path,
+        x: Tensor,
+        h_0: Tensor | None,
+        c_0: Tensor | None,
+        weights: Sequence[Tensor],
+    ) -> Three:
         if x.dtype in NARROW_DTYPES and not (path.name == "kernel" and x.dtype in KERNEL_DTYPES):
             return in_float32(partial(self._layers, function), x, h_0, c_0, weights)
         return self._layers(function, x, h_0, c_0, weights)

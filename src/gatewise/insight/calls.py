@@ -1,0 +1,290 @@
+"""Watching a model's recurrent modules: each call of one, layer by layer, ready for its gradient's way back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
+
+from gatewise.errors import ArgumentError
+from gatewise.insight.recurrence import GRURecurrence, LSTMRecurrence, Recurrence, SRNRecurrence
+from gatewise.insight.swap import swapped
+from gatewise.insight.trace import traced
+from gatewise.nn import LSTM
+
+Cell = Literal["lstm", "gru", "srn"]
+
+
+def cell_of(module: nn.Module) -> Cell | None:
+    """What recurrent module it is, if it is one.
+
+    Examples
+    --------
+    >>> cell_of(LSTM(4, 3)), cell_of(nn.Linear(4, 3))
+    ('lstm', None)
+    """
+    if isinstance(module, (LSTM, nn.LSTM)):
+        return "lstm"
+    if isinstance(module, nn.GRU):
+        return "gru"
+    return "srn" if isinstance(module, nn.RNN) else None
+
+
+@dataclass(frozen=True, eq=False)
+class Direction:
+    """One layer in one direction of a call.
+
+    Parameters
+    ----------
+    layer, direction : int
+        Which one.
+    recurrence : Recurrence
+        Its forward pass, in the order in which it takes its steps.
+    lengths : Tensor or None
+        (B,): the steps of each sequence.
+    """
+
+    layer: int
+    direction: int
+    recurrence: Recurrence
+    lengths: Tensor | None
+
+    def turned(self, x: Tensor) -> Tensor:
+        """Bring (T, …, B, ·) from the input's order of time into the one of the steps taken, or back: it is the same.
+
+        Past a length there are zeros.
+        """
+        return turned(x, self.direction, self.lengths)
+
+
+def turned(x: Tensor, direction: int, lengths: Tensor | None) -> Tensor:
+    """Turn (T, …, B, ·) round in time, each sequence from its own end, if the direction is the reverse one.
+
+    Examples
+    --------
+    >>> x = torch.tensor([[1.0, 4], [2, 5], [3, 0]])[:, :, None]
+    >>> turned(x, 1, torch.tensor([3, 2]))[:, :, 0]
+    tensor([[3., 5.],
+            [2., 4.],
+            [1., 0.]])
+    """
+    if direction == 0:
+        return x
+    if lengths is None:
+        return x.flip(0)
+    steps = lengths.to(x.device) - 1 - torch.arange(x.size(0), device=x.device)[:, None]  # (T, B)
+    shape = (steps.size(0), *[1] * (x.dim() - 3), steps.size(1), 1)
+    found = x.gather(0, steps.clamp(min=0).reshape(shape).expand_as(x))
+    return found.masked_fill(steps.reshape(shape) < 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of a recurrent module.
+
+    Parameters
+    ----------
+    module : str
+        Its name in the model, and the number of the call if there are several.
+    cell : {"lstm", "gru", "srn"}
+        What it is.
+    directions : sequence of Direction
+        Layer l, direction d at l·D + d.
+    num_directions : int
+        D.
+    batch_first : bool
+        Whether the output is (B, T, ·).
+    results : list of Tensor
+        What the model was given: output (the data of a packed one), h_n, and c_n of an LSTM.
+    packed : PackedSequence or None
+        The output, if it is packed.
+    """
+
+    module: str
+    cell: Cell
+    directions: Sequence[Direction]
+    num_directions: int
+    batch_first: bool
+    results: list[Tensor]
+    packed: PackedSequence | None
+
+    def sources(self, gradients: Sequence[Tensor | None]) -> tuple[list[Tensor], list[Tensor]]:
+        """What the loss sends to h and to the state of each layer and direction directly, in the order of its steps.
+
+        Parameters
+        ----------
+        gradients
+            Of `results`, None where the loss does not depend on one.
+
+        Returns
+        -------
+        d_h, d_state : list of Tensor
+            (T, B, P) and (T, B, H) for each.
+        """
+        whole = [torch.zeros_like(r) if d is None else d for r, d in zip(self.results, gradients, strict=True)]
+        narrow = whole[0].dtype in (torch.bfloat16, torch.float16)
+        d_output, d_h_n, *d_c_n = (d.float() if narrow else d for d in whole)
+        d_output = self._by_time(d_output)
+        top = len(self.directions) - self.num_directions
+        all_d_h, all_d_state = [], []
+        for number, one in enumerate(self.directions):
+            if number >= top:
+                d_h = one.turned(d_output.chunk(self.num_directions, dim=-1)[number - top])
+            else:
+                d_h = d_output.new_zeros(*d_output.shape[:2], d_h_n.size(-1))
+            all_d_h.append(self._at_the_end(d_h, d_h_n, number))
+            d_state = d_output.new_zeros(*d_output.shape[:2], (d_c_n or [d_h_n])[0].size(-1))
+            all_d_state.append(self._at_the_end(d_state, d_c_n[0], number) if d_c_n else d_state)
+        return all_d_h, all_d_state
+
+    def _by_time(self, d_output: Tensor) -> Tensor:
+        """The gradient of the output as (T, B, ·)."""
+        if self.packed is not None:
+            padded, _ = pad_packed_sequence(self.packed._replace(data=d_output))
+            return padded
+        if d_output.dim() == 2:
+            return d_output[:, None]
+        return d_output.transpose(0, 1) if self.batch_first else d_output
+
+    def _at_the_end(self, d: Tensor, d_n: Tensor, number: int) -> Tensor:
+        """Add the gradient of the last state, which is each sequence's own last step."""
+        d_last = d_n[number] if d_n.dim() == 3 else d_n[number][None]
+        if not d_last.any():
+            return d
+        lengths = self.directions[number].lengths
+        T, B = d.shape[:2]
+        last = torch.full((B,), T - 1) if lengths is None else lengths - 1
+        at = torch.arange(T)[:, None] == last
+        return d + at.to(d.device)[:, :, None] * d_last
+
+
+@contextmanager
+def calls_of(model: nn.Module) -> Iterator[list[Call]]:
+    """Keep each call of a model's recurrent modules while a block runs, differentiable as ever.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With recurrent modules in it, or one itself.
+
+    Yields
+    ------
+    list of Call
+        In the order of the calls.
+
+    Raises
+    ------
+    ArgumentError
+        Within the block: dropout is on between the layers of a module.
+
+    Examples
+    --------
+    >>> with calls_of(nn.GRU(4, 3)) as calls:
+    ...     pass
+    >>> calls
+    []
+    """
+    calls: list[Call] = []
+    times: dict[str, int] = {}
+
+    def watching(name: str, module: Any, forward: Any) -> Any:
+        def watched(*args: Any, **kwargs: Any) -> Any:
+            if module.training and module.dropout and module.num_layers > 1:
+                raise ArgumentError(
+                    f"{name or 'model'} drops {100 * module.dropout:g} % between its layers, and the gradient's way "
+                    "through what was drawn is not kept: call model.eval() first"
+                )
+            times[name] = times.get(name, 0) + 1
+            label = name if times[name] == 1 else f"{name}, call {times[name]}"
+            watch = _lstm_call if cell_of(module) == "lstm" else _other_call
+            results, call = watch(label, module, forward, *args, **kwargs)
+            calls.append(call)
+            return results
+
+        return watched
+
+    with swapped(model, lambda module: cell_of(module) is not None, watching):
+        yield calls
+
+
+def _results(output: Any, states: Any) -> list[Tensor]:
+    """The tensors that a module has returned, so that gradients of them can be asked for."""
+    data = output.data if isinstance(output, PackedSequence) else output
+    results = [data, *(states if isinstance(states, tuple) else (states,))]
+    for result in results:
+        if not result.requires_grad:  # neither its weights nor its input are trained
+            result.requires_grad_()
+    return results
+
+
+def _lstm_call(name: str, module: Any, forward: Any, *args: Any, **kwargs: Any) -> tuple[Any, Call]:
+    results, found = traced(module, *args, **kwargs)
+    output, states = results
+    weights = found.weights
+    per_direction = len(weights) // len(found.layers)
+    directions = []
+    with torch.no_grad():
+        for number, layer in enumerate(found.layers):
+            activations = torch.stack([layer.i, layer.f, layer.g, layer.o, layer.c], dim=1)  # (T, 5, B, H)
+            lengths, cut = found.lengths, found.reset
+            if lengths is not None:
+                activations = activations.nan_to_num(0)
+                if cut is not None:  # what comes from beyond the end is the initial state
+                    cut = cut & (torch.arange(len(cut))[:, None] < lengths).to(cut.device)
+            if cut is not None and layer.direction == 1:
+                cut = torch.cat([cut[1:], torch.zeros_like(cut[:1])])
+                cut = turned(cut[:, :, None], 1, lengths)[:, :, 0]
+            own = [w.detach().to(activations.dtype) for w in weights[number * per_direction :][:per_direction]]
+            recurrence = LSTMRecurrence(
+                turned(activations, layer.direction, lengths).transpose(0, 1),
+                layer.c_0.to(activations.dtype),
+                own[0],
+                own[1],
+                own[-1] if per_direction % 2 else None,
+                cut,
+            )
+            directions.append(Direction(layer.layer, layer.direction, recurrence, lengths))
+    packed = output if isinstance(output, PackedSequence) else None
+    call = Call(name, "lstm", directions, found.directions, module.batch_first, _results(output, states), packed)
+    return results, call
+
+
+def _other_call(name: str, module: Any, forward: Any, input: Any, hx: Any = None) -> tuple[Any, Call]:
+    output, h_n = results = forward(input, hx)
+    lengths = None
+    with torch.no_grad():
+        if isinstance(input, PackedSequence):
+            x, lengths = pad_packed_sequence(input)
+        else:
+            x = input[:, None] if input.dim() == 2 else input.transpose(0, 1) if module.batch_first else input
+        dtype = torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else x.dtype
+        x = x.detach().to(dtype)
+        T, B = x.shape[:2]
+        D = 2 if module.bidirectional else 1
+        if hx is None:
+            hx = x.new_zeros(module.num_layers * D, B, module.hidden_size)
+        hx = hx.detach().to(dtype).reshape(module.num_layers * D, B, -1)
+        taken = None if lengths is None else (torch.arange(T)[:, None] < lengths).to(x.device)
+        directions: list[Direction] = []
+        outputs: list[Tensor] = []
+        for number, weights in enumerate(module.all_weights):
+            layer, direction = divmod(number, D)
+            if direction == 0 and layer > 0:
+                x = torch.cat([one.turned(h) for one, h in zip(directions[-D:], outputs[-D:], strict=True)], dim=-1)
+            own = [weight.detach().to(dtype) for weight in weights]
+            from_end = turned(x, direction, lengths)
+            recurrence: GRURecurrence | SRNRecurrence
+            if cell_of(module) == "gru":
+                recurrence = GRURecurrence(from_end, hx[number], own, taken)
+            else:
+                recurrence = SRNRecurrence(from_end, hx[number], own, taken, module.nonlinearity == "relu")
+            outputs.append(recurrence.h)
+            directions.append(Direction(layer, direction, recurrence, lengths))
+    packed = output if isinstance(output, PackedSequence) else None
+    cell: Cell = "gru" if cell_of(module) == "gru" else "srn"
+    return results, Call(name, cell, directions, D, module.batch_first, _results(output, h_n), packed)

@@ -1,0 +1,404 @@
+"""`gradient_flow`: how a loss's gradient travels back through the recurrent layers of a model, and how far."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gatewise.errors import ArgumentError
+from gatewise.insight.calls import Call, Cell, Direction, calls_of, cell_of
+from gatewise.insight.recurrence import Way
+
+Of = Literal["c", "h"]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerFlow:
+    """The gradient on its way back through one layer in one direction.
+
+    Arrays have the input's steps, also in the reverse direction; past a sequence's length they are 0.
+
+    Parameters
+    ----------
+    module : str
+        The recurrent module's name in the model; "" if it is the model.
+    cell : {"lstm", "gru", "srn"}
+        What it is.
+    layer, direction : int
+        Layers from 0 on, direction 0 forward and 1 reverse.
+    names : tuple of str
+        The paths. The first ("cell" of an LSTM, "state" of the others) is what came from the loss, or the layer above,
+        and then along the state alone, which the forget gates (the update gates of a GRU) let pass. Each other is what
+        came last by way of h through the gate that it is named by, and along the state from there.
+    paths : Tensor
+        (T, K, B, H): the gradient of the state (c of an LSTM, h of the others) after each step, path by path.
+    h_paths : Tensor
+        (T, K, B, P): the gradient of h after each step; the first of the K is what the loss or the layer above sends to
+        it directly, and each other what comes through a gate of the next step.
+    keeps : Tensor or None
+        (T, B, H): the forget gates (a GRU's update gates); None for a simple recurrent network.
+    lags : Tensor
+        (N, B, H), N from 1 to T: the gradient of the state at n steps before the last at which the loss reads this
+        layer, of the loss's reading there alone; 0 beyond a sequence's first step.
+    lag_paths : Tensor
+        (N, K): the norm over units of each path's part of `lags`, as root mean square over sequences.
+    lag_counts : Tensor
+        (N,): how many sequences are so long.
+
+    Examples
+    --------
+    >>> flow = gradient_flow(nn.LSTM(4, 3), torch.ones(5, 2, 4), lambda output: output[0][-1].sum())
+    >>> layer = flow.layers[0]
+    >>> torch.allclose(layer.path("cell") + sum(layer.path(gate) for gate in "ifgo"), layer.d_c)
+    True
+    """
+
+    module: str
+    cell: Cell
+    layer: int
+    direction: int
+    names: tuple[str, ...]
+    paths: Tensor
+    h_paths: Tensor
+    keeps: Tensor | None
+    lags: Tensor
+    lag_paths: Tensor
+    lag_counts: Tensor
+    _one: Direction
+
+    @property
+    def name(self) -> str:
+        """The module, layer and direction, as torch names weights: lstm.l0, lstm.l1_reverse."""
+        own = f"l{self.layer}" + "_reverse" * self.direction
+        return f"{self.module}.{own}" if self.module else own
+
+    @property
+    def d_c(self) -> Tensor:
+        """dL/dc after each step, (T, B, H); of cells that have one.
+
+        Raises
+        ------
+        ArgumentError
+            This one has no c.
+        """
+        if self.cell != "lstm":
+            raise ArgumentError(f"{self.name} is a {self.cell}, which has no cell state c: take d_h")
+        return self.d_state
+
+    @cached_property
+    def d_h(self) -> Tensor:
+        """dL/dh after each step, (T, B, P)."""
+        return self.h_paths.sum(1) if self.cell == "lstm" else self.d_state
+
+    @cached_property
+    def d_state(self) -> Tensor:
+        """The gradient of what carries the memory, (T, B, H): dL/dc of an LSTM, dL/dh of the others."""
+        return self.paths.sum(1)
+
+    def path(self, name: str) -> Tensor:
+        """The part of `d_state` that came on one path, (T, B, H).
+
+        Raises
+        ------
+        ArgumentError
+            There is no such path.
+        """
+        if name not in self.names:
+            raise ArgumentError(f"path is {name!r}, needed one of {', '.join(self.names)}")
+        return self.paths[:, self.names.index(name)]
+
+    def norms(self, of: Of = "h") -> Tensor:
+        """The norm over units of dL/dh or dL/dc, for every step and sequence, (T, B)."""
+        return torch.linalg.vector_norm(self.d_h if of == "h" else self.d_c, dim=2)
+
+    @cached_property
+    def decay(self) -> Tensor:
+        """How much is left of the gradient so many steps back, (N,): 1 at lag 0.
+
+        The norm over units of `lags`, as root mean square over the sequences that are so long.
+        """
+        return _relative(torch.sqrt(self.lags.square().sum((1, 2)) / self.lag_counts))
+
+    @cached_property
+    def unit_decay(self) -> Tensor:
+        """The same for each unit by itself, (N, H); not a number for a unit that gets no gradient at lag 0."""
+        return _relative(torch.sqrt(self.lags.square().sum(1) / self.lag_counts[:, None]))
+
+    def horizon(self, fraction: float = 0.1) -> float:
+        """How many steps back until the gradient has fallen below a fraction for good.
+
+        Parameters
+        ----------
+        fraction
+            Of the norm at lag 0.
+
+        Returns
+        -------
+        float
+            A whole number of steps; infinite if the sequences are too short to tell, not a number where the loss sends
+            this layer nothing.
+
+        Examples
+        --------
+        With all weights zero the forget gates are one half:
+
+        >>> lstm = nn.LSTM(4, 3)
+        >>> for weight in lstm.parameters():
+        ...     _ = nn.init.zeros_(weight)
+        >>> flow = gradient_flow(lstm, torch.ones(9, 1, 4), lambda output: output[0][-1].sum())
+        >>> flow.layers[0].horizon(0.1)
+        4.0
+        """
+        return float(_horizon(self.decay[:, None], _checked(fraction))[0])
+
+    def unit_horizons(self, fraction: float = 0.1) -> Tensor:
+        """The same for each unit, (H,)."""
+        return _horizon(self.unit_decay, _checked(fraction))
+
+    def time_constants(self) -> Tensor | None:
+        """What the forget gates (a GRU's update gates) alone would let a unit remember, (H,), in steps.
+
+        -1 over the mean logarithm of the gate, over all steps and sequences: after so many steps the gates let 1/e of
+        the gradient pass. Infinite where they are 1 throughout; None for a simple recurrent network.
+        """
+        if self.keeps is None:
+            return None
+        taken = self.keeps > 0  # past a length it is 0
+        logs = torch.where(taken, self.keeps, 1).log().sum((0, 1)) / taken.sum((0, 1))
+        return -1 / logs
+
+    def singular_values(self) -> Tensor:
+        """The largest singular value of each step's exact Jacobian, (T, B): of (c, h) for an LSTM, of h for the others.
+
+        The forget gates are below 1 and yet it can exceed 1: docs/equations.md, (4.7) and (4.11). It takes a singular
+        value decomposition of size H + P (H) for each step and sequence.
+
+        Examples
+        --------
+        >>> flow = gradient_flow(nn.LSTM(4, 3), torch.ones(5, 2, 4), lambda output: output[0][-1].sum())
+        >>> flow.layers[0].singular_values().shape
+        torch.Size([5, 2])
+        """
+        jacobian = self._one.recurrence.jacobian
+        largest = torch.stack([torch.linalg.matrix_norm(jacobian(t), 2) for t in range(len(self.paths))])
+        return self._one.turned(largest[:, :, None])[:, :, 0]
+
+    def __repr__(self) -> str:
+        T, _, B, H = self.paths.shape
+        return f"<LayerFlow {self.name}, {self.cell}: (T, B, H) = {(T, B, H)}, paths {', '.join(self.names)}>"
+
+
+@dataclass(frozen=True)
+class GradientFlow:
+    """The gradient's way back through all recurrent layers of a model.
+
+    Parameters
+    ----------
+    loss : float
+        The loss whose gradient it is.
+    layers : tuple of LayerFlow
+        In the order in which the modules were called; in each, layer l, direction d at l·D + d.
+
+    Examples
+    --------
+    >>> flow = gradient_flow(nn.GRU(4, 3), torch.ones(5, 2, 4), lambda output: output[0][-1].sum())
+    >>> [layer.name for layer in flow.layers], flow.layers[0].names
+    (['l0'], ('state', 'r', 'z', 'n'))
+    """
+
+    loss: float
+    layers: tuple[LayerFlow, ...]
+
+    def sentences(self, fraction: float = 0.1) -> list[str]:
+        """Say how far back each layer's gradient reaches, in a sentence each."""
+        return [sentence(layer, fraction) for layer in self.layers]
+
+    def _repr_png_(self) -> bytes:
+        """The gradient over the lag, for notebooks."""
+        from gatewise.insight.figures import as_png, draw_lags
+
+        return as_png(draw_lags(self))
+
+
+def sentence(layer: LayerFlow, fraction: float = 0.1) -> str:
+    """Say how far back a layer's gradient reaches.
+
+    Examples
+    --------
+    >>> flow = gradient_flow(nn.LSTM(4, 3), torch.ones(5, 2, 4), lambda output: output[0][-1].sum())
+    >>> print(sentence(flow.layers[0], 0.5))
+    l0 (lstm): 2 steps back the gradient has fallen below 50 %.
+    """
+    who, share, horizon = f"{layer.name} ({layer.cell})", f"{100 * fraction:.3g} %", layer.horizon(fraction)
+    if math.isnan(horizon):
+        return f"{who}: the loss sends it no gradient."
+    longest = len(layer.decay) - 1
+    if math.isinf(horizon):
+        return f"{who}: {longest} steps back, at the first, {100 * layer.decay[-1]:.3g} % of the gradient is left."
+    steps = "1 step" if horizon == 1 else f"{horizon:.0f} steps"
+    return f"{who}: {steps} back the gradient has fallen below {share}."
+
+
+def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -> GradientFlow:
+    """Follow a loss's gradient back through the recurrent layers of a model, step by step and path by path.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        With a gatewise.LSTM, torch.nn.LSTM, torch.nn.GRU or torch.nn.RNN anywhere in it, or one itself. It is called
+        once, as it is: in training mode dropout is drawn, but not between the layers of one module (call its `eval`).
+    input
+        What the model is called with: one argument, or a tuple of them.
+    loss : callable
+        Makes a tensor with one number of what the model returns.
+
+    Returns
+    -------
+    GradientFlow
+        For each layer and direction the gradients of h and c after every step, what of them came along the cell state
+        alone and what through each gate, and how far back they reach.
+
+    Raises
+    ------
+    ArgumentError
+        There is no recurrent module in the model or none was called, the loss does not depend on one or is no single
+        number, dropout is on between layers, or the model was compiled.
+
+    Notes
+    -----
+    The paths are those of section 4 of docs/equations.md. Nothing is approximated: their sum is autograd's gradient.
+    The parameters' own gradients are neither computed nor changed.
+
+    Examples
+    --------
+    Where the forget gate is 1 and nothing comes through h, the cell keeps the gradient as it is:
+
+    >>> from gatewise.nn import LSTM
+    >>> lstm = LSTM(1, 1).double()
+    >>> for weight in lstm.parameters():
+    ...     _ = nn.init.zeros_(weight)
+    >>> with torch.no_grad():
+    ...     _ = lstm.gates().f.bias_ih.fill_(torch.inf)
+    >>> flow = gradient_flow(lstm, torch.ones(4, 1, 1).double(), lambda output: output[1][1].sum())
+    >>> flow.layers[0].path("cell").flatten()
+    tensor([1., 1., 1., 1.], dtype=torch.float64)
+    """
+    if not any(cell_of(module) for module in model.modules()):
+        raise ArgumentError(
+            f"model is a {type(model).__name__} without a gatewise.LSTM, torch.nn.LSTM, GRU or RNN, needed at least one"
+        )
+    arguments = input if isinstance(input, tuple) else (input,)
+    with torch.enable_grad():
+        with calls_of(model) as calls:
+            value = loss(model(*arguments))
+        if not calls:
+            raise ArgumentError(f"model is a {type(model).__name__} that called none of its recurrent modules")
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            given = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            )
+            raise ArgumentError(f"loss made {given}, needed a tensor with one number: take its sum or its mean")
+        results = [result for call in calls for result in call.results]
+        reached = torch.autograd.grad(value.sum(), results, allow_unused=True) if value.requires_grad else [None]
+    if all(gradient is None for gradient in reached):
+        raise ArgumentError("the loss does not depend on any recurrent module's output: give one that does")
+    gradients = iter(reached)
+    layers: list[LayerFlow] = []
+    for call in calls:
+        own = [next(gradients) for _ in call.results]
+        with torch.no_grad():
+            layers.extend(_flows(call, own))
+    return GradientFlow(value.item(), tuple(layers))
+
+
+def _flows(call: Call, gradients: Sequence[Tensor | None]) -> Iterator[LayerFlow]:
+    """The flows through the layers of one call, from the lowest on."""
+    d_h, d_states = call.sources(gradients)
+    ways = _back(call, d_h, d_states)
+    last = [_last_alone(*both) for both in zip(d_h, d_states, strict=True)]
+    reads_once = all(
+        torch.equal(own, of_all)
+        for pair, *both in zip(last, d_h, d_states, strict=True)
+        for own, of_all in zip(pair, both, strict=True)
+    )
+    last_ways = ways if reads_once else _back(call, [h for h, _ in last], [state for _, state in last])
+    for one, way, last_way in zip(call.directions, ways, last_ways, strict=True):
+        keeps = one.recurrence.keeps
+        yield LayerFlow(
+            call.module,
+            call.cell,
+            one.layer,
+            one.direction,
+            one.recurrence.names,
+            one.turned(way.paths),
+            one.turned(way.h_paths),
+            None if keeps is None else one.turned(keeps),
+            *_by_lag(last_way.paths),
+            one,
+        )
+
+
+def _back(call: Call, d_h: list[Tensor], d_states: list[Tensor]) -> list[Way]:
+    """From the top layer to the lowest: what each sends to its input reaches the hidden states of the one below."""
+    D, from_above = call.num_directions, list(d_h)
+    ways: list[Way] = []
+    for number in reversed(range(len(call.directions))):
+        ways.insert(0, call.directions[number].recurrence.back(from_above[number], d_states[number]))
+        if number % D == 0 and number > 0:  # all directions of a layer are done
+            d_x = torch.stack([call.directions[number + d].turned(ways[d].d_x) for d in range(D)]).sum(0)
+            for d, part in enumerate(d_x.chunk(D, dim=-1)):
+                below = number - D + d
+                from_above[below] = d_h[below] + call.directions[below].turned(part)
+    return ways
+
+
+def _last_alone(d_h: Tensor, d_state: Tensor) -> tuple[Tensor, Tensor]:
+    """What the loss sends at the last step alone at which it sends a sequence anything."""
+    last = _last_step((d_h != 0).any(2) | (d_state != 0).any(2))
+    there = (torch.arange(len(d_h), device=last.device)[:, None] == last)[:, :, None]
+    return d_h * there, d_state * there
+
+
+def _last_step(where: Tensor) -> Tensor:
+    """(B,): the last step of (T, B) at which it is true; -1: nowhere."""
+    return (where * torch.arange(1, len(where) + 1, device=where.device)[:, None]).amax(0) - 1
+
+
+def _by_lag(paths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(T, K, B, H) by steps before the last at which there is any gradient: `lags`, `lag_paths`, `lag_counts`."""
+    whole = paths.sum(1)
+    last = _last_step((whole != 0).any(2))
+    steps = last - torch.arange(max(1, int(last.max()) + 1), device=last.device)[:, None]  # (N, B)
+    counts = (steps >= 0).sum(1)
+    at, is_none = steps.clamp(min=0)[:, :, None].expand(-1, -1, whole.size(2)), steps < 0
+    lags = whole.gather(0, at).masked_fill(is_none[:, :, None], 0)
+    by_path = torch.stack(
+        [path.gather(0, at).masked_fill(is_none[:, :, None], 0).square().sum((1, 2)) for path in paths.unbind(1)], dim=1
+    )
+    return lags, (by_path / counts.clamp(min=1)[:, None]).sqrt(), counts.clamp(min=1)
+
+
+def _relative(curve: Tensor) -> Tensor:
+    """By what it is at lag 0; not a number where that is nothing."""
+    return curve / curve[:1]
+
+
+def _horizon(decay: Tensor, fraction: float) -> Tensor:
+    """(N, U) → (U,): the first lag from which on it stays below a fraction."""
+    above = decay >= fraction
+    first = _last_step(above).to(torch.float64) + 1
+    first[first == len(decay)] = torch.inf
+    first[decay[0].isnan()] = torch.nan
+    return first
+
+
+def _checked(fraction: float) -> float:
+    if not 0 < fraction < 1:
+        raise ArgumentError(f"fraction is {fraction}, needed a number between 0 and 1: give a share of the gradient")
+    return fraction
