@@ -89,6 +89,11 @@ def run(inputs, parameters, gradients, *, threads=1, **walk):
     """Run the kernels; return every output and gradient by name."""
     result = kernels.forward(*inputs.values(), *(parameters.get(name) for name in NAMES), threads=threads, **walk)
     outputs = {"h": result.h, "h_n": result.h_n, "c_n": result.c_n}
+    T, B = inputs["x"].shape[:2]
+    past = np.arange(T)[:, None] >= walk.get("lengths", np.full(B, T))
+    for name, steps in kernels.activations(result, threads=threads)._asdict().items():
+        assert np.isnan(steps[past]).all(), name
+        outputs[f"{name} of all steps"] = np.where(past[:, :, None], 0, steps)
     found = kernels.backward(result, **gradients, threads=threads)._asdict()
     return outputs | {name: gradient for name, gradient in found.items() if gradient is not None}
 
@@ -133,6 +138,8 @@ def run_reference(inputs, parameters, gradients, *, reverse=False, lengths=None,
         "d_weight_hh": back.d_parameters[f"weight_hh_l0{suffix}"],
         "d_bias": back.d_parameters.get(f"bias_hh_l0{suffix}", np.zeros(4 * H)),
     }
+    gates = forward.gates[0][direction]
+    found |= {f"{name} of all steps": getattr(gates, name) for name in "ifgoc"}
     if P != H:
         found["d_weight_hr"] = back.d_parameters[f"weight_hr_l0{suffix}"]
     return found
@@ -151,9 +158,9 @@ def assert_close(got, expected, *, skip=()):
     difference of much larger ones.
     """
     single = got["h"].shape[2] == 1 and "d_weight_hr" in got
+    narrow = got["h"].dtype == BFLOAT16
+    tolerance = (5 if single else 3) * 2**-7 if narrow else 200 * np.finfo(got["h"].dtype).eps
     for name in expected.keys() - set(skip):
-        narrow = got[name].dtype == BFLOAT16
-        tolerance = (5 if single else 3) * 2**-7 if narrow else 200 * np.finfo(got[name].dtype).eps
         scale = np.abs(expected[name]).max()
         error = np.abs(widened(got[name]) - expected[name]).max()
         assert error <= tolerance * scale, f"{name}: {error / scale:.1e} relative"
@@ -236,11 +243,12 @@ def test_lengths_resets_and_reverse_against_reference(isa, dtype, size):
 
 def test_no_steps_at_all():
     inputs, _, gradients = arrays = case(3, 2, 4, 5)
-    got = run(*arrays, lengths=np.zeros(2, np.int64))
-    assert_close(got, run_reference(*arrays, lengths=np.zeros(2, np.int64)), skip=["h", "d_x", "d_weight_ih"])
+    got, expected = (how(*arrays, lengths=np.zeros(2, np.int64)) for how in (run, run_reference))
+    zeros = {"h", "d_x", "d_weight_ih", "d_weight_hh", "d_bias", *(f"{name} of all steps" for name in "ifgoc")}
+    assert_close(got, expected, skip=zeros)
     assert np.array_equal(got["h_n"], inputs["h_0"])
     assert np.array_equal(got["d_h_0"], gradients["d_h_n"])
-    assert not any(got[name].any() for name in ("h", "d_x", "d_weight_ih", "d_weight_hh", "d_bias"))
+    assert not any(got[name].any() for name in zeros)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, BFLOAT16], ids=str)
@@ -520,3 +528,14 @@ def test_environment_variable_forces_an_instruction_set(isa):
 def test_unknown_instruction_set_is_refused():
     with pytest.raises(KernelError, match="'sse9' is unknown"):
         kernels.use("sse9")
+
+
+def test_activations_are_refused_where_nothing_is_kept():
+    inputs, parameters, gradients = case(3, 2, 4, 5)
+    weights = [parameters.get(name) for name in NAMES]
+    with pytest.raises(KernelError, match="kept no gates"):
+        kernels.activations(kernels.forward(*inputs.values(), *weights, training=False))
+    result = kernels.forward(*inputs.values(), *weights)
+    kernels.backward(result, **gradients)
+    with pytest.raises(KernelError, match="backward has used them"):
+        kernels.activations(result)

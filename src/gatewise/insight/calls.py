@@ -130,6 +130,9 @@ class Call:
         narrow = whole[0].dtype in (torch.bfloat16, torch.float16)
         d_output, d_h_n, *d_c_n = (d.float() if narrow else d for d in whole)
         d_output = self._by_time(d_output)
+        if (lengths := self.directions[0].lengths) is not None:  # what stands past them is 0 whatever h is
+            past = torch.arange(len(d_output))[:, None] >= lengths
+            d_output = d_output.masked_fill(past.to(d_output.device)[:, :, None], 0)
         top = len(self.directions) - self.num_directions
         all_d_h, all_d_state = [], []
         for number, one in enumerate(self.directions):

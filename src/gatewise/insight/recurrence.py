@@ -22,13 +22,13 @@ class Way(NamedTuple):
     h_paths : Tensor
         (T, K, B, P): likewise of the hidden state, by the gate of the next step that it came through; the first is what
         the loss, or the layer above, sends to it directly.
-    d_x : Tensor
-        (T, B, I), the gradient of the layer's input.
+    d_a : Tensor
+        (T, B, G·H): the gradient of what the gates make of the input, weight_ih x + bias_ih, in the order of its rows.
     """
 
     paths: Tensor
     h_paths: Tensor
-    d_x: Tensor
+    d_a: Tensor
 
 
 class Recurrence(Protocol):
@@ -42,12 +42,16 @@ class Recurrence(Protocol):
         state.
     keeps : Tensor or None
         (T, B, H), what share of the state a step hands on directly; None: there is no such path.
+    weight_ih : Tensor
+        (G·H, I), the input's weights.
     """
 
     @property
     def names(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def keeps(self) -> Tensor | None: ...  # noqa: D102
+
+    weight_ih: Tensor
 
     def back(self, d_h: Tensor, d_state: Tensor) -> Way:
         """Send gradients back through all steps.
@@ -100,41 +104,50 @@ class LSTMRecurrence:
         self.keeps = f  # (4.1)
         self._reads = o * (1 - tanh_c * tanh_c)  # R of (4.6)
         # What stands before the weights in (4.3), (4.2), (4.4) and in P^o of (4.6), in torch's order i, f, g, o.
-        self._into_c = torch.stack([g * i * (1 - i), c_prev * f * (1 - f), i * (1 - g * g)], dim=1)  # (T, 3, B, H)
+        self._into_c = torch.stack([g * i * (1 - i), c_prev * f * (1 - f), i * (1 - g * g)], dim=2)  # (T, B, 3, H)
         self._into_o = tanh_c * o * (1 - o)
-        self._weight_ih, self._weight_hr, self._cut = weight_ih, weight_hr, cut
+        self.weight_ih, self._weight_hr, self._cut = weight_ih, weight_hr, cut
         self._recurrent = weight_hh.reshape(4, -1, weight_hh.size(1))  # (4, H, P)
 
     def back(self, d_h: Tensor, d_state: Tensor) -> Way:
-        """As `Recurrence.back`: the transpose of (4.7), with each path by itself."""
+        """As `Recurrence.back`: the transpose of (4.7), and then each path by itself."""
         T, B, H = d_state.shape
         P = d_h.size(2)
-        paths, h_paths = d_h.new_empty(T, 5, B, H), d_h.new_empty(T, 5, B, P)
-        d_a = d_h.new_empty(T, 4, B, H)
-        along = d_h.new_zeros(5, B, H)  # what step t + 1 hands on to c_t
+        keeps, cut = self.keeps, self._cut
+        if cut is not None:
+            keeps = keeps.masked_fill(cut[:, :, None], 0)
+        # The whole, step by step, in few operations: a step of a small layer takes no longer than they do.
+        d_a = d_h.new_empty(T, B, 4, H)
+        weight, d_next = self._recurrent.reshape(4 * H, P), d_h.new_zeros(B, 4 * H)
+        d_c = d_state[T - 1]
         for t in reversed(range(T)):
-            into_h, into_c = h_paths[t], paths[t]
-            into_h[0] = d_h[t]
-            if t + 1 < T:
-                torch.bmm(d_a[t + 1], self._recurrent, out=into_h[1:])
-                if self._cut is not None:
-                    into_h[1:].masked_fill_(self._cut[t + 1, :, None], 0)
-            else:
-                into_h[1:] = 0
-            through = into_h if self._weight_hr is None else into_h @ self._weight_hr
-            torch.addcmul(along, through, self._reads[t], out=into_c)
-            into_c[0] += d_state[t]
-            torch.mul(self._into_c[t], into_c.sum(0), out=d_a[t, :3])
-            torch.mul(self._into_o[t], through.sum(0), out=d_a[t, 3])
-            along = self.keeps[t] * into_c
-            if self._cut is not None:
-                along = along.masked_fill(self._cut[t, :, None], 0)
-        return Way(paths, h_paths, d_a.transpose(1, 2).flatten(2) @ self._weight_ih)
+            through = torch.addmm(d_h[t], d_next, weight)
+            if self._weight_hr is not None:
+                through = through @ self._weight_hr
+            whole = torch.addcmul(d_c, through, self._reads[t])
+            torch.mul(self._into_c[t], whole[:, None], out=d_a[t, :, :3])
+            torch.mul(self._into_o[t], through, out=d_a[t, :, 3])
+            d_next = d_a[t].flatten(1)
+            if cut is not None:
+                d_next = d_next.masked_fill(cut[t, :, None], 0)
+            if t > 0:
+                d_c = torch.addcmul(d_state[t - 1], keeps[t], whole)
+        # Then what came through each gate, of all steps at once, and what of it the cell hands on.
+        h_paths = d_h.new_zeros(5, T, B, P)
+        h_paths[0] = d_h
+        onward = d_a if cut is None else d_a.masked_fill(cut[:, :, None, None], 0)
+        by_gate = torch.bmm(onward[1:].flatten(0, 1).transpose(0, 1), self._recurrent)
+        h_paths[1:, : T - 1] = by_gate.reshape(4, T - 1, B, P)
+        paths = self._reads * (h_paths if self._weight_hr is None else h_paths @ self._weight_hr)
+        paths[0] += d_state
+        for t in reversed(range(T - 1)):
+            paths[:, t].addcmul_(keeps[t + 1], paths[:, t + 1])
+        return Way(paths.transpose(0, 1), h_paths.transpose(0, 1), d_a.flatten(2))
 
     def jacobian(self, t: int) -> Tensor:
         """As `Recurrence.jacobian`, (4.7)."""
         kept = torch.diag_embed(self.keeps[t])
-        into_c = torch.einsum("kbh,khp->bhp", self._into_c[t], self._recurrent[:3])  # (4.5)
+        into_c = torch.einsum("bkh,khp->bhp", self._into_c[t], self._recurrent[:3])  # (4.5)
         reads = torch.diag_embed(self._reads[t])
         into_h = self._into_o[t][:, :, None] * self._recurrent[3]  # P^o of (4.6)
         if self._weight_hr is not None:
@@ -190,7 +203,7 @@ class GRURecurrence:
             self.keeps = self.keeps * taken[:, :, None]
             self._slopes = self._slopes * taken[:, None, :, None]
             self._into_n = self._into_n * taken[:, :, None]
-        self._weight_ih, self._recurrent = weight_ih, weight_hh.reshape(3, -1, weight_hh.size(1))
+        self.weight_ih, self._recurrent = weight_ih, weight_hh.reshape(3, -1, weight_hh.size(1))
 
     def back(self, d_h: Tensor, d_state: Tensor) -> Way:
         """As `Recurrence.back`."""
@@ -210,7 +223,7 @@ class GRURecurrence:
             torch.mul(self._slopes[t, :2], whole, out=d_a[t, :2])
             torch.mul(self._into_n[t], whole, out=d_a[t, 2])
             along = self.keeps[t] * paths[t]
-        return Way(paths, h_paths, d_a.transpose(1, 2).flatten(2) @ self._weight_ih)
+        return Way(paths, h_paths, d_a.transpose(1, 2).flatten(2))
 
     def jacobian(self, t: int) -> Tensor:
         """As `Recurrence.jacobian`."""
@@ -244,7 +257,7 @@ class SRNRecurrence:
         self._slopes = (self.h > 0).to(x.dtype) if relu else 1 - self.h * self.h
         if taken is not None:
             self.h, self._slopes = self.h * taken[:, :, None], self._slopes * taken[:, :, None]
-        self._weight_ih, self._weight_hh = weight_ih, weight_hh
+        self.weight_ih, self._weight_hh = weight_ih, weight_hh
 
     def back(self, d_h: Tensor, d_state: Tensor) -> Way:
         """As `Recurrence.back`."""
@@ -257,7 +270,7 @@ class SRNRecurrence:
             else:
                 paths[t, 1] = 0
             torch.mul(self._slopes[t], paths[t].sum(0), out=d_a[t])
-        return Way(paths, paths, d_a @ self._weight_ih)
+        return Way(paths, paths, d_a)
 
     def jacobian(self, t: int) -> Tensor:
         """As `Recurrence.jacobian`."""

@@ -160,7 +160,7 @@ class Trace:
 
     def _stacked(self, name: str) -> Tensor:
         all_of = torch.stack([getattr(layer, name) for layer in self.layers])
-        return all_of.reshape(-1, self.directions, *all_of.shape[1:])
+        return all_of.reshape(len(self.layers) // self.directions, self.directions, *all_of.shape[1:])
 
     @property
     def i(self) -> Tensor:
