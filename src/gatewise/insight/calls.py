@@ -16,6 +16,7 @@ from gatewise.insight.recurrence import GRURecurrence, LSTMRecurrence, Recurrenc
 from gatewise.insight.swap import swapped
 from gatewise.insight.trace import traced
 from gatewise.nn import LSTM
+from gatewise.nn.turned import turned
 
 Cell = Literal["lstm", "gru", "srn"]
 
@@ -60,27 +61,6 @@ class Direction:
         Past a length there are zeros.
         """
         return turned(x, self.direction, self.lengths)
-
-
-def turned(x: Tensor, direction: int, lengths: Tensor | None) -> Tensor:
-    """Turn (T, …, B, ·) round in time, each sequence from its own end, if the direction is the reverse one.
-
-    Examples
-    --------
-    >>> x = torch.tensor([[1.0, 4], [2, 5], [3, 0]])[:, :, None]
-    >>> turned(x, 1, torch.tensor([3, 2]))[:, :, 0]
-    tensor([[3., 5.],
-            [2., 4.],
-            [1., 0.]])
-    """
-    if direction == 0:
-        return x
-    if lengths is None:
-        return x.flip(0)
-    steps = lengths.to(x.device) - 1 - torch.arange(x.size(0), device=x.device)[:, None]  # (T, B)
-    shape = (steps.size(0), *[1] * (x.dim() - 3), steps.size(1), 1)
-    found = x.gather(0, steps.clamp(min=0).reshape(shape).expand_as(x))
-    return found.masked_fill(steps.reshape(shape) < 0, 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -57,6 +57,11 @@ class LSTM(nn.RNNBase):
         Whether a second set of weights reads the sequence backwards; the output holds both, forward first.
     proj_size : int, default 0
         Width of h (P), less than H; 0: h is not projected.
+    checkpoint_every : int, default 0
+        Steps of a segment whose gates are not kept for the backward pass but computed anew there: for one forward pass
+        more, a sequence of T steps takes the room for the gates of so many. Some hundreds do well. The results are the
+        same bit for bit, the weights' gradients to rounding. It is for the CPU, without gradients of gradients, and
+        torch.compile does not look into it. 0: everything is kept.
     device, dtype
         As in torch. `gatewise.explain_path` tells which code serves a call. In bfloat16, and under `torch.autocast` to
         it, sums and the cells from step to step are float32.
@@ -97,7 +102,13 @@ class LSTM(nn.RNNBase):
         proj_size: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        checkpoint_every: int = 0,
     ) -> None:
+        if not isinstance(checkpoint_every, int) or checkpoint_every < 0:
+            raise ArgumentError(
+                f"checkpoint_every is {checkpoint_every!r}, needed a whole number of steps, or 0 to keep everything"
+            )
         super().__init__(
             "LSTM",
             input_size,
@@ -111,6 +122,11 @@ class LSTM(nn.RNNBase):
             device=device,
             dtype=dtype,
         )
+        self.checkpoint_every = checkpoint_every
+
+    def extra_repr(self) -> str:
+        """The arguments, where they are not the defaults."""
+        return super().extra_repr() + f", checkpoint_every={self.checkpoint_every}" * bool(self.checkpoint_every)
 
     @classmethod
     def from_gates(
@@ -317,7 +333,7 @@ class LSTM(nn.RNNBase):
         """
         if hx is not None:
             check_state(hx)
-        if lengths is not None or reset is not None or (self.dropout and self.training):
+        if lengths is not None or reset is not None or (self.dropout and self.training) or self.checkpoint_every:
             return self._any(input, hx, lengths, reset)
         h_0, c_0 = (None, None) if hx is None else hx
         try:
@@ -443,6 +459,7 @@ class LSTM(nn.RNNBase):
             reset,
             batch_sizes,
             self.dropout if self.training else 0.0,
+            self.checkpoint_every,
         )
         return Prepared(path, network, x, h_0, c_0, weights)
 

@@ -9,10 +9,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from gatewise.errors import ArgumentError
 from gatewise.nn.composite import composite_lstm, in_float32
 from gatewise.nn.operators import lstm
 from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES, Path
 from gatewise.nn.recorded import Recorded, recorded_by_composite, recorded_by_kernel
+from gatewise.nn.segments import segmented_lstm
 
 Three = tuple[Tensor, Tensor, Tensor]
 
@@ -27,6 +29,8 @@ class Network:
         As there.
     dropout
         Probability with which each number between two layers is zeroed; 0 in evaluation.
+    checkpoint_every
+        Steps of a segment that is computed anew on the way back; 0: everything is kept.
     """
 
     num_layers: int
@@ -36,6 +40,7 @@ class Network:
     reset: Tensor | None = None
     batch_sizes: Tensor | None = None
     dropout: float = 0.0
+    checkpoint_every: int = 0
 
     def run(self, path: Path, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: Sequence[Tensor]) -> Three:
         """Compute output, h_n and c_n by the code that a path names.
@@ -46,6 +51,13 @@ class Network:
         >>> Network(1, False, False).run(Path("kernel", ""), torch.zeros(5, 2, 4), None, None, weights)[0].shape
         torch.Size([5, 2, 3])
         """
+        if self.checkpoint_every and self._is_differentiated(x, h_0, c_0, *weights):
+            if path.name != "kernel":
+                raise ArgumentError(
+                    f"checkpoint_every is {self.checkpoint_every}, which is for gatewise's kernels alone, and this "
+                    f"call goes by {path.name} ({path.why}): make the LSTM with checkpoint_every=0"
+                )
+            return self._by_our_own(partial(segmented_lstm, self.checkpoint_every), path, x, h_0, c_0, weights)
         if path.name == "torch":
             return self._by_torch(x, h_0, c_0, list(weights))
         return self._by_our_own(lstm if path.name == "kernel" else composite_lstm, path, x, h_0, c_0, weights)
@@ -71,6 +83,10 @@ class Network:
         found: list[Recorded] = []
         function = recorded_by_kernel if path.name == "kernel" else recorded_by_composite
         return self._by_our_own(partial(function, found), path, x, h_0, c_0, weights), found
+
+    @staticmethod
+    def _is_differentiated(*tensors: Tensor | None) -> bool:
+        return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
     def _by_our_own(
         self,
