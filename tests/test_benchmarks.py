@@ -14,6 +14,7 @@ from torch import nn
 
 from gatewise.bench.grid import Size
 from gatewise.bench.timing import Timing
+from gatewise.cli import main
 from gatewise.errors import ArgumentError
 
 PROGRAMS = Path(__file__).parents[1] / "benchmarks"
@@ -135,6 +136,8 @@ def test_relative_errors_of_made_up_results():
         ("memory", ["--only", "jax"], r"argument --only: invalid choice: 'jax'"),
         ("threads", ["--threads", "1"], r"argument --threads: given is '1', needed is a whole number from 2 on$"),
         ("threads", ["--sizes", "99"], r"^threads: sizes has '99', needed a row from 1 to 14"),
+        ("insight", ["--size", "1,2"], r"argument --size: '1,2' is no size, needed is B,T,I,H such as 64,100,128,128"),
+        ("horizons", ["/nowhere"], r"^horizons: /nowhere holds no runs: give a folder that gatewise memory made"),
         ("bfloat16", ["--sizes", "1,2"], r"^bfloat16: sizes has '1,2'"),
     ],
 )
@@ -142,5 +145,38 @@ def test_what_the_programs_refuse(monkeypatch, capsys, name, words, says):
     monkeypatch.setattr("sys.argv", [name, *words])
     with pytest.raises((SystemExit, ArgumentError)) as caught:
         module(name).main()
-    message = f"{name}: {caught.value}" if caught.type is ArgumentError else capsys.readouterr().err
+    message = (
+        f"{name}: {caught.value}" if caught.type is ArgumentError else capsys.readouterr().err or caught.value.code
+    )
     assert re.search(says, message.strip())
+
+
+def test_insight():
+    printed = program("insight.py", "--size", "2,3,4,5", "--rounds", 2, "--threads", 1)
+    assert re.search(r"^trace +\d+\.\d ms   \d+\.\d\d of the training forward$", printed, flags=re.MULTILINE)
+    assert re.search(
+        r"^gradient flow, all steps +\d+\.\d ms   \d+\.\d\d of the training step$", printed, flags=re.MULTILINE
+    )
+
+
+def test_horizons(tmp_path):
+    for cell in ("lstm", "gru"):
+        words = [
+            "--cell",
+            cell,
+            "--length",
+            "6",
+            "--epochs",
+            "1",
+            "--run",
+            str(tmp_path / "all" / cell),
+            "--threads",
+            "1",
+        ]
+        assert main(["train", "digit-sum", *words]) == 0
+    figure = tmp_path / "horizons.png"
+    printed = program("horizons.py", tmp_path / "all", "--fraction", 0.5, "--figure", figure)
+    for cell in ("gru", "lstm"):
+        assert re.search(rf"^{cell} +6 +\d\.\d[+ ]± +0\.0 +\d\.\d[+ ]± +0\.0 +1$", printed, flags=re.MULTILINE)
+    with Image.open(figure) as image:
+        assert image.width > 700

@@ -1,7 +1,10 @@
 """The gradient's way back: every step's gradient is autograd's, each path what it says, and the measures of how far."""
 
+import doctest
 import itertools
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -504,3 +507,15 @@ def test_what_cannot_be_followed():
         gradient_flow(Idle(), x, torch.sum)
     with pytest.raises(ArgumentError, match="model was compiled"):
         gradient_flow(torch.compile(Idle(), backend="eager"), x, torch.sum)
+
+
+def test_the_page_about_insight(tmp_path, monkeypatch):
+    """Its figures are drawn into the folder where it runs."""
+    monkeypatch.chdir(tmp_path)
+    with torch.random.fork_rng():
+        page = Path(__file__).parents[1] / "docs" / "insight.md"
+        results = doctest.testfile(str(page), module_relative=False, encoding="utf-8")
+    assert results.attempted > 50
+    assert results.failed == 0
+    for name in re.findall(r"figures/(insight-\w+\.png)", page.read_text()):
+        assert (tmp_path / name).stat().st_size > 10_000

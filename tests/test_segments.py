@@ -142,6 +142,7 @@ def test_where_there_is_no_such_thing():
         gatewise.LSTM(4, 5, checkpoint_every=0.5)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of what torch.compile looks at where it goes on
 def test_a_compiled_model_calls_it_as_it_is():
     whole, segmented = both(3)
     x = torch.randn(7, 3, 4).double()

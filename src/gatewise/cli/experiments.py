@@ -1,4 +1,4 @@
-"""The commands of many trainings: memory, tune."""
+"""The commands of experiments: memory, tune, inspect."""
 
 import dataclasses
 import importlib.util
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatewise.cli.printing import counting, means, number, print_table
-from gatewise.cli.words import Tune, task_and_settings
+from gatewise.cli.words import Inspect, Tune, task_and_settings
 from gatewise.errors import ArgumentError, RunError
 from gatewise.experiments.memory import MemoryConfig, Result, table
 from gatewise.experiments.tune import make_search
@@ -114,6 +114,23 @@ def tune(command: Tune[Any]) -> int:
     print(f"best    trial {best.number}: test {means(test)} of {test.samples:,}")
     print(f"wrote   {', '.join(str(path) for path in (folder / 'best.toml', *figures))}")
     print(f"next    gatewise train {task.name} --config {shlex.quote(str(folder / 'best.toml'))}")
+    return 0
+
+
+def inspect(command: Inspect) -> int:
+    """Write the report of a run, and print what was found."""
+    from gatewise.experiments.inspect import inspect as look_into
+
+    found = look_into(command.run, command.inputs, command.weights, command.out, command.data)
+    if command.json:
+        print(json.dumps(found.to_json()))
+        return 0
+    score = ", ".join(f"{name} {value:.2%}" for name, value in found.score.items() if name != "loss")
+    loss = number(found.score["loss"])
+    print(f"{command.run}, {command.weights} weights: test loss {loss}, {score} of {found.samples:,}")
+    for layer in found.flow:
+        print(layer["sentence"])
+    print(f"wrote {found.report}")
     return 0
 
 

@@ -32,6 +32,7 @@ Example:
   gatewise train digits --run runs/digits   (about half a minute, nothing is fetched)
   gatewise evaluate runs/digits
   gatewise predict runs/digits image.png
+  gatewise inspect runs/digits              (a page to look into it: curves, mistakes, gates, gradients)
 
   gatewise tune digits --trials 30          (search for settings)
   gatewise memory                           (how far back do an SRN and an LSTM remember?)
@@ -210,6 +211,39 @@ class Predict:
 
 
 @dataclass(frozen=True)
+class Inspect:
+    """Look into a run: one HTML file that opens from disk, without a network.
+
+    It shows the settings and the curves, the results by class, the worst mistakes, the gates and the memory of an LSTM
+    for a few sequences (choose the sequence, the layer and the unit; hover for values), and how far back the loss's
+    gradient reaches. The sequences are some of the test samples, wrong and right ones, after what is given here.
+
+    Example:
+      gatewise inspect runs/digits
+      gatewise inspect runs/mnist seven.png four.png --out seven.html
+      gatewise inspect runs/sum "6 7 0 0 1 0 0 0 0 0" "9 9 0 0 0 0 0 5 0 0"
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that gatewise train made."""
+
+    inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[IMAGE|DIGITS...]")] = ()
+    """Up to 8 images like those trained on; or sequences of digits, each in quotes, with spaces between them."""
+
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The file to write. Without it: report.html in the run's folder."""
+
+    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """The folder of the data, where they have moved since the training."""
+
+    weights: Literal["best", "last"] = "best"
+    """Which epoch's weights."""
+
+    json: bool = False
+    """Print one JSON object: report (the file), score, sequences, mistakes, and flow, the horizon of each layer."""
+
+
+@dataclass(frozen=True)
 class Runs:
     """List the runs below a folder: what was trained, how far it has come, and the last scores.
 
@@ -252,9 +286,23 @@ class Doctor:
     """Print one JSON list of objects: where, line, column, code, what, mend."""
 
 
-def parse(
-    argv: Sequence[str],
-) -> Train[Any] | Tune[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig | None:
+Command = (
+    Train[Any]
+    | Tune[Any]
+    | Resume
+    | Evaluate
+    | Predict
+    | Inspect
+    | Runs
+    | Compare
+    | Doctor
+    | MemoryConfig
+    | BenchConfig
+)
+"""What a command line may ask for."""
+
+
+def parse(argv: Sequence[str]) -> Command | None:
     """What the words ask for; None where they ask for help, which is printed.
 
     Raises
@@ -280,6 +328,7 @@ def parse(
         | _subcommand(Resume, "resume", cleandoc(Resume.__doc__ or ""))
         | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
         | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
+        | _subcommand(Inspect, "inspect", cleandoc(Inspect.__doc__ or ""))
         | _subcommand(Runs, "runs", cleandoc(Runs.__doc__ or ""))
         | _subcommand(Compare, "compare", cleandoc(Compare.__doc__ or ""))
         | _subcommand(MemoryConfig, "memory", cleandoc(MemoryConfig.__doc__ or ""))
@@ -304,9 +353,7 @@ def parse(
         if end.code:
             raise ArgumentError(usage_line(said.getvalue(), _command_in(argv))) from end
         return None
-    parsed: (
-        Train[Any] | Tune[Any] | Resume | Evaluate | Predict | Runs | Compare | Doctor | MemoryConfig | BenchConfig
-    ) = getattr(command, "task", command)
+    parsed: Command = getattr(command, "task", command)
     return parsed
 
 
@@ -373,6 +420,7 @@ def _command_in(argv: Sequence[str]) -> str:
         "resume": {},
         "evaluate": {},
         "predict": {},
+        "inspect": {},
         "runs": {},
         "compare": {},
         "memory": {},

@@ -44,8 +44,9 @@ class LayerFlow:
     keeps : Tensor or None
         (T, B, H): the forget gates (a GRU's update gates); None for a simple recurrent network.
     lags : Tensor
-        (N, B, H), N from 1 to T: the gradient of the state at n steps before the last at which the loss reads this
-        layer, of the loss's reading there alone; 0 beyond a sequence's first step.
+        (N, B, H), N from 1 to T: the gradient of the state at n steps, in the order in which this layer takes them,
+        before the last at which it gets any, where the loss reads each sequence at its last reading alone; 0 beyond a
+        sequence's first step. What reaches a lower layer at earlier steps may have come through the layers above.
     lag_paths : Tensor
         (N, K): the norm over units of each path's part of `lags`, as root mean square over sequences.
     lag_counts : Tensor
@@ -115,21 +116,23 @@ class LayerFlow:
 
     def norms(self, of: Of = "h") -> Tensor:
         """The norm over units of dL/dh or dL/dc, for every step and sequence, (T, B)."""
-        return torch.linalg.vector_norm(self.d_h if of == "h" else self.d_c, dim=2)
+        norms: Tensor = torch.linalg.vector_norm(self.d_h if of == "h" else self.d_c, dim=2)
+        return norms
 
     @cached_property
     def decay(self) -> Tensor:
         """How much is left of the gradient so many steps back, (N,): 1 at lag 0.
 
-        The norm over units of `lags`, as root mean square over the sequences that are so long.
+        The norm over units of `lags`, as root mean square over the sequences that are so long; float64, as the squares
+        of a gradient that has vanished are too small for float32.
         """
-        norms: Tensor = torch.sqrt(self.lags.square().sum((1, 2)) / self.lag_counts)
+        norms: Tensor = torch.sqrt(self.lags.double().square().sum((1, 2)) / self.lag_counts)
         return _relative(norms)
 
     @cached_property
     def unit_decay(self) -> Tensor:
         """The same for each unit by itself, (N, H); not a number for a unit that gets no gradient at lag 0."""
-        return _relative(torch.sqrt(self.lags.square().sum(1) / self.lag_counts[:, None]))
+        return _relative(torch.sqrt(self.lags.double().square().sum(1) / self.lag_counts[:, None]))
 
     def horizon(self, fraction: float = 0.1) -> float:
         """How many steps back until the gradient has fallen below a fraction for good.
@@ -166,13 +169,14 @@ class LayerFlow:
         """What the forget gates (a GRU's update gates) alone would let a unit remember, (H,), in steps.
 
         -1 over the mean logarithm of the gate, over all steps and sequences: after so many steps the gates let 1/e of
-        the gradient pass. Infinite where they are 1 throughout; None for a simple recurrent network.
+        the gradient pass. Infinite where they are 1 throughout, 0 where one is 0; None for a simple recurrent network.
         """
         if self.keeps is None:
             return None
-        taken = self.keeps > 0  # past a length it is 0
-        logs = torch.where(taken, self.keeps, 1).log().sum((0, 1)) / taken.sum((0, 1))
-        return -1 / logs
+        T, B, _ = self.keeps.shape
+        lengths = torch.full((B,), T) if self._one.lengths is None else self._one.lengths
+        past = (torch.arange(T)[:, None] >= lengths).to(self.keeps.device)
+        return 1 / (self.keeps.masked_fill(past[:, :, None], 1).log().sum((0, 1)) / lengths.sum()).abs()
 
     def singular_values(self) -> Tensor:
         """The largest singular value of each step's exact Jacobian, (T, B): of (c, h) for an LSTM, of h for the others.
@@ -221,10 +225,12 @@ class GradientFlow:
         return [sentence(layer, fraction) for layer in self.layers]
 
     def _repr_png_(self) -> bytes:
-        """The gradient over the lag, for notebooks."""
-        from gatewise.insight.figures import as_png, draw_lags
+        """The gradient over the lag, for notebooks: of the first six layers, if there are more."""
+        from gatewise.insight.figures import MOST_LAYERS, as_png, draw_lags
 
-        return as_png(draw_lags(self))
+        some = GradientFlow(self.loss, self.layers[:MOST_LAYERS])
+        more = len(self.layers) - len(some.layers)
+        return as_png(draw_lags(some, f"the first {MOST_LAYERS} of {len(self.layers)} layers" if more else ""))
 
 
 def sentence(layer: LayerFlow, fraction: float = 0.1) -> str:
@@ -238,8 +244,10 @@ def sentence(layer: LayerFlow, fraction: float = 0.1) -> str:
     l0 (lstm): 4 steps back the gradient has fallen below 10 %.
     """
     who, share, horizon = f"{layer.name} ({layer.cell})", f"{100 * fraction:.3g} %", layer.horizon(fraction)
-    if math.isnan(horizon):
+    if not layer.lags[0].any():
         return f"{who}: the loss sends it no gradient."
+    if math.isnan(horizon):
+        return f"{who}: its gradient is not finite."
     longest = len(layer.decay) - 1
     if math.isinf(horizon):
         return f"{who}: {longest} steps back, at the first, {100 * layer.decay[-1]:.3g} % of the gradient is left."
@@ -382,14 +390,19 @@ def _by_lag(paths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     at, is_none = steps.clamp(min=0)[:, :, None].expand(-1, -1, whole.size(2)), steps < 0
     lags = whole.gather(0, at).masked_fill(is_none[:, :, None], 0)
     by_path = torch.stack(
-        [path.gather(0, at).masked_fill(is_none[:, :, None], 0).square().sum((1, 2)) for path in paths.unbind(1)], dim=1
+        [
+            path.gather(0, at).masked_fill(is_none[:, :, None], 0).double().square().sum((1, 2))
+            for path in paths.unbind(1)
+        ],
+        dim=1,
     )
     return lags, (by_path / counts.clamp(min=1)[:, None]).sqrt(), counts.clamp(min=1)
 
 
 def _relative(curve: Tensor) -> Tensor:
     """By what it is at lag 0; not a number where that is nothing."""
-    return curve / curve[:1]
+    relative: Tensor = curve / curve[:1]
+    return relative
 
 
 def _horizon(decay: Tensor, fraction: float) -> Tensor:

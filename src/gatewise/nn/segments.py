@@ -22,7 +22,7 @@ _training = torch.ops.gatewise.lstm_training.default
 _backward = torch.ops.gatewise.lstm_backward.default
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def segmented_lstm(
     every: int,
     input: Tensor,

@@ -1,7 +1,7 @@
 """Images read as sequences of rows or columns by an LSTM, and classified after the last."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from gatewise.nn import LSTM
 from gatewise.nn.initial import orthogonal_
 from gatewise.tasks.augment import random_mirror, random_shift, random_turn
 from gatewise.tasks.mistakes import Verdicts
-from gatewise.tasks.task import Outcome, Prediction, Report, Task, task_of
+from gatewise.tasks.task import Outcome, Prediction, Report, Sample, Subject, Task, task_of
 from gatewise.tasks.training import Problem, built, counted, train_problem
 from gatewise.train.config import ImageConfig
 from gatewise.train.metrics import correct_by_argmax
@@ -180,7 +180,7 @@ def judge(task: Task, config: ImageConfig, run: Run, weights: str) -> Verdicts:
         score,
         images.labels.astype(np.intp),
         log_scores.numpy(),
-        images.names or tuple(str(label) for label in range(images.classes)),
+        _names(images),
         images.pixels(),
         images.files,
     )
@@ -214,11 +214,73 @@ def predict(config: ImageConfig, run: Run, weights: str, given: str) -> Predicti
     """
     model, form, _ = _load(config, run.weights(weights))
     task, _ = task_of(run)
-    size = (form.rows, form.columns)
-    pixels = read_image(given, size) if task.read_image is None else task.read_image(config, given, size)
+    pixels = _read(task, config, given, (form.rows, form.columns))
     images = _normalize(torch.from_numpy(pixels[None]), config)
     scores = Runner(model, cross_entropy, config).predict(images)[0].float().softmax(dim=0)
     return Prediction(int(scores.argmax()), scores.tolist(), _shown(pixels), list(form.names))
+
+
+def look(task: Task, config: ImageConfig, run: Run, weights: str, given: Sequence[str]) -> Subject:
+    """Load a run's model, and what it can be looked at with.
+
+    Parameters
+    ----------
+    task : Task
+        Has the test images.
+    config : ImageConfig
+        The run's settings.
+    run : Run
+        The folder.
+    weights : {"best", "last"}
+        Which ones.
+    given : sequence of str
+        Paths of images like those trained on.
+
+    Raises
+    ------
+    RunError
+        The weights are missing, damaged, or not those of the settings.
+    DataError
+        The data are missing, damaged or not those of the training; or an image is missing, or of another size or kind.
+    """
+    runner, images = _tested(task, config, run, weights)
+    own = [_read(task, config, path, images.size) for path in given]
+    tested = examples(images, config)
+    score = runner.evaluate(tested)
+    log_scores = runner.predict(tested.inputs).float().log_softmax(dim=1).numpy()
+
+    def test_sample(place: int) -> Sample:
+        name = "/".join(Path(images.files[place]).parts[-2:]) if images.files else f"test image {place}"  # class, file
+        alone = images.take(np.array([place]))
+        label = int(images.labels[place])
+        return Sample(name, tested.inputs[place : place + 1], log_scores[place], label, alone.pixels()[0])
+
+    def given_sample(path: str, pixels: NDArray[np.float32]) -> Sample:
+        read = _normalize(torch.from_numpy(pixels[None]), config)
+        return Sample(path, read, runner.predict(read)[0].float().log_softmax(dim=0).numpy(), None, pixels)
+
+    return Subject(
+        runner.model.eval(),
+        cross_entropy,
+        score,
+        _names(images),
+        tested.inputs,
+        images.labels.astype(np.intp),
+        log_scores,
+        config.read.removesuffix("s"),
+        test_sample,
+        [given_sample(*pair) for pair in zip(given, own, strict=True)],
+    )
+
+
+def _read(task: Task, config: ImageConfig, path: str, size: tuple[int, int]) -> NDArray[np.float32]:
+    """One image as those trained on were read."""
+    return read_image(path, size) if task.read_image is None else task.read_image(config, path, size)
+
+
+def _names(images: ImageSet) -> tuple[str, ...]:
+    """What each class is called."""
+    return images.names or tuple(str(label) for label in range(images.classes))
 
 
 def _shown(pixels: NDArray[np.float32]) -> list[str]:

@@ -1,8 +1,9 @@
 """Sequences of digits read by a recurrent network, and the sum told after the last."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -13,7 +14,7 @@ from gatewise.nn import LSTM
 from gatewise.nn.initial import chrono_
 from gatewise.tasks.digit_sum import Cell, DigitSumConfig, splits
 from gatewise.tasks.mistakes import Verdicts
-from gatewise.tasks.task import Outcome, Prediction, Report, Task
+from gatewise.tasks.task import Outcome, Prediction, Report, Sample, Subject, Task
 from gatewise.tasks.training import Problem, built, counted, train_problem
 from gatewise.train.metrics import correct_by_argmax
 from gatewise.train.progress import Score
@@ -153,12 +154,75 @@ def predict(config: DigitSumConfig, run: Run, weights: str, given: str) -> Predi
     DataError
         It is no sequence of digits.
     """
+    digits = _read(given)
+    scores = _runner(config, run.weights(weights)).predict(digits)[0].softmax(dim=0)
+    return Prediction(int(scores.argmax()), scores.tolist(), [" ".join(_words(digits))])
+
+
+def look(task: Task, config: DigitSumConfig, run: Run, weights: str, given: Sequence[str]) -> Subject:
+    """Load a run's model, and what it can be looked at with.
+
+    Parameters
+    ----------
+    task : Task
+        Digit sums.
+    config : DigitSumConfig
+        The run's settings.
+    run : Run
+        The folder.
+    weights : {"best", "last"}
+        Which ones.
+    given : sequence of str
+        Sequences, each of digits with spaces between them, of any number.
+
+    Raises
+    ------
+    RunError
+        The weights are missing, damaged, or not those of the settings.
+    DataError
+        The data are missing or damaged, or one given is no sequence of digits.
+    """
+    own = [_read(digits) for digits in given]
+    runner = _runner(config, run.weights(weights))
+    tested = examples(splits(config)["test"])
+    score = runner.evaluate(tested)
+    log_scores = runner.predict(tested.inputs).float().log_softmax(dim=1).numpy()
+    truth = tested.targets.numpy().astype(np.intp)
+
+    def test_sample(place: int) -> Sample:
+        digits = tested.inputs[place : place + 1]
+        return Sample(f"test sequence {place}", digits, log_scores[place], int(truth[place]), reads=_words(digits))
+
+    def given_sample(digits: Tensor) -> Sample:
+        words = _words(digits)
+        of_each = runner.predict(digits)[0].float().log_softmax(dim=0).numpy()
+        return Sample(" ".join(words), digits, of_each, None, reads=words)
+
+    return Subject(
+        runner.model.eval(),
+        cross_entropy,
+        score,
+        [str(label) for label in range(CLASSES)],
+        tested.inputs,
+        truth,
+        log_scores,
+        "digit",
+        test_sample,
+        [given_sample(digits) for digits in own],
+    )
+
+
+def _read(given: str) -> Tensor:
+    """Digits with spaces between them as (1, T)."""
     words = given.split()
     if not words or any(len(word) != 1 or word not in "0123456789" for word in words):
         raise DataError(f"{given!r} is no sequence of digits, needed is one such as '6 7 0 0 1 0': write it so")
-    digits = torch.tensor([[int(word) for word in words]])
-    scores = _runner(config, run.weights(weights)).predict(digits)[0].softmax(dim=0)
-    return Prediction(int(scores.argmax()), scores.tolist(), [" ".join(words)])
+    return torch.tensor([[int(word) for word in words]])
+
+
+def _words(digits: Tensor) -> list[str]:
+    """What (1, T) digits are written as."""
+    return [str(digit) for digit in digits[0].tolist()]
 
 
 def _runner(config: DigitSumConfig, path: Path) -> Runner:

@@ -2,10 +2,13 @@
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gatewise.errors import ArgumentError
 from gatewise.tasks.mistakes import Verdicts
@@ -14,6 +17,8 @@ from gatewise.train.config import TrainConfig, read_config
 from gatewise.train.progress import Progress, Score
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from gatewise.train.run import Run
 
 
@@ -71,6 +76,79 @@ class Prediction:
     names: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One sequence that a model reads.
+
+    Parameters
+    ----------
+    name : str
+        A file, or its place among the test samples.
+    input : Tensor, shape (1, ...)
+        As the model takes it.
+    log_scores : float32 array, shape (classes,)
+        The logarithm of the probability that the model gives each class.
+    truth : int or None
+        Its class, where that is known.
+    picture : float32 array, shape (rows, columns) or (rows, columns, 3), default None
+        From 0 to 1, of a sample that can be looked at.
+    reads : sequence of str, default: none
+        What the model reads at each step, where that can be said in a word.
+    """
+
+    name: str
+    input: "Tensor"
+    log_scores: NDArray[np.float32]
+    truth: int | None
+    picture: NDArray[np.float32] | None = None
+    reads: Sequence[str] = ()
+
+    @property
+    def taken_for(self) -> int:
+        """The class of the highest score, the first of equals."""
+        return int(self.log_scores.argmax())
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A trained model, and what it can be looked at with.
+
+    Parameters
+    ----------
+    model : Module
+        With the run's weights, in evaluation mode.
+    loss : callable
+        Maps outputs and targets to the mean loss over a batch.
+    score : Score
+        Of all test samples.
+    names : sequence of str
+        What each class is called.
+    inputs : Tensor, shape (N, ...)
+        The test samples, as the model takes them.
+    truth : integer array, shape (N,)
+        The class of each.
+    log_scores : float32 array, shape (N, classes)
+        The logarithm of the probability that the model gives each class.
+    step : str
+        What a step of a sequence is, such as "row".
+    test_sample : callable
+        Maps the place of a test sample to it.
+    given : sequence of Sample
+        What was given beside them.
+    """
+
+    model: "nn.Module"
+    loss: "Callable[[Tensor, Tensor], Tensor]"
+    score: Score
+    names: Sequence[str]
+    inputs: "Tensor"
+    truth: NDArray[np.intp]
+    log_scores: NDArray[np.float32]
+    step: str
+    test_sample: Callable[[int], Sample]
+    given: Sequence[Sample]
+
+
 class Runner(Protocol):
     """The functions of a module that can run tasks of one kind."""
 
@@ -85,6 +163,9 @@ class Runner(Protocol):
 
     def judge(self, task: "Task", config: Any, run: "Run", weights: str) -> Verdicts:
         """Evaluate, and keep what each test sample was taken for."""
+
+    def look(self, task: "Task", config: Any, run: "Run", weights: str, given: Sequence[str]) -> Subject:
+        """Load the model, and what it can be looked at with: the test samples and what a user gives."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""A report: one HTML file with charts that opens from disk, without a network."""
