@@ -27,7 +27,7 @@ from gatewise.bench.options import at_least
 from gatewise.bench.pair import compared
 from gatewise.bench.probe import fork_join
 from gatewise.bench.timing import Timing, measure
-from gatewise.drawing import BLUE, check_ending, new_figure
+from gatewise.drawing import BLUE, check_ending, new_figure, save
 from gatewise.errors import ArgumentError, GatewiseError
 
 MIDDLE = Size(B=32, T=50, I=64, H=64, L=1, D=1)
@@ -175,7 +175,7 @@ def draw(path: Path, curves: Sequence[Curve], title: str) -> None:
     handles.append(Line2D([], [], color="0.2", **DASHED))
     labels.append("straight through the ends")
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def ticks(axes, sweep: Sweep) -> None:

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "src" / "gatewise"
 # The lower number may not import the higher one, nor may rooms of one floor import each other.
 FLOORS = {
     "errors": 0,
+    "whole": 0,
     "drawing": 1,
     "reference": 1,
     "kernels": 2,

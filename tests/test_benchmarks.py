@@ -70,12 +70,16 @@ def test_the_line_through_the_ends():
 
 def test_memory():
     printed = program("memory.py", "--size", "4,10,8,64,2,2", "--steps", 2000, "--threads", 1)
-    rows = {line.split()[0]: [float(n) for n in line.split()[1:]] for line in printed.splitlines()[-2:]}
-    for before, peak, step, _ in rows.values():
+    rows = {line.split()[0]: [float(n) for n in line.split()[1:]] for line in printed.splitlines()[-3:]}
+    assert list(rows) == ["gatewise", "segments", "torch"]
+    for before, peak, step, _, seconds, _ in rows.values():
         assert 50 < before < peak
         assert step == pytest.approx(peak - before, abs=0.2)
-        assert step > 2 * 2 * 4 * 64 * 2000 * 4 * 4 / 2**20  # the gates alone
+        assert seconds > 0
+    gates = 2 * 2 * 4 * 64 * 2000 * 4 * 4 / 2**20
+    assert min(rows["gatewise"][2], rows["torch"][2]) > gates > rows["segments"][2]
     assert rows["torch"][3] == 1
+    assert rows["gatewise"][5] == 1
     assert "(4, 2000, 8, 64, 2, 2)" in printed
 
 

@@ -319,6 +319,14 @@ def test_sentences():
     flow = gradient_flow(cell_that_keeps(0.5), torch.randn(3, 1, I).double(), lambda r: r[1][1].sum())
     assert flow.sentences() == ["l0 (lstm): 2 steps back, at the first, 25 % of the gradient is left."]
 
+    lstm = gatewise.LSTM(1, 1, bias=False).double()
+    with torch.no_grad():
+        lstm.weight_ih_l0.zero_()
+        lstm.weight_hh_l0.zero_()
+        lstm.gates().g.weight_hh.fill_(6)
+    flow = gradient_flow(lstm, torch.zeros(12, 1, 1).double(), lambda returned: returned[1][1].sum())
+    assert flow.sentences() == ["l0 (lstm): 11 steps back, at the first, the gradient is 2.05e+03 times as large."]
+
     class Both(nn.Module):
         def __init__(self):
             super().__init__()

@@ -9,17 +9,16 @@ import torch
 from PIL import Image
 from torch import nn
 
+from gatewise.drawing import as_png, save
 from gatewise.errors import ArgumentError
 from gatewise.insight.figures import (
-    as_png,
     draw_cell,
     draw_comparison,
     draw_gates,
     draw_lags,
     draw_time_constants,
-    save,
 )
-from gatewise.insight.gradient_flow import GradientFlow, gradient_flow
+from gatewise.insight.gradient_flow import GradientFlow, Lags, gradient_flow
 from gatewise.insight.trace import Trace, trace
 
 NAMES = "ifogch"
@@ -41,7 +40,7 @@ def with_lags(layer, lags):
     paths = torch.zeros(len(lags), len(layer.names), dtype=torch.float64)
     paths[:, 0] = torch.linalg.vector_norm(lags, dim=1)
     counts = torch.ones(len(lags), dtype=torch.int64)
-    return dataclasses.replace(layer, lags=lags[:, None], lag_paths=paths, lag_counts=counts)
+    return dataclasses.replace(layer, measure=lambda: Lags(lags[:, None], paths, counts))
 
 
 def with_keeps(layer, keeps):
@@ -354,7 +353,7 @@ def test_infinite_and_missing_ones_are_counted_in_words():
     figure = draw_time_constants(with_lags(layer, lags), title="a title")
     above, below = (axes.get_title(loc="left") for axes in figure.axes)
     assert "3 of 6 units" in above
-    assert "not drawn: 2 with forget gates of 1 throughout; 1 without forget gates above 0" in above
+    assert "not drawn: 2 with forget gates of 1 throughout; 1 with a forget gate of 0" in above
     assert "2 of 6 units" in below
     assert "not drawn: 2 still above 10 % 2 steps back; 2 without gradient at lag 0" in below
     assert figure.get_suptitle() == "a title"

@@ -16,7 +16,7 @@ from gatewise.train.keeper import train_in
 from gatewise.train.run import Run, truncate
 from gatewise.train.state import fill_weights, random_state
 from gatewise.train.tensors import read_tensors, write_tensors
-from gatewise.train.whole import write_whole
+from gatewise.whole import write_whole
 from training import a_runner, some_examples, trained
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gatewise.insight.gradient_flow import gradient_flow
     from gatewise.insight.trace import record, trace
     from gatewise.nn import LSTM, Gate, Gates, LSTMCell, explain_path
+    from gatewise.tasks.load import load
 
 __all__ = [
     "LSTM",
@@ -30,6 +31,7 @@ __all__ = [
     "doctor",
     "explain_path",
     "gradient_flow",
+    "load",
     "record",
     "trace",
 ]
@@ -37,9 +39,10 @@ __all__ = [
 __version__ = version("gatewise")
 
 
-_INSIGHTS = {
+_ELSEWHERE = {
     "doctor": "gatewise.insight.doctor.live",
     "gradient_flow": "gatewise.insight.gradient_flow",
+    "load": "gatewise.tasks.load",
     "record": "gatewise.insight.trace",
     "trace": "gatewise.insight.trace",
 }
@@ -48,5 +51,5 @@ _INSIGHTS = {
 def __getattr__(name: str) -> object:
     # torch takes a second to import; the command line's --help should not wait for it.
     if name in __all__:
-        return getattr(import_module(_INSIGHTS.get(name, "gatewise.nn")), name)
+        return getattr(import_module(_ELSEWHERE.get(name, "gatewise.nn")), name)
     raise AttributeError(f"module 'gatewise' has no attribute {name!r}")

@@ -1,9 +1,12 @@
 """What all figures share: the canvas, the axes' manner, and colours that are apart for the colour-blind."""
 
+import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gatewise.errors import ArgumentError
+from gatewise.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,3 +69,50 @@ def tidy(axes: "Axes") -> None:
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def as_png(figure: "Figure") -> bytes:
+    """A figure as the bytes of a PNG file.
+
+    Examples
+    --------
+    >>> as_png(new_figure(2, 1))[1:4]
+    b'PNG'
+    """
+    return _drawn(figure, "png")
+
+
+def save(figure: "Figure", path: str | Path) -> None:
+    """Write a figure to a file, whole or not at all.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        What is drawn.
+    path : path
+        Its ending says which kind: .png, .pdf or .svg. A file that exists is replaced.
+
+    Raises
+    ------
+    ArgumentError
+        It ends otherwise.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "empty.svg"
+    >>> save(new_figure(2, 1), path)
+    >>> path.is_file()
+    True
+    """
+    path = Path(path)
+    check_ending(path)
+    write_whole(path, _drawn(figure, path.suffix.lower().removeprefix(".")))
+
+
+def _drawn(figure: "Figure", kind: str) -> bytes:
+    drawn = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a name may be in a script that the font lacks: boxes
+        figure.savefig(drawn, format=kind)
+    return drawn.getvalue()

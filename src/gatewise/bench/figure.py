@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatewise.bench.report import OWN, Row
-from gatewise.drawing import BLACK, BLUE, GREEN, PURPLE, SKY, VERMILION, new_figure, tidy
+from gatewise.drawing import BLACK, BLUE, GREEN, PURPLE, SKY, VERMILION, new_figure, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +72,7 @@ def draw_figure(path: Path, rows: Sequence[Row], title: str) -> None:
         figure.legend(
             named.values(), named.keys(), loc="outside lower center", ncols=len(named), frameon=False, fontsize=8
         )
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _draw_ratios(axes: Axes, rows: Sequence[Row], places: dict[Any, int]) -> None:

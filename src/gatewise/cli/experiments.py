@@ -15,7 +15,7 @@ from gatewise.errors import ArgumentError, RunError
 from gatewise.experiments.memory import MemoryConfig, Result, table
 from gatewise.experiments.tune import make_search
 from gatewise.train.config import write_config
-from gatewise.train.whole import write_whole
+from gatewise.whole import write_whole
 
 if TYPE_CHECKING:
     from gatewise.experiments.search import TrialResult

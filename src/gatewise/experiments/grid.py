@@ -14,7 +14,7 @@ from pathlib import Path
 from gatewise.errors import RunError
 from gatewise.experiments.memory import Case, Result
 from gatewise.tasks.digit_sum import splits
-from gatewise.train.whole import write_whole
+from gatewise.whole import write_whole
 
 Done = Callable[[Result], None]
 

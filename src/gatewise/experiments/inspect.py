@@ -18,7 +18,7 @@ from gatewise.tasks.task import Sample, Subject, Task, task_of
 from gatewise.train.curves import UNITS
 from gatewise.train.metrics import Metric
 from gatewise.train.run import Run
-from gatewise.train.whole import write_whole
+from gatewise.whole import write_whole
 
 if TYPE_CHECKING:
     from gatewise.insight.gradient_flow import GradientFlow

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gatewise.drawing import BLUE, GREEN, VERMILION, new_figure, tidy
+from gatewise.drawing import BLUE, GREEN, VERMILION, new_figure, save, tidy
 from gatewise.experiments.memory import PUBLISHED, Result, summarize
 
 # Okabe and Ito's colours; marker and line style tell the cells apart in grey as well.
@@ -64,7 +64,7 @@ def draw_accuracy(paths: Sequence[Path], results: Sequence[Result], title: str) 
     tidy(axes)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     for path in paths:
-        figure.savefig(path)
+        save(figure, path)
 
 
 def draw_losses(paths: Sequence[Path], results: Sequence[Result], title: str) -> None:
@@ -117,4 +117,4 @@ def draw_losses(paths: Sequence[Path], results: Sequence[Result], title: str) ->
     figure.suptitle(title, fontsize=11)
     figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     for path in paths:
-        figure.savefig(path)
+        save(figure, path)

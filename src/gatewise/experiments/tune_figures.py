@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewise.drawing import BLUE, VERMILION, new_figure, tidy
+from gatewise.drawing import BLUE, VERMILION, new_figure, save, tidy
 from gatewise.experiments.search import TrialResult
 from gatewise.experiments.tune import Choice, Dimension, Search
 
@@ -53,7 +53,7 @@ def draw_history(path: Path, trials: Sequence[TrialResult], best: TrialResult, s
     )
     axes[0].set_title(f"{search.task}: {counts}", fontsize=11)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_slices(path: Path, trials: Sequence[TrialResult], best: TrialResult, search: Search) -> None:
@@ -81,7 +81,7 @@ def draw_slices(path: Path, trials: Sequence[TrialResult], best: TrialResult, se
     figure.suptitle(f"{search.task}: where the good trials lie", fontsize=11)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def draw_importances(path: Path, importances: Mapping[str, float], search: Search) -> None:
@@ -104,7 +104,7 @@ def draw_importances(path: Path, importances: Mapping[str, float], search: Searc
     axes.set_title(f"{search.task}: what decides the dev {search.base.best_by}", fontsize=11)
     axes.grid(visible=False)
     axes.tick_params(axis="y", length=0)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _figure(width: float, height: float, rows: int, columns: int = 1) -> tuple[Any, list["Axes"]]:

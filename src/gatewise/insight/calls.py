@@ -213,7 +213,7 @@ def _lstm_call(name: str, module: Any, forward: Any, *args: Any, **kwargs: Any) 
     directions = []
     with torch.no_grad():
         for number, layer in enumerate(found.layers):
-            activations = torch.stack([layer.i, layer.f, layer.g, layer.o, layer.c], dim=1)  # (T, 5, B, H)
+            activations = layer.activations.transpose(0, 1)  # (T, 5, B, H)
             lengths, cut = found.lengths, found.reset
             if lengths is not None:
                 activations = activations.nan_to_num(0)

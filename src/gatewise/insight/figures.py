@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +19,6 @@ from gatewise.drawing import (
     PURPLE,
     SKY,
     VERMILION,
-    check_ending,
     new_figure,
     tidy,
 )
@@ -405,14 +401,14 @@ def draw_time_constants(layer: LayerFlow, title: str = "", fraction: float = 0.1
     figure.suptitle(_plain(title or f"{layer.name} ({layer.cell})"), fontsize=11)
     panels = figure.subplots(2, 1, sharex=True, sharey=True)
     bins = _log_bins(implied, measured)
-    most = max(np.histogram(values[np.isfinite(values)], bins)[0].max() for values in (implied, measured))
+    most = max(np.histogram(_drawn(values), bins)[0].max() for values in (implied, measured))
     panels[0].set_ylim(0, 1.05 * max(1, most))
     _draw_histogram(
         panels[0],
         implied,
         bins,
         f"implied by the {gates}",
-        {"inf": f"with {gates} of 1 throughout", "nan": f"without {gates} above 0"},
+        {"inf": f"with {gates} of 1 throughout", "0": f"with a {gates.removesuffix('s')} of 0"},
         color=BLUE,
     )
     _draw_histogram(
@@ -426,62 +422,6 @@ def draw_time_constants(layer: LayerFlow, title: str = "", fraction: float = 0.1
     )
     panels[1].set_xlabel("time constant (steps)")
     return figure
-
-
-def as_png(figure: Figure) -> bytes:
-    """A figure as the bytes of a PNG file.
-
-    Examples
-    --------
-    >>> as_png(new_figure(2, 1))[1:4]
-    b'PNG'
-    """
-    return _drawn(figure, "png")
-
-
-def save(figure: Figure, path: str | Path) -> None:
-    """Write a figure to a file, whole or not at all.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        Any of this module's.
-    path : path
-        Its ending says which kind: .png, .pdf or .svg. A file that exists is replaced.
-
-    Raises
-    ------
-    ArgumentError
-        It ends otherwise.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> path = Path(tempfile.mkdtemp()) / "empty.svg"
-    >>> save(new_figure(2, 1), path)
-    >>> path.is_file()
-    True
-    """
-    path = Path(path)
-    check_ending(path)
-    drawn = _drawn(figure, path.suffix.removeprefix("."))
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_bytes(drawn)
-        temporary.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # whoever reads the message knows no temporary file
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _drawn(figure: Figure, kind: str) -> bytes:
-    drawn = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a title may be in a script that the font lacks: boxes
-        figure.savefig(drawn, format=kind)
-    return drawn.getvalue()
 
 
 def _array(tensor: Tensor) -> NDArray[np.float64]:
@@ -649,6 +589,11 @@ def _log_bins(*values: NDArray[np.float64]) -> NDArray[np.float64]:
     return edges
 
 
+def _drawn(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What has a place on a log scale."""
+    return values[np.isfinite(values) & (values > 0)]
+
+
 def _draw_histogram(
     axes: Axes,
     values: NDArray[np.float64],
@@ -657,10 +602,10 @@ def _draw_histogram(
     reasons: Mapping[str, str],
     **style: Any,
 ) -> None:
-    """One panel of `draw_time_constants`; units that have no finite value are counted, each kind with its reason."""
+    """One panel of `draw_time_constants`; units without a value on a log scale are counted, each kind and why."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-    finite = values[np.isfinite(values)]
+    finite = _drawn(values)
     axes.hist(finite, bins=list(bins), edgecolor="white" if "hatch" not in style else BLACK, linewidth=0.6, **style)
     axes.set_xscale("log")
     axes.set_xlim(bins[0], bins[-1])
@@ -675,7 +620,7 @@ def _draw_histogram(
         median = float(np.median(finite))
         axes.axvline(median, color=BLACK, linestyle="--", linewidth=1.2)
         said += f", median (dashed) {median:.3g} steps"
-    counts = {"inf": int(np.isinf(values).sum()), "nan": int(np.isnan(values).sum())}
+    counts = {"inf": int(np.isinf(values).sum()), "0": int((values == 0).sum()), "nan": int(np.isnan(values).sum())}
     left_out = [f"{count:,} {reasons[kind]}" for kind, count in counts.items() if count]
     lines = [what, said, *(["not drawn: " + "; ".join(left_out)] if left_out else [])]
     axes.set_title("\n".join(lines), fontsize=SMALL + 1, loc="left")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal
+from functools import cache, cached_property, partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,24 @@ from gatewise.insight.calls import Call, Cell, Direction, calls_of, cell_of
 from gatewise.insight.recurrence import Way
 
 Of = Literal["c", "h"]
+
+
+class Lags(NamedTuple):
+    """A layer's gradient by the steps before the last at which it gets any, of the loss's last reading alone.
+
+    Attributes
+    ----------
+    gradients : Tensor
+        (N, B, H), N from 1 to T: the gradient of the state; 0 beyond a sequence's first step.
+    paths : Tensor
+        (N, K): the norm over units of each path's part of it, as root mean square over sequences, float64.
+    counts : Tensor
+        (N,): how many sequences are so long.
+    """
+
+    gradients: Tensor
+    paths: Tensor
+    counts: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,14 +61,10 @@ class LayerFlow:
         it directly, and each other what comes through a gate of the next step.
     keeps : Tensor or None
         (T, B, H): the forget gates (a GRU's update gates); None for a simple recurrent network.
-    lags : Tensor
-        (N, B, H), N from 1 to T: the gradient of the state at n steps, in the order in which this layer takes them,
-        before the last at which it gets any, where the loss reads each sequence at its last reading alone; 0 beyond a
-        sequence's first step. What reaches a lower layer at earlier steps may have come through the layers above.
-    lag_paths : Tensor
-        (N, K): the norm over units of each path's part of `lags`, as root mean square over sequences.
-    lag_counts : Tensor
-        (N,): how many sequences are so long.
+    measure : callable
+        Gives `by_lag`.
+    one : Direction
+        The layer's forward pass.
 
     Examples
     --------
@@ -68,10 +82,8 @@ class LayerFlow:
     paths: Tensor
     h_paths: Tensor
     keeps: Tensor | None
-    lags: Tensor
-    lag_paths: Tensor
-    lag_counts: Tensor
-    _one: Direction
+    measure: Callable[[], Lags]
+    one: Direction
 
     @property
     def name(self) -> str:
@@ -102,6 +114,31 @@ class LayerFlow:
         """The gradient of what carries the memory, (T, B, H): dL/dc of an LSTM, dL/dh of the others."""
         return self.paths.sum(1)
 
+    @cached_property
+    def by_lag(self) -> Lags:
+        """The gradient over the lag, computed when it is first asked for.
+
+        The lag counts steps in the order in which this layer takes them, back from the last at which it gets any
+        gradient. Where the loss reads several steps of a sequence, only its last reading counts: how far that one
+        reaches. What reaches a lower layer at earlier steps may have come through the layers above.
+        """
+        return self.measure()
+
+    @property
+    def lags(self) -> Tensor:
+        """(N, B, H), N from 1 to T: the gradient of the state so many steps back; 0 beyond a sequence's first step."""
+        return self.by_lag.gradients
+
+    @property
+    def lag_paths(self) -> Tensor:
+        """(N, K): the norm over units of each path's part of `lags`, as root mean square over sequences."""
+        return self.by_lag.paths
+
+    @property
+    def lag_counts(self) -> Tensor:
+        """(N,): how many sequences are so long."""
+        return self.by_lag.counts
+
     def path(self, name: str) -> Tensor:
         """The part of `d_state` that came on one path, (T, B, H).
 
@@ -126,13 +163,14 @@ class LayerFlow:
         The norm over units of `lags`, as root mean square over the sequences that are so long; float64, as the squares
         of a gradient that has vanished are too small for float32.
         """
-        norms: Tensor = torch.sqrt(self.lags.double().square().sum((1, 2)) / self.lag_counts)
-        return _relative(norms)
+        norms = torch.linalg.vector_norm(self.lags, dim=(1, 2), dtype=torch.float64)
+        return _relative(norms / self.lag_counts.sqrt())
 
     @cached_property
     def unit_decay(self) -> Tensor:
         """The same for each unit by itself, (N, H); not a number for a unit that gets no gradient at lag 0."""
-        return _relative(torch.sqrt(self.lags.double().square().sum(1) / self.lag_counts[:, None]))
+        norms = torch.linalg.vector_norm(self.lags, dim=1, dtype=torch.float64)
+        return _relative(norms / self.lag_counts.sqrt()[:, None])
 
     def horizon(self, fraction: float = 0.1) -> float:
         """How many steps back until the gradient has fallen below a fraction for good.
@@ -174,7 +212,7 @@ class LayerFlow:
         if self.keeps is None:
             return None
         T, B, _ = self.keeps.shape
-        lengths = torch.full((B,), T) if self._one.lengths is None else self._one.lengths
+        lengths = torch.full((B,), T) if self.one.lengths is None else self.one.lengths
         past = (torch.arange(T)[:, None] >= lengths).to(self.keeps.device)
         return 1 / (self.keeps.masked_fill(past[:, :, None], 1).log().sum((0, 1)) / lengths.sum()).abs()
 
@@ -190,9 +228,9 @@ class LayerFlow:
         >>> flow.layers[0].singular_values().shape
         torch.Size([5, 2])
         """
-        jacobian = self._one.recurrence.jacobian
+        jacobian = self.one.recurrence.jacobian
         largest = torch.stack([torch.linalg.matrix_norm(jacobian(t), 2) for t in range(len(self.paths))])
-        return self._one.turned(largest[:, :, None])[:, :, 0]
+        return self.one.turned(largest[:, :, None])[:, :, 0]
 
     def __repr__(self) -> str:
         T, _, B, H = self.paths.shape
@@ -226,7 +264,8 @@ class GradientFlow:
 
     def _repr_png_(self) -> bytes:
         """The gradient over the lag, for notebooks: of the first six layers, if there are more."""
-        from gatewise.insight.figures import MOST_LAYERS, as_png, draw_lags
+        from gatewise.drawing import as_png
+        from gatewise.insight.figures import MOST_LAYERS, draw_lags
 
         some = GradientFlow(self.loss, self.layers[:MOST_LAYERS])
         more = len(self.layers) - len(some.layers)
@@ -250,7 +289,11 @@ def sentence(layer: LayerFlow, fraction: float = 0.1) -> str:
         return f"{who}: its gradient is not finite."
     longest = len(layer.decay) - 1
     if math.isinf(horizon):
-        return f"{who}: {longest} steps back, at the first, {100 * layer.decay[-1]:.3g} % of the gradient is left."
+        left = layer.decay[-1].item()
+        how = (
+            f"{100 * left:.3g} % of the gradient is left" if left <= 1 else f"the gradient is {left:.3g} times as large"
+        )
+        return f"{who}: {longest} steps back, at the first, {how}."
     steps = "1 step" if horizon == 1 else f"{horizon:.0f} steps"
     return f"{who}: {steps} back the gradient has fallen below {share}."
 
@@ -331,14 +374,22 @@ def _flows(call: Call, gradients: Sequence[Tensor | None]) -> Iterator[LayerFlow
     """The flows through the layers of one call, from the lowest on."""
     d_h, d_states = call.sources(gradients)
     ways = _back(call, d_h, d_states)
-    last = [_last_alone(*both) for both in zip(d_h, d_states, strict=True)]
-    reads_once = all(
-        torch.equal(own, of_all)
-        for pair, *both in zip(last, d_h, d_states, strict=True)
-        for own, of_all in zip(pair, both, strict=True)
-    )
-    last_ways = ways if reads_once else _back(call, [h for h, _ in last], [state for _, state in last])
-    for one, way, last_way in zip(call.directions, ways, last_ways, strict=True):
+
+    @cache
+    def last_ways() -> list[Way]:
+        last = [_last_alone(*both) for both in zip(d_h, d_states, strict=True)]
+        reads_once = all(
+            torch.equal(own, of_all)
+            for pair, *both in zip(last, d_h, d_states, strict=True)
+            for own, of_all in zip(pair, both, strict=True)
+        )
+        return ways if reads_once else _back(call, [h for h, _ in last], [state for _, state in last])
+
+    @torch.no_grad()
+    def measured(number: int) -> Lags:
+        return _by_lag(last_ways()[number].paths)
+
+    for number, (one, way) in enumerate(zip(call.directions, ways, strict=True)):
         keeps = one.recurrence.keeps
         yield LayerFlow(
             call.module,
@@ -349,7 +400,7 @@ def _flows(call: Call, gradients: Sequence[Tensor | None]) -> Iterator[LayerFlow
             one.turned(way.paths),
             one.turned(way.h_paths),
             None if keeps is None else one.turned(keeps),
-            *_by_lag(last_way.paths),
+            partial(measured, number),
             one,
         )
 
@@ -381,22 +432,17 @@ def _last_step(where: Tensor) -> Tensor:
     return (where * torch.arange(1, len(where) + 1, device=where.device)[:, None]).amax(0) - 1
 
 
-def _by_lag(paths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(T, K, B, H) by steps before the last at which there is any gradient: `lags`, `lag_paths`, `lag_counts`."""
+def _by_lag(paths: Tensor) -> Lags:
+    """(T, K, B, H) by steps before the last at which there is any gradient."""
     whole = paths.sum(1)
     last = _last_step((whole != 0).any(2))
     steps = last - torch.arange(max(1, int(last.max()) + 1), device=last.device)[:, None]  # (N, B)
-    counts = (steps >= 0).sum(1)
-    at, is_none = steps.clamp(min=0)[:, :, None].expand(-1, -1, whole.size(2)), steps < 0
-    lags = whole.gather(0, at).masked_fill(is_none[:, :, None], 0)
-    by_path = torch.stack(
-        [
-            path.gather(0, at).masked_fill(is_none[:, :, None], 0).double().square().sum((1, 2))
-            for path in paths.unbind(1)
-        ],
-        dim=1,
-    )
-    return lags, (by_path / counts.clamp(min=1)[:, None]).sqrt(), counts.clamp(min=1)
+    at, is_none = steps.clamp(min=0), steps < 0
+    gradients = whole.gather(0, at[:, :, None].expand(-1, -1, whole.size(2))).masked_fill(is_none[:, :, None], 0)
+    norms = torch.linalg.vector_norm(paths, dim=3, dtype=torch.float64)  # (T, K, B)
+    of_lags = norms.gather(0, at[:, None].expand(-1, norms.size(1), -1)).masked_fill(is_none[:, None], 0)
+    counts = (~is_none).sum(1).clamp(min=1)
+    return Lags(gradients, torch.linalg.vector_norm(of_lags, dim=2) / counts.sqrt()[:, None], counts)
 
 
 def _relative(curve: Tensor) -> Tensor:

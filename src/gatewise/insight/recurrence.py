@@ -133,11 +133,12 @@ class LSTMRecurrence:
             if t > 0:
                 d_c = torch.addcmul(d_state[t - 1], keeps[t], whole)
         # Then what came through each gate, of all steps at once, and what of it the cell hands on.
-        h_paths = d_h.new_zeros(5, T, B, P)
+        h_paths = d_h.new_empty(5, T, B, P)
         h_paths[0] = d_h
+        h_paths[1:, T - 1] = 0
         onward = d_a if cut is None else d_a.masked_fill(cut[:, :, None, None], 0)
-        by_gate = torch.bmm(onward[1:].flatten(0, 1).transpose(0, 1), self._recurrent)
-        h_paths[1:, : T - 1] = by_gate.reshape(4, T - 1, B, P)
+        gates = onward[1:].flatten(0, 1).transpose(0, 1)  # (4, (T - 1) B, H)
+        torch.bmm(gates, self._recurrent, out=h_paths[1:].flatten(1, 2)[:, : (T - 1) * B])
         paths = self._reads * (h_paths if self._weight_hr is None else h_paths @ self._weight_hr)
         paths[0] += d_state
         for t in reversed(range(T - 1)):

@@ -62,7 +62,8 @@ class LayerTrace:
         self._read = activations
 
     @cached_property
-    def _activations(self) -> Tensor:
+    def activations(self) -> Tensor:
+        """i, f, g, o and c in one tensor, (5, T, B, H)."""
         found: Tensor = self._read()
         del self._read  # and what the call has kept with it
         return found
@@ -70,27 +71,27 @@ class LayerTrace:
     @property
     def i(self) -> Tensor:
         """The input gate."""
-        return self._activations[0]
+        return self.activations[0]
 
     @property
     def f(self) -> Tensor:
         """The forget gate."""
-        return self._activations[1]
+        return self.activations[1]
 
     @property
     def g(self) -> Tensor:
         """The candidate."""
-        return self._activations[2]
+        return self.activations[2]
 
     @property
     def o(self) -> Tensor:
         """The output gate."""
-        return self._activations[3]
+        return self.activations[3]
 
     @property
     def c(self) -> Tensor:
         """The cell state after each step."""
-        return self._activations[4]
+        return self.activations[4]
 
     @property
     def name(self) -> str:
@@ -274,7 +275,8 @@ class Trace:
 
     def _repr_png_(self) -> bytes:
         """The gates of the first sequence in the last layer, for notebooks."""
-        from gatewise.insight.figures import as_png, draw_gates
+        from gatewise.drawing import as_png
+        from gatewise.insight.figures import draw_gates
 
         return as_png(draw_gates(self, layer=len(self.layers) // self.directions - 1))
 

@@ -1,9 +1,7 @@
 """What a classifier takes images for: the confusion matrix, and the worst mistakes as pictures."""
 
 import dataclasses
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gatewise.drawing import BLUE, VERMILION, new_figure
+from gatewise.drawing import BLUE, VERMILION, new_figure, save
 from gatewise.train.progress import Score
-from gatewise.train.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -176,11 +173,7 @@ def draw_mistakes(path: Path, verdicts: Verdicts, title: str) -> None:
     halves = figure.subfigures(1, 2, squeeze=False, width_ratios=(side, 5.4))
     _draw_confusion(halves[0, 0].subplots(), verdicts)
     _draw_worst(halves[0, 1], verdicts, down=int(side / 1.75) + 1)
-    drawn = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a class may be named in a script that the font lacks: boxes
-        figure.savefig(drawn, format=path.suffix.removeprefix("."))
-    write_whole(path, drawn.getvalue())
+    save(figure, path)
 
 
 def _draw_confusion(axes: "Axes", verdicts: Verdicts) -> None:

@@ -220,6 +220,26 @@ def predict(config: ImageConfig, run: Run, weights: str, given: str) -> Predicti
     return Prediction(int(scores.argmax()), scores.tolist(), _shown(pixels), list(form.names))
 
 
+def model(config: ImageConfig, run: Run, weights: str) -> nn.Module:
+    """Make a run's model.
+
+    Parameters
+    ----------
+    config : ImageConfig
+        The run's settings.
+    run : Run
+        The folder.
+    weights : {"best", "last"}
+        Which ones.
+
+    Raises
+    ------
+    RunError
+        The weights are missing, damaged, or not those of the settings.
+    """
+    return _load(config, run.weights(weights))[0]
+
+
 def look(task: Task, config: ImageConfig, run: Run, weights: str, given: Sequence[str]) -> Subject:
     """Load a run's model, and what it can be looked at with.
 

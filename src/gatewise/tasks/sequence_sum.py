@@ -159,6 +159,26 @@ def predict(config: DigitSumConfig, run: Run, weights: str, given: str) -> Predi
     return Prediction(int(scores.argmax()), scores.tolist(), [" ".join(_words(digits))])
 
 
+def model(config: DigitSumConfig, run: Run, weights: str) -> nn.Module:
+    """Make a run's model.
+
+    Parameters
+    ----------
+    config : DigitSumConfig
+        The run's settings.
+    run : Run
+        The folder.
+    weights : {"best", "last"}
+        Which ones.
+
+    Raises
+    ------
+    RunError
+        The weights are missing, damaged, or not those of the settings.
+    """
+    return _runner(config, run.weights(weights)).model
+
+
 def look(task: Task, config: DigitSumConfig, run: Run, weights: str, given: Sequence[str]) -> Subject:
     """Load a run's model, and what it can be looked at with.
 

@@ -164,6 +164,9 @@ class Runner(Protocol):
     def judge(self, task: "Task", config: Any, run: "Run", weights: str) -> Verdicts:
         """Evaluate, and keep what each test sample was taken for."""
 
+    def model(self, config: Any, run: "Run", weights: str) -> "nn.Module":
+        """A run's model with its best or last weights."""
+
     def look(self, task: "Task", config: Any, run: "Run", weights: str, given: Sequence[str]) -> Subject:
         """Load the model, and what it can be looked at with: the test samples and what a user gives."""
 

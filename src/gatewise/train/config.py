@@ -18,7 +18,7 @@ from cattrs.preconf.tomlkit import make_converter
 
 from gatewise.errors import ArgumentError, RunError
 from gatewise.train.schedule import ScheduleName
-from gatewise.train.whole import write_whole
+from gatewise.whole import write_whole
 
 
 @dataclass(frozen=True, kw_only=True)

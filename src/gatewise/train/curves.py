@@ -1,13 +1,11 @@
 """The figure of a training: loss and accuracy over epochs."""
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gatewise.drawing import BLACK, BLUE, COLOURS, VERMILION, new_figure, tidy
+from gatewise.drawing import BLACK, BLUE, COLOURS, VERMILION, new_figure, save, tidy
 from gatewise.train.metrics import Metric
-from gatewise.train.whole import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,9 +50,7 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title:
     _draw(right, metrics, "accuracy", best_epoch)
     right.set(ylabel=UNITS["accuracy"])
     figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png")
-    write_whole(path, drawn.getvalue())
+    save(figure, path)
 
 
 def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str) -> None:
@@ -99,7 +95,7 @@ def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str
         tidy(axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    figure.savefig(path)
+    save(figure, path)
 
 
 def _has(metrics: Sequence[Metric], quantity: str) -> bool:

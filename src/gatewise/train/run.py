@@ -13,7 +13,7 @@ from typing import Any, Self
 from gatewise.errors import RunError
 from gatewise.train.state import Tensors
 from gatewise.train.tensors import read_tensors, write_tensors
-from gatewise.train.whole import sync_folder
+from gatewise.whole import sync_folder
 
 CHECKPOINTS = 2
 """How many are kept: the newest, and the one before for when it is damaged."""

@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 
 from gatewise.errors import RunError
-from gatewise.train.whole import write_whole
+from gatewise.whole import write_whole
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
