@@ -2,9 +2,9 @@
 
 `gatewise.trace` with all of i, f, g, o and c read; `gatewise.gradient_flow` with a loss that reads the last step, with
 one that reads all, and with the horizon asked for too (for which the last reading is followed by itself). Beside them
-the same module's forward pass in training and its whole step: zero_grad, forward, backward, Adam's fused step. They take
-turns; the ratios are medians of the rounds' own. Before that, the trace's output is held against the module's, and the
-flow's first gradient against autograd's.
+the same module's forward pass in training and its whole step: zero_grad, forward, backward, Adam's fused step. They
+take turns; the ratios are medians of the rounds' own. Before that, the trace's output is held against the module's,
+and the flow's first gradient against autograd's.
 
     python benchmarks/insight.py [--size 64,100,128,128] [--rounds 20] [--threads 2]
 """
