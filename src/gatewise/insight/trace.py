@@ -254,7 +254,9 @@ class Trace:
         try:
             import xarray
         except ImportError as error:
-            raise ArgumentError("xarray is not installed: pip install xarray, or take to_numpy()") from error
+            raise ArgumentError(
+                "xarray is not installed: pip install 'gatewise[xarray]', or take to_numpy()"
+            ) from error
         arrays = self.to_numpy()
         projected = arrays["h"].shape[-1] != arrays["c"].shape[-1]
         dims: dict[str, tuple[str, ...]] = {"lengths": ("sequence",), "reset": ("step", "sequence")}
