@@ -487,6 +487,31 @@ def test_bfloat16_is_followed_in_float32(kind):
     assert (narrow.d_h - wide.d_h).abs().max() < 0.05 * wide.d_h.abs().max()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_output_that_is_written_over_later(kind):
+    module, x = made(kind), torch.randn(T, B, I).double()
+    plain = gradient_flow(module, x, lambda returned: returned[0].relu()[-1].sum())
+    over = gradient_flow(module, x, lambda returned: returned[0].relu_()[-1].sum())
+    assert torch.equal(plain.layers[0].paths, over.layers[0].paths)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_sequences_at_all(kind):
+    flow = gradient_flow(made(kind), torch.zeros(T, 0, I).double(), lambda returned: returned[0].sum())
+    assert flow.layers[0].d_h.shape == (T, 0, H)
+    assert flow.sentences() == [f"l0 ({flow.layers[0].cell}): the loss sends it no gradient."]
+
+
+def test_a_gradient_that_grows_beyond_all_numbers():
+    srn = nn.RNN(1, 1, nonlinearity="relu", bias=False).double()
+    with torch.no_grad():
+        srn.weight_ih_l0.fill_(1e-300)
+        srn.weight_hh_l0.fill_(1e10)
+    layer = gradient_flow(srn, torch.full((25, 1, 1), 1e-10).double(), lambda r: 1e200 * r[0][-1].sum()).layers[0]
+    assert math.isnan(layer.horizon())
+    assert gatewise.insight.gradient_flow.sentence(layer) == "l0 (srn): its gradient is not finite."
+
+
 def test_what_cannot_be_followed():
     x = torch.randn(T, B, I).double()
     with pytest.raises(ArgumentError, match=r"model is a Linear without a gatewise.LSTM"):
@@ -502,6 +527,13 @@ def test_what_cannot_be_followed():
     with pytest.raises(ArgumentError, match=r"model drops 50 % between its layers.*call model.eval\(\) first"):
         gradient_flow(made("lstm", num_layers=2, dropout=0.5), x, lambda returned: returned[0].sum())
     gradient_flow(made("lstm", num_layers=2, dropout=0.5).eval(), x, lambda returned: returned[0].sum())
+
+    with pytest.raises(ArgumentError, match="the loss is nan, needed a finite number"):
+        gradient_flow(made("gru"), x, lambda returned: returned[0].sum() * math.nan)
+    with pytest.raises(ArgumentError, match=r"within torch\.inference_mode"), torch.inference_mode():
+        gradient_flow(made("gru"), x, lambda returned: returned[0].sum())
+    with pytest.raises(ArgumentError, match=r"model is a NoneType, needed a torch\.nn\.Module"):
+        gradient_flow(None, x, torch.sum)
 
     class Idle(nn.Module):
         def __init__(self):

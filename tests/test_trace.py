@@ -221,15 +221,52 @@ def test_recording_a_model():
 
 def test_a_model_is_itself_again_after_an_error():
     model = Two()
-
-    def mine(x):
-        raise ValueError("mine")
-
-    model.first.forward = mine
     with pytest.raises(ShapeError), gatewise.record(model):
         model(torch.randn(6, 2, 9))
-    assert model.first.__dict__["forward"] is mine
+    assert "forward" not in model.first.__dict__
     assert "forward" not in model.rest[0].__dict__
+
+
+class Twice(nn.LSTM):
+    def forward(self, input, hx=None):
+        return super().forward(2 * input, hx)
+
+
+def test_a_forward_of_its_own_is_not_passed_over():
+    with pytest.raises(ArgumentError, match="model is a Twice whose forward is not torch's or gatewise's own"):
+        gatewise.record(Twice(4, 3)).__enter__()
+    model = Two()
+    model.first.forward = lambda x: (x, None)
+    with pytest.raises(ArgumentError, match="first is a LSTM whose forward is not"):
+        gatewise.record(model).__enter__()
+    model = Two()
+    with gatewise.record(model) as traces:
+        with pytest.raises(ArgumentError, match="or is being recorded already"):
+            gatewise.record(model).__enter__()
+        model(torch.randn(6, 2, 4))
+    assert len(traces["first"]) == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}], ids=str)
+def test_what_is_written_over_later_is_in_no_trace(options):
+    lstm, x, state = a_case(**options)
+    steps, before = by_reference(lstm, x, state), gatewise.trace(lstm, x, state).to_numpy()
+    with gatewise.record(lstm) as traces, torch.no_grad():
+        output, (h_n, c_n) = lstm(x, state)
+        for tensor in (output, h_n, c_n, x, *state, *lstm.parameters()):
+            tensor.zero_()
+    assert_is(traces[""][0], steps)
+    for name, array in traces[""][0].to_numpy().items():
+        np.testing.assert_array_equal(array, before[name], err_msg=name)
+
+
+def test_under_transforms_nothing_is_recorded():
+    lstm = gatewise.LSTM(4, 3)
+    with (
+        gatewise.record(lstm),
+        pytest.raises(ArgumentError, match=r"under torch.func \(vmap, grad …\) cannot be traced"),
+    ):
+        torch.func.vmap(lambda x: lstm(x)[0], in_dims=1)(torch.randn(6, 2, 4))
 
 
 def test_dropout_between_layers_is_drawn_as_ever():
@@ -293,6 +330,8 @@ def test_what_cannot_be_traced():
     with pytest.raises(ArgumentError, match=r"lstm is a GRU, needed a gatewise.LSTM or a torch.nn.LSTM"):
         gatewise.trace(nn.GRU(4, 3), x)
     with pytest.raises(ArgumentError, match="model is a GRU without"), gatewise.record(nn.GRU(4, 3)):
+        pass
+    with pytest.raises(ArgumentError, match=r"model is a NoneType, needed a torch\.nn\.Module"), gatewise.record(None):
         pass
     compiled = torch.compile(Two(), backend="eager")
     with pytest.raises(ArgumentError, match="model was compiled"), gatewise.record(compiled):

@@ -195,19 +195,22 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
         yield calls
 
 
-def _results(output: Any, states: Any) -> list[Tensor]:
-    """The tensors that a module has returned, so that gradients of them can be asked for."""
-    data = output.data if isinstance(output, PackedSequence) else output
-    results = [data, *(states if isinstance(states, tuple) else (states,))]
+def _results(output: Any, states: Any) -> tuple[list[Tensor], Any]:
+    """The tensors that a module has returned, of which gradients can be asked, and copies of them to go on with.
+
+    (What goes on may be written over, and would then no longer be what the module returned.)
+    """
+    packed, pair = isinstance(output, PackedSequence), isinstance(states, tuple)
+    results = [output.data if packed else output, *(states if pair else (states,))]
     for result in results:
         if not result.requires_grad:  # neither its weights nor its input are trained
             result.requires_grad_()
-    return results
+    data, *others = (result.clone() for result in results)
+    return results, (output._replace(data=data) if packed else data, tuple(others) if pair else others[0])
 
 
 def _lstm_call(name: str, module: Any, forward: Any, *args: Any, **kwargs: Any) -> tuple[Any, Call]:
-    results, found = traced(module, *args, **kwargs)
-    output, states = results
+    (output, states), found = traced(module, *args, **kwargs)
     weights = found.weights
     per_direction = len(weights) // len(found.layers)
     directions = []
@@ -233,12 +236,12 @@ def _lstm_call(name: str, module: Any, forward: Any, *args: Any, **kwargs: Any) 
             )
             directions.append(Direction(layer.layer, layer.direction, recurrence, lengths))
     packed = output if isinstance(output, PackedSequence) else None
-    call = Call(name, "lstm", directions, found.directions, module.batch_first, _results(output, states), packed)
-    return results, call
+    given, onward = _results(output, states)
+    return onward, Call(name, "lstm", directions, found.directions, module.batch_first, given, packed)
 
 
 def _other_call(name: str, module: Any, forward: Any, input: Any, hx: Any = None) -> tuple[Any, Call]:
-    output, h_n = results = forward(input, hx)
+    output, h_n = forward(input, hx)
     lengths = None
     with torch.no_grad():
         if isinstance(input, PackedSequence):
@@ -251,7 +254,7 @@ def _other_call(name: str, module: Any, forward: Any, input: Any, hx: Any = None
         D = 2 if module.bidirectional else 1
         if hx is None:
             hx = x.new_zeros(module.num_layers * D, B, module.hidden_size)
-        hx = hx.detach().to(dtype).reshape(module.num_layers * D, B, -1)
+        hx = hx.detach().to(dtype).reshape(module.num_layers * D, B, module.hidden_size)
         taken = None if lengths is None else (torch.arange(T)[:, None] < lengths).to(x.device)
         directions: list[Direction] = []
         outputs: list[Tensor] = []
@@ -270,4 +273,5 @@ def _other_call(name: str, module: Any, forward: Any, input: Any, hx: Any = None
             directions.append(Direction(layer, direction, recurrence, lengths))
     packed = output if isinstance(output, PackedSequence) else None
     cell: Cell = "gru" if cell_of(module) == "gru" else "srn"
-    return results, Call(name, cell, directions, D, module.batch_first, _results(output, h_n), packed)
+    given, onward = _results(output, h_n)
+    return onward, Call(name, cell, directions, D, module.batch_first, given, packed)

@@ -320,8 +320,8 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
     Raises
     ------
     ArgumentError
-        There is no recurrent module in the model or none was called, the loss does not depend on one or is no single
-        number, dropout is on between layers, or the model was compiled.
+        There is no recurrent module in the model or none was called, or one has a forward of its own; the loss does not
+        depend on one, or is no single finite number; dropout is on between layers; or the model was compiled.
 
     Notes
     -----
@@ -342,7 +342,9 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
     >>> flow.layers[0].path("cell").flatten()
     tensor([1., 1., 1., 1.], dtype=torch.float64)
     """
-    if not any(cell_of(module) for module in model.modules()):
+    if torch.is_inference_mode_enabled():
+        raise ArgumentError("this is within torch.inference_mode, where nothing can be differentiated: call it outside")
+    if isinstance(model, nn.Module) and not any(cell_of(module) for module in model.modules()):
         raise ArgumentError(
             f"model is a {type(model).__name__} without a gatewise.LSTM, torch.nn.LSTM, GRU or RNN, needed at least one"
         )
@@ -357,6 +359,8 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
                 f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             )
             raise ArgumentError(f"loss made {given}, needed a tensor with one number: take its sum or its mean")
+        if not value.isfinite().all():
+            raise ArgumentError(f"the loss is {value.item():g}, needed a finite number: its gradient leads nowhere")
         results = [result for call in calls for result in call.results]
         reached = torch.autograd.grad(value.sum(), results, allow_unused=True) if value.requires_grad else [None]
     if all(gradient is None for gradient in reached):
@@ -436,7 +440,7 @@ def _by_lag(paths: Tensor) -> Lags:
     """(T, K, B, H) by steps before the last at which there is any gradient."""
     whole = paths.sum(1)
     last = _last_step((whole != 0).any(2))
-    steps = last - torch.arange(max(1, int(last.max()) + 1), device=last.device)[:, None]  # (N, B)
+    steps = last - torch.arange(max([1, *(last + 1).tolist()]), device=last.device)[:, None]  # (N, B)
     at, is_none = steps.clamp(min=0), steps < 0
     gradients = whole.gather(0, at[:, :, None].expand(-1, -1, whole.size(2))).masked_fill(is_none[:, :, None], 0)
     norms = torch.linalg.vector_norm(paths, dim=3, dtype=torch.float64)  # (T, K, B)
@@ -456,7 +460,7 @@ def _horizon(decay: Tensor, fraction: float) -> Tensor:
     above = decay >= fraction
     first = _last_step(above).to(torch.float64) + 1
     first[first == len(decay)] = torch.inf
-    first[decay[0].isnan()] = torch.nan
+    first[~decay.isfinite().all(0)] = torch.nan
     return first
 
 

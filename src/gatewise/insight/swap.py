@@ -10,6 +10,9 @@ import torch
 from torch import nn
 
 from gatewise.errors import ArgumentError
+from gatewise.nn import LSTM
+
+_KNOWN = (LSTM.forward, nn.LSTM.forward, nn.GRU.forward, nn.RNN.forward)
 
 
 @contextmanager
@@ -32,15 +35,18 @@ def swapped(
     Raises
     ------
     ArgumentError
-        The model was compiled: torch.compile does not run its modules' own code.
+        It is no module, or was compiled (torch.compile does not run its modules' own code), or one that is meant has a
+        forward that is not its class's own in torch or gatewise: it would be left out.
 
     Examples
     --------
-    >>> layer = nn.Linear(2, 2)
-    >>> with swapped(layer, lambda module: True, lambda name, module, forward: lambda x: x + 1):
-    ...     layer(torch.zeros(1))
+    >>> gru = nn.GRU(2, 2)
+    >>> with swapped(gru, lambda module: True, lambda name, module, forward: lambda x: x + 1):
+    ...     gru(torch.zeros(1))
     tensor([1.])
     """
+    if not isinstance(model, nn.Module):
+        raise ArgumentError(f"model is a {type(model).__name__}, needed a torch.nn.Module")
     compiled = [
         module
         for module in model.modules()
@@ -49,14 +55,16 @@ def swapped(
     if compiled:
         raise ArgumentError("model was compiled, and what its modules do is not to be seen: give the one it is made of")
     found = {name: module for name, module in model.named_modules() if which(module)}
-    before = {name: module.__dict__.get("forward") for name, module in found.items()}
+    for name, module in found.items():
+        if "forward" in module.__dict__ or type(module).forward not in _KNOWN:
+            raise ArgumentError(
+                f"{name or 'model'} is a {type(module).__name__} whose forward is not torch's or gatewise's own, or is "
+                "being recorded already: record one without, or end the other first"
+            )
     try:
         for name, module in found.items():
             module.__dict__["forward"] = instead(name, module, module.forward)
         yield
     finally:
-        for name, module in found.items():
-            if before[name] is None:
-                module.__dict__.pop("forward", None)
-            else:
-                module.__dict__["forward"] = before[name]
+        for module in found.values():
+            module.__dict__.pop("forward", None)

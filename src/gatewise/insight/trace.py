@@ -18,6 +18,7 @@ from gatewise.insight.swap import swapped
 from gatewise.insight.twin import twin_of
 from gatewise.nn import LSTM
 from gatewise.nn.lstm import Prepared
+from gatewise.nn.paths import transformed
 from gatewise.nn.recorded import Recorded
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class Trace:
     reset : Tensor or None
         (T, B), bool: where no state was handed on from the step before.
     output
-        What the call returned: output and (h_n, c_n), as `LSTM.forward` gives them, detached.
+        What the call returned: output and (h_n, c_n), as `LSTM.forward` gives them, detached; they share its memory.
     weights : sequence of Tensor
         What it computed with, in torch's order; none in a trace that was read from arrays.
 
@@ -358,7 +359,13 @@ def record(model: nn.Module) -> Iterator[Traces]:
     Raises
     ------
     ArgumentError
-        There is no LSTM in it, or it was compiled.
+        There is no LSTM in it, it was compiled, or an LSTM in it has a forward of its own or is being recorded already.
+        Within the block: a call is under a transform of torch.func.
+
+    Notes
+    -----
+    What torch.utils.checkpoint computes anew on the way back it computes as the block's end left it: go backward within
+    the block.
 
     Examples
     --------
@@ -368,7 +375,7 @@ def record(model: nn.Module) -> Iterator[Traces]:
     >>> traces["lstm"][0].f.shape
     torch.Size([1, 1, 5, 2, 3])
     """
-    if not any(isinstance(module, (LSTM, nn.LSTM)) for module in model.modules()):
+    if isinstance(model, nn.Module) and not any(isinstance(module, (LSTM, nn.LSTM)) for module in model.modules()):
         raise ArgumentError(
             f"model is a {type(model).__name__} without a gatewise.LSTM or torch.nn.LSTM, needed at least one in it"
         )
@@ -400,6 +407,10 @@ def traced(lstm: nn.Module, input: Any, hx: Any = None, *, lengths: Any = None, 
     >>> output.requires_grad, found.h.requires_grad
     (True, False)
     """
+    if transformed():
+        raise ArgumentError(
+            "a call under torch.func (vmap, grad …) cannot be traced: trace one of its inputs by itself"
+        )
     results, call, recorded = twin_of(lstm).record(input, hx, lengths=lengths, reset=reset)
     with torch.no_grad():
         return results, _trace(results, input, call, recorded)
@@ -430,9 +441,11 @@ def _trace(output: Any, input: Any, call: Prepared, recorded: Sequence[Recorded]
         elif lengths is not None:
             past = torch.arange(h.size(0), device=h.device)[:, None] >= lengths.to(h.device)
             h = h.masked_fill(past[:, :, None], torch.nan)
+        if number >= len(recorded) - directions and unsorted is None:
+            h = h.clone()  # the call's output, which its caller may write over
         B, P, H = h.size(1), h.size(2), call.weights[0].size(0) // 4
-        h_0 = h.new_zeros(B, P) if call.h_0 is None else call.h_0[number].detach()
-        c_0 = h.new_zeros(B, H) if call.c_0 is None else call.c_0[number].detach()
+        h_0 = h.new_zeros(B, P) if call.h_0 is None else call.h_0[number].detach().clone()
+        c_0 = h.new_zeros(B, H) if call.c_0 is None else call.c_0[number].detach().clone()
         layers.append(
             LayerTrace(
                 *divmod(number, directions),
