@@ -146,6 +146,22 @@ def test_a_file_is_on_disk_before_it_has_its_name_and_the_name_after(tmp_path, m
     assert did == ["fsync", "replace", "fsync"]
 
 
+def test_what_is_no_file_is_written_to_and_a_link_leads_on(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with open(os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK), "rb") as reader:
+        write_whole(tmp_path / "pipe", b"all")
+        assert reader.read() == b"all"
+    assert (tmp_path / "pipe").is_fifo()
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    write_whole(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        write_whole(Path("/dev/full"), b"all")
+    assert Path("/dev/full").is_char_device()
+
+
 # --- the folder ---------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,8 @@ def write_whole(path: Path, content: bytes) -> None:
     Parameters
     ----------
     path : path
-        The file; one that exists is replaced.
+        The file; one that exists is replaced. What is no file but a device or a pipe is written to as it is, and of a
+        link the file that it leads to is replaced.
     content : bytes
         All of it.
 
@@ -22,6 +23,17 @@ def write_whole(path: Path, content: bytes) -> None:
     >>> path.read_bytes(), len(list(path.parent.iterdir()))
     (b'all of it', 1)
     """
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():
+            path.write_bytes(content)
+        else:
+            _replace(path.resolve(), content)
+    except OSError as error:
+        error.filename = str(path)  # whoever reads the message knows no temporary file
+        raise
+
+
+def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.part")
     try:
         with temporary.open("wb") as file:
@@ -29,9 +41,6 @@ def write_whole(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # whoever reads the message knows no temporary file
-        raise
     finally:
         temporary.unlink(missing_ok=True)  # there only if the writing stopped half-way
     sync_folder(path.parent)

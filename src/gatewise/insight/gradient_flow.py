@@ -184,7 +184,7 @@ class LayerFlow:
         -------
         float
             A whole number of steps; infinite if the sequences are too short to tell, not a number where the loss sends
-            this layer nothing.
+            this layer nothing, or where its gradient is not finite.
 
         Examples
         --------
