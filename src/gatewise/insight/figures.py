@@ -571,7 +571,7 @@ def _log_scale(axes: Axes, curves: Sequence[NDArray[np.float64]], reach: float =
 def _horizon_words(layer: LayerFlow, fraction: float) -> str:
     horizon = layer.horizon(fraction)
     if math.isnan(horizon):
-        return "none, as the gradient is 0 or not finite at lag 0"
+        return "none, as the gradient is 0 at lag 0, or somewhere not finite"
     if math.isinf(horizon):
         return f"not below {_percent(fraction)} within {_steps(len(layer.decay) - 1)}"
     return f"below {_percent(fraction)} after {_steps(horizon)}"
