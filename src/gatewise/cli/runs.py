@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from gatewise.cli import forecasts
 from gatewise.cli.printing import Printer, means, number, print_table, speed
 from gatewise.cli.words import Compare, Evaluate, Predict, Resume, Runs, Train, task_and_settings
 from gatewise.drawing import check_ending
 from gatewise.errors import RunError
 from gatewise.tasks.mistakes import SHOWN, draw_mistakes
+from gatewise.tasks.series import SeriesConfig
 from gatewise.tasks.task import Outcome, Prediction, Task, task_of
 from gatewise.train.config import TrainConfig
 from gatewise.train.progress import Evaluation
@@ -81,13 +83,15 @@ def _of_splits(evaluation: Evaluation) -> str:
 
 
 def evaluate(command: Evaluate) -> int:
-    """Evaluate a run, and with a figure show what it mistakes."""
+    """Evaluate a run, and with a figure show what it mistakes or forecasts."""
     from gatewise.train.run import Run
 
     run = Run.open(command.run)
     task, config = task_of(run)
     if command.data is not None:
         config = task.with_data(config, command.data)
+    if isinstance(config, SeriesConfig):
+        return forecasts.evaluate(command, config, run)
     if command.figure is not None:
         check_ending(command.figure)
         verdicts = task.runner().judge(task, config, run, command.weights)
@@ -113,11 +117,14 @@ def evaluate(command: Evaluate) -> int:
 
 
 def predict(command: Predict) -> int:
-    """Apply a run to one sample."""
+    """Apply a run to one sample, or to a file of series."""
     from gatewise.train.run import Run
 
     run = Run.open(command.run)
     task, config = task_of(run)
+    if isinstance(config, SeriesConfig):
+        return forecasts.predict(command, config, run)
+    forecasts.refuse_files(command, task.name)
     prediction = task.runner().predict(config, run, command.weights, command.given)
     if command.json:
         found = {"label": prediction.label, "scores": prediction.scores}
