@@ -184,7 +184,7 @@ def _last_means(metric: "Metric | None") -> str:
 def compare(command: Compare) -> int:
     """Draw several runs together, and say what differs."""
     from gatewise.tasks.runs import differing, standing
-    from gatewise.train.curves import draw_comparison
+    from gatewise.train.curves import UNITS, draw_comparison
 
     check_ending(command.figure)
     standings = [standing(folder) for folder in command.runs]
@@ -195,6 +195,8 @@ def compare(command: Compare) -> int:
         settings = dataclasses.asdict(each.config) | {"task": each.task}
         print(f"{each.folder}: {', '.join(f'{name} {settings.get(name)}' for name in names) or 'the same settings'}")
     title = ", ".join(dict.fromkeys(each.task for each in standings))
-    draw_comparison(command.figure, {str(each.folder): each.metrics for each in standings}, title)
+    series = any(isinstance(each.config, SeriesConfig) for each in standings)
+    unit = "loss (of scaled targets)" if series else UNITS["loss"]
+    draw_comparison(command.figure, {str(each.folder): each.metrics for each in standings}, title, unit)
     print(f"wrote {command.figure}")
     return 0

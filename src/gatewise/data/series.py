@@ -175,7 +175,7 @@ def read_series(
     if not enough:
         raise DataError(f"{path}: no series has more than one row, needed are more than a window: give longer ones")
     own = find_step(enough)
-    if step is not None and own.unit != step.unit:
+    if step is not None and (own.unit != step.unit or abs(own.size - step.size) > 1e-3 * step.size):
         raise DataError(f"{path}: the rows are {own.words} apart, needed are {step.words}, as at the training")
     step = step or own
     result = []
@@ -246,7 +246,7 @@ def _regular(
         if fill == "refuse" or missing[0]:
             first = int(missing.argmax())
             row = where.row(int(np.searchsorted(places, first)))
-            remedy = "fill it, or give --fill previous or --fill linear"
+            remedy = "fill it, or train with --fill previous or --fill linear"
             if fill != "refuse":
                 remedy = "fill it or remove the row, as there is no value before it"
             raise DataError(f"{row}: {column} is empty, needed is a number: {remedy}")
@@ -283,7 +283,9 @@ def _places(where: _Where, step: Step, fill: Fill) -> NDArray[np.intp]:
     place = min(irregular)
     value = show_time(float(shown.values[place]), shown.kind)
     steps = (counted[place] - counted[place - 1]) if place else 0.0
-    remedy = "make the steps regular" if len(off) else "add the missing rows, or give --fill previous or --fill linear"
+    remedy = (
+        "make the steps regular" if len(off) else "add the missing rows, or train with --fill previous or --fill linear"
+    )
     raise DataError(
         f"{where.row(place)}: {where.columns.time} is {value}, {steps:.3g} steps of {step.words} after the row before, "
         f"needed is one: {remedy}"

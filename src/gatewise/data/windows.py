@@ -301,8 +301,8 @@ def make_windows(series: Sequence[Series], form: Form, part: Part, stride: int =
         chosen = np.arange(max(first, form.window), end - form.horizon + 1, stride)
         if form.whole_windows:
             chosen = chosen[one.complete[chosen - 1]]
-        seen = np.array([one.observed[origin : origin + form.horizon].any() for origin in chosen], bool)
-        origins.append(chosen[seen] if len(chosen) else chosen)
+        there = np.concatenate([[0], np.cumsum(one.observed)])
+        origins.append(chosen[there[chosen + form.horizon] > there[chosen]])
     count = sum(map(len, origins))
     if not count:
         raise DataError(

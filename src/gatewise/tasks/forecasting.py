@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gatewise.data.series import Columns, Series, read_series
+from gatewise.data.steps import Calendar
 from gatewise.data.table import Times
 from gatewise.data.windows import Form, Part, Windows, last_window, make_form, make_windows
 from gatewise.errors import ArgumentError, DataError, RunError
@@ -183,7 +184,7 @@ def data_of(config: SeriesConfig, form: Form | None = None) -> Data:
         window=config.window,
         horizon=config.horizon,
         season=config.season,
-        calendar=config.calendar,
+        calendar=_calendar(config),
         scaling=config.scaling,
         dev_fraction=config.dev_fraction,
         test_fraction=config.test_fraction,
@@ -335,7 +336,7 @@ def backtest(config: SeriesConfig, run: Run, weights: str) -> Tested:
         baselines["linear (ridge)"] = unscaled(by_ridge)
     for name, forecast in baselines.items():
         errors += measure(name, forecast, truth, scale)
-    errors.sort(key=lambda each: (each.first, -each.last) if each.first > 1 or each.last < form.horizon else (0, 0))
+    errors.sort(key=lambda each: (each.last - each.first + 1 < form.horizon, each.first))  # the whole horizon first
     interval = config.quantiles[-1] - config.quantiles[0] if config.quantiles else None
     result = Backtest(config.target, len(test), len(data.series), form.season, interval, errors)
     return Tested(result, data.series, test, forecasts, config.quantiles)
@@ -477,6 +478,11 @@ def model(config: SeriesConfig, run: Run, weights: str) -> nn.Module:
 
 def _columns(config: SeriesConfig) -> Columns:
     return Columns(config.target, config.time, config.features, config.known, config.group, config.time_format)
+
+
+def _calendar(config: SeriesConfig) -> tuple[Calendar, ...] | None:
+    """What is asked to be read of the times; None where it is for the data to say."""
+    return tuple(name for name in config.calendar if name != "none") if config.calendar else None
 
 
 def _need_known(series: Sequence[Series], form: Form, path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
 
 from gatewise.tasks.task import Task
 from gatewise.train.config import TrainConfig
@@ -10,6 +12,9 @@ from gatewise.train.schedule import ScheduleName
 
 if TYPE_CHECKING:
     from gatewise.data.windows import Windows
+
+Name = Annotated[str | None, tyro.conf.arg(metavar="NAME")]
+Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,43 +40,44 @@ class SeriesConfig(TrainConfig):
     data: Path
     """The file: .csv (UTF-8, commas) or .parquet."""
 
-    target: str
+    target: Annotated[str, tyro.conf.arg(metavar="NAME")]
     """The column that is forecast."""
 
-    time: str | None = None
+    time: Name = None
     """The column of the times: dates, such as 2010-12-31 23:00, or numbers. Without it, the rows are in order."""
 
-    time_format: str | None = None
-    """How dates are written where that is not plain, such as %%d/%%m/%%Y or %%Y%%m%%d (the letters of strftime)."""
+    time_format: Name = None
+    """How dates are written where that is not plain, such as %d/%m/%Y or %Y%m%d (the letters of strftime)."""
 
-    features: tuple[str, ...] = ()
+    features: Names = ()
     """Columns of numbers that are read up to the present."""
 
-    known: tuple[str, ...] = ()
+    known: Names = ()
     """Columns of numbers that are known in advance, such as holidays: those of the horizon are read as well."""
 
-    group: str | None = None
+    group: Name = None
     """The column that says which series a row is of, where there are several: one model is trained on all."""
 
-    calendar: tuple[Literal["hour", "weekday", "month", "year-day"], ...] | None = None
-    """What of the times is read, as sine and cosine. Without it, what suits the step and comes round at least twice in
-    the training part; --calendar with nothing after it reads none."""
+    calendar: Annotated[
+        tuple[Literal["none", "hour", "weekday", "month", "year-day"], ...],
+        tyro.conf.arg(metavar="{none,hour,weekday,month,year-day}..."),
+    ] = ()
+    """What of the times is read, as sine and cosine: by itself what suits the step and the training part sees twice."""
 
     fill: Literal["refuse", "previous", "linear"] = "refuse"
     """Empty cells and missing steps are refused; or the value before holds on; or a straight line is drawn."""
 
     window: int = 48
-    """Rows that are read."""
+    """Rows that the LSTM reads, one after the other."""
 
     horizon: int = 12
-    """Rows after them that are forecast, all at once."""
+    """Rows after the window that are forecast, all of them at once."""
 
     stride: int = 1
     """Rows between two origins of the backtest, and of the look at dev."""
 
-    season: int | None = None
-    """Rows after which the series comes round, for the seasonal naive forecast. Without it: 24 of hours, 7 of days, 12
-    of months and so on, or 1."""
+    season: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """Rows after which the series comes round. Without it: 24 of hours, 7 of days, 12 of months and so on, or 1."""
 
     scaling: Literal["group", "all"] = "group"
     """Each series is scaled by its own mean and deviation, or all by the same."""
@@ -82,7 +88,7 @@ class SeriesConfig(TrainConfig):
     highway: bool = False
     """Add a linear layer on the window's target to what the LSTM says (LSTNet, Lai et al. 2018)."""
 
-    quantiles: tuple[float, ...] = ()
+    quantiles: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT...")] = ()
     """Quantiles that are forecast by pinball loss, ascending and with 0.5 among them; none forecasts a point."""
 
     point: Literal["mse", "mae"] = "mse"
@@ -99,6 +105,7 @@ class SeriesConfig(TrainConfig):
     batch_size: int = 64
     epochs: int = 20
     dev_fraction: float = 0.1
+    """Share of the time set aside before the test part (dev): it chooses the best weights; with 0 training does."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +115,8 @@ class SeriesConfig(TrainConfig):
         self._need("test_fraction", 0 < self.test_fraction < 1, "a number above 0 and below 1")
         most = 1 - self.test_fraction
         self._need("dev_fraction", self.dev_fraction < most, f"below {most:g}, as test_fraction is the rest to 1")
+        alone = "none" not in self.calendar or self.calendar == ("none",)
+        self._need("calendar", alone, "none alone, or some of hour, weekday, month and year-day")
         ascending = list(self.quantiles) == sorted(set(self.quantiles)) and all(0 < q < 1 for q in self.quantiles)
         fits = not self.quantiles or (ascending and 0.5 in self.quantiles and len(self.quantiles) > 1)
         self._need("quantiles", fits, "numbers between 0 and 1, ascending, such as 0.1 0.5 0.9, with 0.5 among them")

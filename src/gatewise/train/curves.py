@@ -57,7 +57,7 @@ def draw_curves(
     save(figure, path)
 
 
-def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str) -> None:
+def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str, unit: str = UNITS["loss"]) -> None:
     """Draw the curves of several runs together: a colour for each run, a line style for each split.
 
     Parameters
@@ -68,6 +68,8 @@ def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str
         Each by the name that it has in the legend.
     title : str
         Above the figure.
+    unit : str, default: of the cross-entropy
+        What the loss is.
 
     Examples
     --------
@@ -95,7 +97,11 @@ def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str
                         color=COLOURS[number % len(COLOURS)],
                         marker=style["marker"] if len(values) == 1 else "",
                     )
-        axes.set(xlabel="epoch", ylabel=UNITS[measure], yscale="log" if measure == "loss" else "linear")
+        axes.set(
+            xlabel="epoch",
+            ylabel=unit if measure == "loss" else UNITS[measure],
+            yscale="log" if measure == "loss" else "linear",
+        )
         tidy(axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
