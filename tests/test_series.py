@@ -411,8 +411,9 @@ def test_the_form_comes_back_as_it_was(run):
 def test_what_the_model_adds_to(skip):
     form = Form(6, 5, 3, Step("row", 1), "row", (), 1, 0, False, {})
     model = Forecaster(form, 4, outputs=2, skip=skip)
-    torch.nn.init.zeros_(model.linear.weight)
-    torch.nn.init.zeros_(model.linear.bias)
+    if skip == "none":
+        torch.nn.init.zeros_(model.linear.weight)
+        torch.nn.init.zeros_(model.linear.bias)
     rows = torch.randn(2, 11, 2)
     last, target = rows[:, 5, 0], rows[:, :, 0]
     needed = {
@@ -423,9 +424,23 @@ def test_what_the_model_adds_to(skip):
     torch.testing.assert_close(model(rows), needed[:, :, None].expand(2, 5, 2))
 
 
-def test_the_model_sees_no_target_of_the_horizon():
-    form = Form(6, 3, 1, Step("row", 1), "row", (), 1, 1, False, {})
-    model = Forecaster(form, 4, skip="last", highway=True)
+def test_the_model_answers_in_units_of_what_is_left_to_forecast():
+    form = Form(4, 2, 2, Step("row", 1), "row", (), 0, 0, False, {})
+    model = Forecaster(form, 4, skip="season")
+    rows, left = torch.randn(3, 6, 1), torch.tensor([[3.0, 4.0], [float("nan"), 5.0], [0.0, 0.0]])
+    model.fit_spread(rows, rows[:, 2:4, 0] + left)
+    assert model.spread.item() == pytest.approx(np.sqrt((9 + 16 + 25) / 5))
+    torch.nn.init.ones_(model.linear.bias)
+    torch.testing.assert_close(model(rows)[..., 0], rows[:, 2:4, 0] + model.spread)
+    model.fit_spread(rows, rows[:, 2:4, 0])
+    assert model.spread.item() == 1.0
+
+
+@pytest.mark.parametrize("skip", ["none", "last", "season"])
+def test_the_model_sees_no_target_of_the_horizon(skip):
+    form = Form(6, 3, 2, Step("row", 1), "row", (), 1, 1, False, {})
+    model = Forecaster(form, 4, skip=skip, highway=True)
+    torch.nn.init.normal_(model.linear.weight)
     rows = torch.randn(2, 9, 3)
     other = rows.clone()
     other[:, 6:, :2] += 1

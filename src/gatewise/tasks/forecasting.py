@@ -43,11 +43,19 @@ class Forecaster(nn.Module):
     outputs : int, default 1
         Numbers for each step of the horizon: one, or a quantile each.
     skip : {"none", "last", "season"}, default "none"
-        What is added to. With the last two the window's target is read as its difference to the last value.
+        What is added to: nothing, the last value, or the value a season before. With the last two the model begins as
+        that naive forecast; it reads the window's target as its difference to the last value, and beside it the change
+        over a row or a season in units of `spread`, in which it also answers: a series may be far larger than what is
+        left to forecast of it.
     highway : bool, default False
-        Whether a linear layer on the window's target is added.
+        Whether a linear layer on the window's target, or with "season" on its change, is added.
     lstm : callable, default gatewise.nn.LSTM
         Makes the LSTM from the arguments of `torch.nn.LSTM`, such as that class itself.
+
+    Attributes
+    ----------
+    spread : Tensor, shape ()
+        The root mean square of what is left to forecast over the training part, kept with the weights; 1 at first.
 
     Examples
     --------
@@ -71,29 +79,46 @@ class Forecaster(nn.Module):
         super().__init__()
         self.window, self.horizon, self.season = form.window, form.horizon, form.season
         self.past, self.outputs, self.skip = 1 + form.features, outputs, skip
-        self.lstm = lstm(form.channels, hidden_size, num_layers, batch_first=True, dropout=dropout)
+        self.spread: Tensor
+        self.register_buffer("spread", torch.ones(()))
+        self.lstm = lstm(form.channels + (skip != "none"), hidden_size, num_layers, batch_first=True, dropout=dropout)
         self.linear = nn.Linear(hidden_size + form.horizon * form.ahead, form.horizon * outputs)
         self.highway = nn.Linear(form.window, form.horizon * outputs, bias=False) if highway else None
+        if skip != "none":
+            for weight in [*self.linear.parameters(), *(self.highway.parameters() if self.highway else ())]:
+                nn.init.zeros_(weight)
 
     def forward(self, rows: Tensor) -> Tensor:
         """Map rows (B, window + horizon, channels) to forecasts (B, horizon, outputs); the first state is zero."""
         window, ahead = rows[:, : self.window], rows[:, self.window :, self.past :]
         target = window[:, :, :1]
-        last = target[:, -1:]
+        direct = target
         if self.skip != "none":
-            target = target - last
-            window = torch.cat([target, window[:, :, 1:]], dim=2)
+            lag = self.season if self.skip == "season" else 1
+            change = nn.functional.pad((target[:, lag:] - target[:, :-lag]) / self.spread, (0, 0, lag, 0))
+            relative = target - target[:, -1:]
+            direct = change if self.skip == "season" else relative
+            window = torch.cat([relative, window[:, :, 1:], change], dim=2)
         output, _ = self.lstm(window)
         said = self.linear(torch.cat([output[:, -1], ahead.flatten(1)], dim=1))
         if self.highway is not None:
-            said = said + self.highway(target.flatten(1))
-        forecast: Tensor = said.view(-1, self.horizon, self.outputs)
-        if self.skip == "last":
-            return forecast + last
-        if self.skip == "season":
-            back = self.window - self.season + torch.arange(self.horizon, device=rows.device) % self.season
-            return forecast + rows[:, back, :1]
-        return forecast
+            said = said + self.highway(direct.flatten(1))
+        forecast: Tensor = said.view(-1, self.horizon, self.outputs) * self.spread
+        return forecast + self.base(rows)
+
+    def base(self, rows: Tensor) -> Tensor:
+        """What is added to, shape (B, horizon, 1), of rows (B, window + horizon, channels)."""
+        if self.skip == "none":
+            return torch.zeros_like(rows[:, : self.horizon, :1])
+        lag = self.season if self.skip == "season" else 1
+        return rows[:, self.window - lag + torch.arange(self.horizon, device=rows.device) % lag, :1]
+
+    @torch.no_grad()
+    def fit_spread(self, rows: Tensor, targets: Tensor) -> None:
+        """Set `spread` from training rows (N, window + horizon, channels) and targets (N, horizon), NaN left out."""
+        left = (targets - self.base(rows)[..., 0]).double()
+        spread = left[~left.isnan()].square().mean().sqrt().item()
+        self.spread.fill_(spread if spread > 0 else 1.0)
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -210,6 +235,8 @@ def problem(config: SeriesConfig) -> Problem:
     sets = windows_of(data, config)
     form = data.form
     model = _build(form, config)
+    if config.skip != "none":
+        model.fit_spread(torch.from_numpy(sets["train"].inputs), torch.from_numpy(sets["train"].targets))
     counts = ", ".join(f"{len(windows):,} {name}" for name, windows in sets.items())
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = sum(map(len, data.series))
