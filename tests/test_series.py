@@ -373,7 +373,7 @@ def test_what_was_filled_is_neither_learned_nor_scored():
     whole = make_windows([series], form_of([series], whole_windows=True), "train")
     assert not {7, 13, 14} & set(whole.origins.tolist())  # windows that end in what knows of later values
     loss = forecasting.squared_error(torch.zeros(1, 2, 1), torch.tensor([[3.0, float("nan")]]))
-    assert loss.item() == 9
+    assert loss.item() == 4.5
 
 
 def test_scaling_by_group_and_over_all():
@@ -473,6 +473,7 @@ def test_coverage_and_pinball_by_hand():
     given = torch.from_numpy(of_quantiles[:2])
     loss = pinball_loss([0.1, 0.5, 0.9])(given, torch.from_numpy(truth[:2]))
     assert loss.item() == pytest.approx(found.pinball)
+    assert pinball_loss([0.1, 0.5, 0.9])(given, torch.tensor([[2.0], [np.nan]])).item() == pytest.approx(0.7 / 6)
     assert pinball(np.array([[[1.0]]]), np.array([[0.0]]), [0.9]).item() == pytest.approx(0.1)
 
 

@@ -14,7 +14,7 @@ from gatewise.drawing import BLACK, BLUE, new_figure, save, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gatewise.tasks.forecasting import Forecast, Tested
+    from gatewise.tasks.forecasting import Forecast, Replay
 
 ORIGINS = 6
 """Of a backtest that are drawn, evenly apart; or series whose future is."""
@@ -23,14 +23,14 @@ CONTEXT = 3
 """Horizons before an origin that are drawn, and at least this many rows."""
 
 
-def draw_backtest(path: Path, tested: "Tested", title: str) -> None:
+def draw_backtest(path: Path, tested: "Replay", title: str) -> None:
     """Draw some origins: the series before, what came to be, the forecast, and its quantile band.
 
     Parameters
     ----------
     path : path
         The file; its ending says which kind.
-    tested : Tested
+    tested : Replay
         A backtest.
     title : str
         Above the figure.

@@ -122,34 +122,34 @@ class Forecaster(nn.Module):
 
 
 def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean squared error of forecasts (B, H, 1), targets (B, H) that are NaN left out.
+    """The mean squared error of forecasts (B, H, 1); of targets (B, H) that are NaN it is 0.
 
     Examples
     --------
     >>> squared_error(torch.tensor([[[1.0], [5.0]]]), torch.tensor([[3.0, float("nan")]]))
-    tensor(4.)
+    tensor(2.)
     """
     return _mean((outputs[..., 0] - _there(targets)) ** 2, targets)
 
 
 def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean absolute error of forecasts (B, H, 1), targets (B, H) that are NaN left out.
+    """The mean absolute error of forecasts (B, H, 1); of targets (B, H) that are NaN it is 0.
 
     Examples
     --------
     >>> absolute_error(torch.tensor([[[1.0], [5.0]]]), torch.tensor([[3.0, float("nan")]]))
-    tensor(2.)
+    tensor(1.)
     """
     return _mean((outputs[..., 0] - _there(targets)).abs(), targets)
 
 
 def pinball_loss(quantiles: Sequence[float]) -> Loss:
-    """The mean pinball loss of forecasts (B, H, Q), targets (B, H) that are NaN left out: see `backtest.pinball`.
+    """The mean pinball loss of forecasts (B, H, Q); of targets (B, H) that are NaN it is 0. See `backtest.pinball`.
 
     Examples
     --------
     >>> pinball_loss([0.5])(torch.tensor([[[1.0], [5.0]]]), torch.tensor([[3.0, float("nan")]]))
-    tensor(1.)
+    tensor(0.5000)
     """
     shares = torch.tensor(quantiles)
 
@@ -166,9 +166,10 @@ def _there(targets: Tensor) -> Tensor:
 
 
 def _mean(losses: Tensor, targets: Tensor) -> Tensor:
-    """The mean of losses (B, H) over the targets that are there; 0 where none is."""
-    there = ~targets.isnan()
-    return (losses * there).sum() / there.sum().clamp(min=1)
+    """The mean of losses (B, H), 0 where there is no target: a batch's is then the mean of its parts', as processes
+    that share it need.
+    """
+    return (losses * ~targets.isnan()).mean()
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,7 +298,7 @@ def evaluate(task: Task, config: SeriesConfig, run: Run, weights: str) -> Score:
 
 
 @dataclass(frozen=True, eq=False)
-class Tested:
+class Replay:
     """A backtest, and what it was computed from.
 
     Parameters
@@ -321,7 +322,7 @@ class Tested:
     quantiles: tuple[float, ...]
 
 
-def backtest(config: SeriesConfig, run: Run, weights: str) -> Tested:
+def backtest(config: SeriesConfig, run: Run, weights: str) -> Replay:
     """Forecast from each origin in the test part, by the model and by the baselines.
 
     Parameters
@@ -366,7 +367,7 @@ def backtest(config: SeriesConfig, run: Run, weights: str) -> Tested:
     errors.sort(key=lambda each: (each.last - each.first + 1 < form.horizon, each.first))  # the whole horizon first
     interval = config.quantiles[-1] - config.quantiles[0] if config.quantiles else None
     result = Backtest(config.target, len(test), len(data.series), form.season, interval, errors)
-    return Tested(result, data.series, test, forecasts, config.quantiles)
+    return Replay(result, data.series, test, forecasts, config.quantiles)
 
 
 @dataclass(frozen=True, eq=False)
