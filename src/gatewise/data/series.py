@@ -161,11 +161,7 @@ def read_series(
     found = None if columns.time is None else times(frame, columns.time, path, columns.time_format)
     groups: dict[str, NDArray[np.intp]] = {"": np.arange(len(frame))}
     if columns.group is not None:
-        order = names(frame, columns.group, path)
-        groups = {name: np.array([], np.intp) for name in order}
-        labels = np.array(order, dtype=object)
-        for name in groups:
-            groups[name] = np.flatnonzero(labels == name)
+        groups = _by_name(names(frame, columns.group, path))
     clocks = {
         name: Times(np.arange(len(rows)), "row") if found is None else found.take(rows) for name, rows in groups.items()
     }
@@ -197,6 +193,15 @@ class _Where:
 
     def row(self, place: int) -> str:
         return f"{self.path}, row {self.rows[place] + 1}"
+
+
+def _by_name(order: list[str]) -> dict[str, NDArray[np.intp]]:
+    """The rows of each name, both in the order in which they appear."""
+    place = {name: number for number, name in enumerate(dict.fromkeys(order))}
+    labels = np.array([place[name] for name in order])
+    sorted_rows = np.argsort(labels, kind="stable")
+    ends = np.cumsum(np.bincount(labels))
+    return dict(zip(place, np.split(sorted_rows, ends[:-1]), strict=True))
 
 
 def _need_increase(path: Path, columns: Columns, rows: NDArray[np.intp], clock: Times) -> None:
@@ -255,7 +260,7 @@ def _regular(
     columns = where.columns
     return Series(
         name,
-        _times(where.times, step, count, places),
+        _times(where.times, step, count),
         filled(columns.target, target[:length]),
         _stacked([filled(c, features[:length, i]) for i, c in enumerate(columns.features)], length),
         _stacked([filled(c, known[:, i]) for i, c in enumerate(columns.known)], count),
@@ -292,12 +297,11 @@ def _places(where: _Where, step: Step, fill: Fill) -> NDArray[np.intp]:
     )
 
 
-def _times(given: Times, step: Step, count: int, places: NDArray[np.intp]) -> Times:
+def _times(given: Times, step: Step, count: int) -> Times:
     """The times of all rows, those that were missing included."""
     if count == len(given.values):
         return given
-    values = np.concatenate([given.values[:1], step.after(float(given.values[0]), count - 1)])
-    values[places] = given.values
+    values = np.concatenate([given.values[:1], step.after(given.values[0].item(), count - 1)])
     return Times(values, given.kind)
 
 
