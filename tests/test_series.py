@@ -197,6 +197,7 @@ BAD = {
         [],
         r"row 3: kw is 'NaN', needed is a finite number or an empty",
     ),
+    "too large": ({"kw": [1, 2, 3, -2e150, 5, 6]}, [], r"row 4: kw is '-2e\+150', needed is a number up to 1e\+150"),
     "infinity": ({"wind": [1, 2, 3, 4, float("inf"), 6]}, ["--features", "wind"], r"row 5: wind is 'inf', needed is a"),
     "an empty cell": ({"kw": [1, None, 3, 4, 5, 6]}, [], r"row 2: kw is empty, .* or train with --fill previous or"),
     "no value before": (
@@ -248,6 +249,8 @@ def test_a_file_that_is_not_in_order_is_a_line(tmp_path, capsys, name):
         (b"kw\n\xff\xfe\n", r"cannot be read as a table \(invalid utf-8 sequence\): give CSV in UTF-8"),
         (b"", r"cannot be read as a table \(empty CSV\)"),
         (b"kw,day\n1,2\n1,2,3\n", r"cannot be read as a table \(found more fields"),
+        (b"kw,kw\n1,2\n", r"has two columns 'kw', needed is one: rename the other"),
+        (b"day;kw\n1;2\n", r"begins with 'day;kw', needed are columns with commas between: convert it"),
         (b"kw,day\n", r"has no rows: give a file with some"),
         (None, "is no file: give the path of a CSV or Parquet file"),
     ],
@@ -382,7 +385,10 @@ def test_scaling_by_group_and_over_all():
     assert (own["a"].mean[0], own["b"].mean[0]) == (6.5, 106.5)
     pooled = form_of(series, scaling="all").groups
     assert pooled["a"].mean == pooled["b"].mean == (56.5,)
-    constant = form_of([plain(np.ones(20))]).groups[""]
+    for size in (1e-200, 1e-20, 1e100):  # however small or large, what changes is scaled by how it changes
+        group = form_of([plain(size * np.arange(20.0))]).groups[""]
+        assert 4 < group.deviation[0] / size < 14
+    constant = form_of([plain(np.full(20, 0.1))]).groups[""]
     assert (constant.deviation, constant.naive_error) == ((1.0,), 0.0)
 
 

@@ -22,6 +22,9 @@ FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%Y-%m")
 OF_DAY = ("%H:%M:%S%.f", "%H:%M", "%H:%M:%S%.f%z", "%H:%M%z")
 """Times of day that may come after a date and a space or a T."""
 
+LARGEST = 1e150
+"""Of numbers, so that their squares are numbers as well."""
+
 
 @dataclass(frozen=True, eq=False)
 class Times:
@@ -114,7 +117,11 @@ def read_table(path: Path, columns: Sequence[str]) -> "pl.DataFrame":
     for name in columns:
         if name not in there:
             listed = ", ".join(there[:20])
+            if len(there) == 1 and any(mark in there[0] for mark in ";\t|"):
+                raise DataError(f"{path} begins with {listed!r}, needed are columns with commas between: convert it")
             raise DataError(f"{path} has no column {name!r}, there are {listed}: name one of them, or mend the file")
+        if f"{name}_duplicated_0" in there:  # as polars calls the second
+            raise DataError(f"{path} has two columns {name!r}, needed is one: rename the other")
     if not len(frame):
         raise DataError(f"{path} has no rows: give a file with some")
     return frame
@@ -126,7 +133,7 @@ def numbers(frame: "pl.DataFrame", column: str, path: Path) -> NDArray[np.float6
     Raises
     ------
     DataError
-        A cell holds no number, or NaN or infinity.
+        A cell holds no number, NaN, infinity, or what is beyond `LARGEST`.
     """
     import polars as pl
 
@@ -142,6 +149,7 @@ def numbers(frame: "pl.DataFrame", column: str, path: Path) -> NDArray[np.float6
     else:
         raise DataError(f"{path}: {column} holds values of type {cells.dtype}, needed are numbers: give another column")
     _refuse(~found.is_finite() & ~missing, cells, column, path, "a finite number or an empty cell")
+    _refuse((found.abs() > LARGEST) & ~missing, cells, column, path, f"a number up to {LARGEST:g}")
     values: NDArray[np.float64] = found.to_numpy().astype(np.float64)
     return values
 

@@ -379,7 +379,9 @@ def _moments(
     """The mean and deviation of each column over the training parts; a column that stays the same is left as wide."""
     train = np.concatenate([own[:dev] for own, (dev, _) in zip(columns, rows, strict=True)])
     mean, deviation = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
-    deviation[deviation < 1e-12 * np.maximum(1, np.abs(mean))] = 1
+    spread = np.nanmax(train, axis=0) - np.nanmin(train, axis=0)
+    deviation = np.where(deviation > 0, deviation, spread)  # of numbers whose squares are below all numbers
+    deviation[spread == 0] = 1
     return tuple(mean.tolist()), tuple(deviation.tolist())
 
 
