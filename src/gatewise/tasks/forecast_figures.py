@@ -87,6 +87,8 @@ def _draw(
     quantiles: Sequence[float],
     target: str,
 ) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     first = max(0, origin - max(CONTEXT * horizon, 24))
     truth = np.where(series.observed, series.target, np.nan)[first : origin + horizon]
     axes.plot(_along(series.times.take(slice(first, first + len(truth)))), truth, color=BLACK, lw=1, label="truth")
@@ -100,7 +102,10 @@ def _draw(
     axes.set_ylabel(target)
     if series.name:
         axes.set_title(series.name, fontsize=9, loc="left")
-    axes.tick_params(axis="x", labelrotation=20, labelsize=8)
+    if ahead.kind in ("date", "moment"):
+        locator = AutoDateLocator(maxticks=7)  # type: ignore[no-untyped-call]
+        axes.xaxis.set_major_locator(locator)
+        axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     tidy(axes)
 
 
