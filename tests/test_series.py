@@ -520,7 +520,12 @@ def test_a_model_that_beats_nothing_says_so():
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"quantiles": (0.2, 0.5), "features": ("wind",), "num_layers": 2, "dropout": 0.2}]
+    "changes",
+    [
+        {},
+        {"window": 10, "horizon": 1},
+        {"quantiles": (0.2, 0.5), "features": ("wind",), "num_layers": 2, "dropout": 0.2},
+    ],
 )
 def test_repeated_and_resumed_runs_give_the_same_bytes(file, tmp_path, changes):
     class Stops(Report):
