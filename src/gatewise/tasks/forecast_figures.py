@@ -103,7 +103,7 @@ def _draw(
     if series.name:
         axes.set_title(series.name, fontsize=9, loc="left")
     if ahead.kind in ("date", "moment"):
-        locator = AutoDateLocator(maxticks=7)  # type: ignore[no-untyped-call]
+        locator = AutoDateLocator()  # type: ignore[no-untyped-call]
         axes.xaxis.set_major_locator(locator)
         axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     tidy(axes)
