@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from gatewise.cli import forecasts
 from gatewise.cli.printing import Printer, means, number, print_table, speed
 from gatewise.cli.words import Compare, Evaluate, Predict, Resume, Runs, Train, task_and_settings
 from gatewise.drawing import check_ending
 from gatewise.errors import RunError
 from gatewise.tasks.mistakes import SHOWN, draw_mistakes
+from gatewise.tasks.series import SeriesConfig
 from gatewise.tasks.task import Outcome, Prediction, Task, task_of
 from gatewise.train.config import TrainConfig
 from gatewise.train.progress import Evaluation
@@ -81,13 +83,15 @@ def _of_splits(evaluation: Evaluation) -> str:
 
 
 def evaluate(command: Evaluate) -> int:
-    """Evaluate a run, and with a figure show what it mistakes."""
+    """Evaluate a run, and with a figure show what it mistakes or forecasts."""
     from gatewise.train.run import Run
 
     run = Run.open(command.run)
     task, config = task_of(run)
     if command.data is not None:
         config = task.with_data(config, command.data)
+    if isinstance(config, SeriesConfig):
+        return forecasts.evaluate(command, config, run)
     if command.figure is not None:
         check_ending(command.figure)
         verdicts = task.runner().judge(task, config, run, command.weights)
@@ -113,11 +117,14 @@ def evaluate(command: Evaluate) -> int:
 
 
 def predict(command: Predict) -> int:
-    """Apply a run to one sample."""
+    """Apply a run to one sample, or to a file of series."""
     from gatewise.train.run import Run
 
     run = Run.open(command.run)
     task, config = task_of(run)
+    if isinstance(config, SeriesConfig):
+        return forecasts.predict(command, config, run)
+    forecasts.refuse_files(command, task.name)
     prediction = task.runner().predict(config, run, command.weights, command.given)
     if command.json:
         found = {"label": prediction.label, "scores": prediction.scores}
@@ -177,7 +184,7 @@ def _last_means(metric: "Metric | None") -> str:
 def compare(command: Compare) -> int:
     """Draw several runs together, and say what differs."""
     from gatewise.tasks.runs import differing, standing
-    from gatewise.train.curves import draw_comparison
+    from gatewise.train.curves import UNITS, draw_comparison
 
     check_ending(command.figure)
     standings = [standing(folder) for folder in command.runs]
@@ -188,6 +195,8 @@ def compare(command: Compare) -> int:
         settings = dataclasses.asdict(each.config) | {"task": each.task}
         print(f"{each.folder}: {', '.join(f'{name} {settings.get(name)}' for name in names) or 'the same settings'}")
     title = ", ".join(dict.fromkeys(each.task for each in standings))
-    draw_comparison(command.figure, {str(each.folder): each.metrics for each in standings}, title)
+    series = any(isinstance(each.config, SeriesConfig) for each in standings)
+    unit = "loss (of scaled targets)" if series else UNITS["loss"]
+    draw_comparison(command.figure, {str(each.folder): each.metrics for each in standings}, title, unit)
     print(f"wrote {command.figure}")
     return 0

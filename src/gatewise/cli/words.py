@@ -52,6 +52,7 @@ Example:
   gatewise train mnist --data mnist/ --epochs 3 --seed 1
   gatewise train images --data photos/ --size 32 32   (a folder for each class in photos/)
   gatewise train digit-sum --recipe remember --length 100
+  gatewise train series --data load.csv --target kw --time at --window 48 --horizon 12   (forecast a column)
   gatewise train digits --config runs/digits/config.toml --seed 1
 
 gatewise train TASK --help lists a task's settings."""
@@ -158,8 +159,13 @@ class Evaluate:
     The figure shows, for tasks with images, the confusion matrix (how many of each class were taken for each) and as
     pictures the mistakes of the highest loss; --json then has both in numbers.
 
+    A forecast of series is backtested: from each origin in the test part, MAE, RMSE, MASE (scaled by the seasonal naive
+    forecast's error over the training part), sMAPE and the quantiles' coverage, beside a naive, a seasonal naive and a
+    linear forecast, over the whole horizon and parts of it. Its figure shows some origins.
+
     Example:
       gatewise evaluate runs/digits
+      gatewise evaluate runs/load --figure backtest.png
       gatewise evaluate runs/digits --figure mistakes.png
       gatewise evaluate runs/mnist --data mnist/ --json
     """
@@ -168,46 +174,57 @@ class Evaluate:
     """A folder that gatewise train made."""
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """The folder of the data, where they have moved since the training."""
+    """The folder or file of the data, where they have moved since the training."""
 
     weights: Literal["best", "last"] = "best"
     """Which epoch's weights."""
 
     json: bool = False
-    """Print one JSON object: loss, accuracy (a share of 1), samples; with --figure classes, confusion, mistakes."""
+    """Print one JSON object: loss, accuracy (a share of 1), samples; with --figure classes, confusion, mistakes. Of a
+    forecast: target, origins, series, season, interval, errors."""
 
     figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Draw the confusion matrix and the worst mistakes: .png, .pdf or .svg."""
+    """Draw the confusion matrix and the worst mistakes, or some forecasts: .png, .pdf or .svg."""
 
 
 @dataclass(frozen=True)
 class Predict:
-    """Apply a trained model to one sample: an image file, or for digit-sum a sequence of digits.
+    """Apply a trained model to one sample: an image file, for digit-sum a sequence of digits, for series a file.
 
     The image must have the size of those trained on (8×8 for digits, 28×28 for MNIST) and be like them: bright
     ink on a dark ground, black read as 0 and white as full ink. Grey of 1, 8 or 16 bits is taken; colour only if
     red, green and blue are equal in each pixel; nothing transparent. A model of gatewise train images takes what it was
     trained on: with --size any size, and colour as the training read it.
 
+    A model of gatewise train series forecasts what comes after the last target of each series in a file that has the
+    columns of the training, as CSV or Parquet. What is known in advance is in rows whose target is empty.
+
     Example:
       gatewise predict runs/mnist seven.png
       gatewise predict runs/photos one.jpg
       gatewise predict runs/mnist seven.png --json
       gatewise predict runs/sum "6 7 0 0 1 0 0 0 0 0"
+      gatewise predict runs/load load.csv --out forecast.csv --figure forecast.png
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """A folder that gatewise train made."""
 
-    given: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGE|DIGITS")]
-    """The image, such as a PNG file; or the digits, in quotes, with spaces between them."""
+    given: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGE|DIGITS|FILE")]
+    """The image, such as a PNG file; the digits, in quotes, with spaces between them; or the file of series."""
 
     weights: Literal["best", "last"] = "best"
     """Which epoch's weights."""
 
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write the forecast of series here: .csv or .parquet. Without it, it is printed as CSV."""
+
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the forecast of series and what was before it: .png, .pdf or .svg."""
+
     json: bool = False
     """Print one JSON object: label, and scores, the probability of each class (softmax, together 1); and where classes
-    have names, name and names."""
+    have names, name and names. Of series: forecast, a list with an object for each row."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 FINISHED: dict[str, Any] = {"color": BLUE, "marker": "o", "s": 26, "linewidths": 0, "label": "finished"}
 PRUNED: dict[str, Any] = {"color": "0.6", "marker": "x", "s": 18, "linewidths": 1, "label": "pruned"}
 BEST: dict[str, Any] = {"color": VERMILION, "marker": "*", "s": 150, "linewidths": 0, "label": "best", "zorder": 4}
-LABELS = {"loss": "best dev loss (nats per sample)", "accuracy": "best dev accuracy (share of samples)"}
+LABELS = {"loss": "best dev loss (mean per sample)", "accuracy": "best dev accuracy (share of samples)"}
 
 
 def draw_history(path: Path, trials: Sequence[TrialResult], best: TrialResult, search: Search) -> None:

@@ -230,11 +230,11 @@ def tasks() -> dict[str, Task]:
     Examples
     --------
     >>> list(tasks())
-    ['digits', 'mnist', 'images', 'digit-sum']
+    ['digits', 'mnist', 'images', 'digit-sum', 'series']
     """
-    from gatewise.tasks import digit_sum, digits, images, mnist
+    from gatewise.tasks import digit_sum, digits, images, mnist, series
 
-    return {task.name: task for task in (digits.TASK, mnist.TASK, images.TASK, digit_sum.TASK)}
+    return {task.name: task for task in (digits.TASK, mnist.TASK, images.TASK, digit_sum.TASK, series.TASK)}
 
 
 def task_of(run: "Run") -> tuple[Task, TrainConfig]:

@@ -13,6 +13,7 @@ from torch import nn
 from gatewise.errors import ArgumentError
 from gatewise.tasks.task import Outcome, Report
 from gatewise.train.config import TrainConfig, write_config
+from gatewise.train.curves import UNITS
 from gatewise.train.keeper import train_in
 from gatewise.train.parallel import processes
 from gatewise.train.run import Run
@@ -43,6 +44,8 @@ class Problem:
         A line each by its name, for whoever watches.
     augment : callable, default None
         Changes the inputs of each training batch.
+    unit : str, default: of the cross-entropy
+        What the loss is, for figures.
     """
 
     model: nn.Module
@@ -52,6 +55,7 @@ class Problem:
     about: Mapping[str, str] = field(default_factory=dict)
     description: Mapping[str, str] = field(default_factory=dict)
     augment: Augment | None = None
+    unit: str = UNITS["loss"]
 
 
 def train_problem(
@@ -128,6 +132,7 @@ def train_problem(
             callbacks=[report, *(open_ones.enter_context(board) for board in boards)],
             say=report.say,
             draws=report.draws,
+            unit=problem.unit,
         )
     extreme = "highest" if config.best_by == "accuracy" else "lowest"
     return Outcome(runner.progress, f"{extreme} {'dev' if 'dev' in others else 'training'} {config.best_by}", signal)

@@ -305,6 +305,8 @@ def _in_words(type_: Any) -> str:
         return _in_words(next(part for part in typing.get_args(type_) if part is not type(None)))
     if typing.get_origin(type_) is Literal:
         return "one of " + ", ".join(repr(choice) for choice in typing.get_args(type_))
+    if typing.get_origin(type_) is tuple and typing.get_args(type_)[-1] is Ellipsis:
+        return f"an array of which each is {_in_words(typing.get_args(type_)[0])}"
     if typing.get_origin(type_) is tuple:
         return "an array of " + " and ".join(_in_words(part) for part in typing.get_args(type_))
     return {bool: "true or false", int: "a whole number", float: "a number"}.get(type_, "a text in quotes")

@@ -20,8 +20,10 @@ STYLES: dict[str, dict[str, Any]] = {
 UNITS = {"loss": "cross-entropy loss (nats per sample)", "accuracy": "accuracy (share of samples)"}
 
 
-def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title: str) -> None:
-    """Draw loss and accuracy of each split over epochs.
+def draw_curves(
+    path: Path, metrics: Sequence[Metric], best_epoch: float, title: str, unit: str = UNITS["loss"]
+) -> None:
+    """Draw the loss, and the accuracy where there is one, of each split over epochs.
 
     Parameters
     ----------
@@ -33,6 +35,8 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title:
         Is marked.
     title : str
         Above the figure.
+    unit : str, default: of the cross-entropy
+        What the loss is.
 
     Examples
     --------
@@ -42,18 +46,18 @@ def draw_curves(path: Path, metrics: Sequence[Metric], best_epoch: float, title:
     >>> path.read_bytes()[1:4]
     b'PNG'
     """
-    figure = new_figure(10, 4)
+    shown = ["loss", "accuracy"] if _has(metrics, "accuracy") else ["loss"]
+    figure = new_figure(5 * len(shown), 4)
     figure.suptitle(title, fontsize=11)
-    left, right = figure.subplots(1, 2)
-    _draw(left, metrics, "loss", best_epoch)
-    left.set(ylabel=UNITS["loss"], yscale="log")
-    _draw(right, metrics, "accuracy", best_epoch)
-    right.set(ylabel=UNITS["accuracy"])
-    figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False).flat, shown, strict=True):
+        _draw(axes, metrics, quantity, best_epoch)
+        axes.set(ylabel=UNITS[quantity])
+    figure.axes[0].set(ylabel=unit, yscale="log")
+    figure.legend(*figure.axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     save(figure, path)
 
 
-def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str) -> None:
+def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str, unit: str = UNITS["loss"]) -> None:
     """Draw the curves of several runs together: a colour for each run, a line style for each split.
 
     Parameters
@@ -64,6 +68,8 @@ def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str
         Each by the name that it has in the legend.
     title : str
         Above the figure.
+    unit : str, default: of the cross-entropy
+        What the loss is.
 
     Examples
     --------
@@ -91,7 +97,11 @@ def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str
                         color=COLOURS[number % len(COLOURS)],
                         marker=style["marker"] if len(values) == 1 else "",
                     )
-        axes.set(xlabel="epoch", ylabel=UNITS[measure], yscale="log" if measure == "loss" else "linear")
+        axes.set(
+            xlabel="epoch",
+            ylabel=unit if measure == "loss" else UNITS[measure],
+            yscale="log" if measure == "loss" else "linear",
+        )
         tidy(axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8)

@@ -8,7 +8,7 @@ from importlib import metadata
 
 from gatewise.errors import DivergenceError, RunError
 from gatewise.train.callback import Callback
-from gatewise.train.curves import draw_curves
+from gatewise.train.curves import UNITS, draw_curves
 from gatewise.train.metrics import Metric, MetricsLog, read_metrics
 from gatewise.train.progress import Evaluation, Score
 from gatewise.train.run import Run, truncate
@@ -87,6 +87,7 @@ def train_in(
     callbacks: Sequence[Callback] = (),
     say: Callable[[str], None] = print,
     draws: bool = True,
+    unit: str = UNITS["loss"],
 ) -> int:
     """Train in a run folder to the end, or until Ctrl-C or SIGTERM; or go on from its newest checkpoint.
 
@@ -110,6 +111,8 @@ def train_in(
         Takes a line about what a resumption finds.
     draws : bool, default True
         Draw the curves in the end.
+    unit : str, default: of the cross-entropy
+        What the loss is.
 
     Returns
     -------
@@ -146,7 +149,7 @@ def train_in(
             keeper.checkpoint(runner)
         if draws and runner.progress.best is not None:
             best = runner.progress.best.step / runner.steps_an_epoch
-            draw_curves(run.curves, read_metrics(run.metrics), best, title=title)
+            draw_curves(run.curves, read_metrics(run.metrics), best, title=title, unit=unit)
         return caught()
 
 

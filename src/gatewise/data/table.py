@@ -1,0 +1,259 @@
+"""Columns of a CSV or Parquet file as arrays of numbers, times and names; whatever is none is named and refused."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gatewise.errors import DataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+TimeKind = Literal["row", "number", "date", "moment"]
+"""What a time is: a row's place; a number; a date; or a date and a time of day."""
+
+FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%Y-%m")
+"""Dates that are read as they stand. Others, such as 3/4/2010, could be read in two ways."""
+
+OF_DAY = ("%H:%M:%S%.f", "%H:%M", "%H:%M:%S%.f%z", "%H:%M%z")
+"""Times of day that may come after a date and a space or a T."""
+
+LARGEST = 1e150
+"""Of numbers, so that their squares are numbers as well."""
+
+
+@dataclass(frozen=True, eq=False)
+class Times:
+    """The times of rows.
+
+    Parameters
+    ----------
+    values : float64 or int64 array, shape (N,)
+        Places and numbers as they are; dates and moments in microseconds since 1970, in UTC where a zone is known.
+    kind : {"row", "number", "date", "moment"}
+        What they are.
+
+    Examples
+    --------
+    >>> Times(np.array([0, 86_400_000_000]), "date").shown()
+    ['1970-01-01', '1970-01-02']
+    """
+
+    values: NDArray[np.float64] | NDArray[np.int64]
+    kind: TimeKind
+
+    def shown(self) -> list[str]:
+        """Each as it is written."""
+        return [show_time(value, self.kind) for value in self.values.tolist()]
+
+    def take(self, places: slice | NDArray[np.intp]) -> "Times":
+        """Those at some places."""
+        return Times(self.values[places], self.kind)
+
+
+def show_time(value: float, kind: TimeKind) -> str:
+    """One time as it is written.
+
+    Examples
+    --------
+    >>> show_time(3_600_000_000, "moment"), show_time(1700.0, "number"), show_time(6, "row")
+    ('1970-01-01 01:00:00', '1700', '7')
+    """
+    if kind == "row":
+        return str(int(value) + 1)
+    if kind == "number":
+        return f"{value:.15g}"
+    moment = np.datetime64(int(value), "us")
+    if kind == "date":
+        return str(moment.astype("datetime64[D]"))
+    return str(moment if int(value) % 1_000_000 else moment.astype("datetime64[s]")).replace("T", " ")
+
+
+def read_table(path: Path, columns: Sequence[str]) -> "pl.DataFrame":
+    r"""Read some columns of a file: of CSV (UTF-8, commas, names in the first line) as text, of Parquet as they are.
+
+    Parameters
+    ----------
+    path : path
+        Ends in .csv or .parquet.
+    columns : sequence of str
+        Those that must be there.
+
+    Raises
+    ------
+    DataError
+        The file is missing, of another kind or damaged, has no rows, or lacks a column.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "load.csv"
+    >>> _ = path.write_text("day,kw\n1,3.5\n2,\n")
+    >>> numbers(read_table(path, ["kw"]), "kw", path)
+    array([3.5, nan])
+    """
+    import polars as pl
+
+    if not path.is_file():
+        raise DataError(f"{path} is no file: give the path of a CSV or Parquet file")
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise DataError(f"{path} is of no known kind, needed is a file that ends in .csv or .parquet: convert it")
+    try:
+        if path.suffix.lower() == ".csv":
+            frame = pl.read_csv(path, infer_schema=False)
+            there = frame.columns
+        else:
+            there = list(pl.read_parquet_schema(path))
+            frame = pl.read_parquet(path, columns=[name for name in there if name in columns])
+    except (pl.exceptions.PolarsError, OSError) as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"{path} cannot be read as a table ({why}): give CSV in UTF-8 with commas, or Parquet"
+        ) from error
+    for name in columns:
+        if name not in there:
+            listed = ", ".join(there[:20])
+            if len(there) == 1 and any(mark in there[0] for mark in ";\t|"):
+                raise DataError(f"{path} begins with {listed!r}, needed are columns with commas between: convert it")
+            raise DataError(f"{path} has no column {name!r}, there are {listed}: name one of them, or mend the file")
+        if f"{name}_duplicated_0" in there:  # as polars calls the second
+            raise DataError(f"{path} has two columns {name!r}, needed is one: rename the other")
+    if not len(frame):
+        raise DataError(f"{path} has no rows: give a file with some")
+    return frame
+
+
+def numbers(frame: "pl.DataFrame", column: str, path: Path) -> NDArray[np.float64]:
+    """A column as numbers; NaN where a cell is empty.
+
+    Raises
+    ------
+    DataError
+        A cell holds no number, NaN, infinity, or what is beyond `LARGEST`.
+    """
+    import polars as pl
+
+    cells = frame[column]
+    if cells.dtype == pl.String:
+        text = cells.str.strip_chars()
+        text = text.set(text == "", None)
+        found = text.cast(pl.Float64, strict=False)
+        _refuse(found.is_null() & text.is_not_null(), cells, column, path, "a number")
+        missing = text.is_null()
+    elif cells.dtype.is_numeric() or cells.dtype in (pl.Boolean, pl.Null):
+        found, missing = cells.cast(pl.Float64), cells.is_null()
+    else:
+        raise DataError(f"{path}: {column} holds values of type {cells.dtype}, needed are numbers: give another column")
+    _refuse(~found.is_finite() & ~missing, cells, column, path, "a finite number or an empty cell")
+    _refuse((found.abs() > LARGEST) & ~missing, cells, column, path, f"a number up to {LARGEST:g}")
+    values: NDArray[np.float64] = found.to_numpy().astype(np.float64)
+    return values
+
+
+def names(frame: "pl.DataFrame", column: str, path: Path) -> list[str]:
+    """A column as names, spaces around them left out.
+
+    Raises
+    ------
+    DataError
+        A cell is empty.
+    """
+    import polars as pl
+
+    cells = frame[column]
+    text = cells.cast(pl.String, strict=False).str.strip_chars()
+    _refuse(text.is_null() | (text == ""), cells, column, path, "a name")
+    return text.to_list()
+
+
+def times(frame: "pl.DataFrame", column: str, path: Path, form: str | None = None) -> Times:
+    """A column as times.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        Has the column.
+    column : str
+        Its name.
+    path : path
+        For messages.
+    form : str, default: `FORMATS`, and numbers
+        How the dates are written, such as "%d/%m/%Y %H:%M" (the letters of strftime).
+
+    Raises
+    ------
+    DataError
+        A cell holds no time, or is empty.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> times(pl.DataFrame({"at": ["2010-01-01 00:00", "2010-01-01 01:00"]}), "at", Path("a.csv")).shown()
+    ['2010-01-01 00:00:00', '2010-01-01 01:00:00']
+    """
+    import polars as pl
+
+    cells = frame[column]
+    if cells.dtype.is_numeric() and form is not None:
+        cells = cells.cast(pl.String)
+    if cells.dtype == pl.String:
+        text = cells.str.strip_chars()
+        text = text.set(text == "", None)
+        _refuse(text.is_null(), cells, column, path, "a time")
+        if form is None:
+            plain = text.cast(pl.Float64, strict=False)
+            if plain.is_not_null().all():
+                _refuse(~plain.is_finite(), cells, column, path, "a time")
+                return Times(plain.to_numpy().astype(np.float64), "number")
+        found = _parsed(text, form)
+        remedy = "mend it, or give --time-format" if form is None else "mend it, or change --time-format"
+        needed = "a number or a date such as 2010-12-31 23:00" if form is None else f"a date as {form}"
+        _refuse(found.is_null(), cells, column, path, needed, remedy)
+    elif cells.dtype == pl.Date or isinstance(cells.dtype, pl.Datetime):
+        found = cells.cast(
+            pl.Datetime("us", getattr(cells.dtype, "time_zone", None))
+        )  # (UTC within, whatever the zone)
+        _refuse(found.is_null(), cells, column, path, "a time")
+    elif cells.dtype.is_numeric():
+        plain = cells.cast(pl.Float64)
+        _refuse(plain.is_null() | ~plain.is_finite(), cells, column, path, "a time")
+        return Times(plain.to_numpy().astype(np.float64), "number")
+    else:
+        raise DataError(
+            f"{path}: {column} holds values of type {cells.dtype}, needed are dates or numbers: give another column"
+        )
+    values = found.dt.epoch("us").to_numpy().astype(np.int64)
+    return Times(values, "moment" if (values % 86_400_000_000).any() else "date")
+
+
+def _parsed(text: "pl.Series", form: str | None) -> "pl.Series":
+    """Dates by the format that reads the first one; all null where none does."""
+    import polars as pl
+
+    zoned = text.str.replace("Z$", "+00:00")
+    forms = (
+        [form] if form is not None else [*FORMATS, *(f"{d}{sep}{t}" for d in FORMATS for sep in " T" for t in OF_DAY)]
+    )
+    for each in forms:
+        try:
+            found = zoned.str.to_datetime(each, strict=False, time_unit="us")
+        except pl.exceptions.PolarsError:  # a format of the user's own that is none
+            break
+        if found[0] is not None:
+            return found
+    return pl.Series([None] * len(text), dtype=pl.Datetime("us"))
+
+
+def _refuse(
+    bad: "pl.Series", cells: "pl.Series", column: str, path: Path, needed: str, remedy: str = "mend the file"
+) -> None:
+    """Name the first cell that is bad."""
+    place = bad.fill_null(True).arg_max()
+    if place is not None and bad.fill_null(True)[place]:
+        value = cells[place]
+        given = "empty" if value is None or value == "" else repr(value)
+        raise DataError(f"{path}, row {place + 1}: {column} is {given}, needed is {needed}: {remedy}")
