@@ -22,7 +22,8 @@ from gatewise.tasks.digit_sum import DigitSumConfig
 from gatewise.tasks.sequence_sum import SumClassifier, problem
 from gatewise.train.callback import Callback
 from gatewise.train.progress import Evaluation
-from gatewise.train.runner import Runner, make_optimizer, shuffled
+from gatewise.train.runner import Runner, make_optimizer
+from gatewise.train.samples import shuffled
 
 
 class StopsAfterAnEpoch(Callback):

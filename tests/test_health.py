@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gatewise.errors import DivergenceError, GatewiseError
-from gatewise.train.runner import Examples, shuffled
+from gatewise.train.samples import Examples, shuffled
 from training import Hears, a_runner, some_examples, trained, weights_of
 
 

@@ -20,7 +20,8 @@ from gatewise.train.config import TrainConfig
 from gatewise.train.metrics import correct_by_argmax
 from gatewise.train.parallel import Alone, Together, processes
 from gatewise.train.run import Run
-from gatewise.train.runner import Examples, Runner
+from gatewise.train.runner import Runner
+from gatewise.train.samples import Examples
 from gatewise.train.tensors import read_tensors, write_tensors
 
 try:
@@ -220,13 +221,13 @@ class Half(Together):
 @pytest.mark.parametrize("count", [2, 3, 4])
 def test_the_mean_of_the_weighted_losses_is_the_mean_over_the_batch(samples, count):
     inputs, losses = torch.arange(float(samples)), torch.randn(samples, generator=torch.Generator().manual_seed(0))
-    shares = [Half(rank, count).share(inputs, losses, samples) for rank in range(count)]
+    shares = [Half(rank, count).share((inputs,), losses, samples) for rank in range(count)]
     assert sum(own.mean() * weight for _, own, weight in shares) / count == pytest.approx(
         losses.mean().item(), rel=1e-5
     )
-    seen = torch.cat([own for own, _, weight in shares if weight])
+    seen = torch.cat([own for (own,), _, weight in shares if weight])
     assert seen.sort().values.equal(inputs)
-    assert all(len(own) > 0 for own, _, _ in shares)
+    assert all(len(own) > 0 for (own,), _, _ in shares)
 
 
 def test_each_process_draws_its_own_and_the_same_again():

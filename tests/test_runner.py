@@ -14,7 +14,8 @@ from gatewise.errors import ArgumentError, RunError
 from gatewise.nn import LSTM
 from gatewise.train.config import TrainConfig
 from gatewise.train.metrics import correct_by_logit
-from gatewise.train.runner import Examples, Runner, make_optimizer, shuffled
+from gatewise.train.runner import Runner, make_optimizer
+from gatewise.train.samples import Examples, shuffled
 from gatewise.train.schedule import learning_rate
 from training import Hears, a_runner, some_examples, trained, weights_of
 

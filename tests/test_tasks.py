@@ -25,7 +25,8 @@ from gatewise.tasks.rows import RowClassifier
 from gatewise.tasks.task import Report, task_of, tasks
 from gatewise.train.metrics import correct_by_argmax, read_metrics
 from gatewise.train.run import Run
-from gatewise.train.runner import Examples, Runner
+from gatewise.train.runner import Runner
+from gatewise.train.samples import Examples
 from gatewise.train.tensors import read_tensors
 
 MNIST = Path(os.environ.get("GATEWISE_MNIST", Path(__file__).parents[2] / "shared/data/mnist"))

@@ -7,7 +7,8 @@ from torch.nn.functional import cross_entropy
 from gatewise.train.callback import Callback
 from gatewise.train.config import TrainConfig
 from gatewise.train.metrics import correct_by_argmax
-from gatewise.train.runner import Examples, Runner
+from gatewise.train.runner import Runner
+from gatewise.train.samples import Examples
 
 
 def some_examples(count=23, seed=0):

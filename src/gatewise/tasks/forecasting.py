@@ -23,7 +23,8 @@ from gatewise.tasks.task import Outcome, Prediction, Report, Subject, Task
 from gatewise.tasks.training import Problem, built, counted, train_problem
 from gatewise.train.progress import Score
 from gatewise.train.run import Run
-from gatewise.train.runner import Examples, Loss, Runner
+from gatewise.train.runner import Loss, Runner
+from gatewise.train.samples import Examples
 from gatewise.train.state import fill_weights
 from gatewise.train.tensors import read_tensors
 

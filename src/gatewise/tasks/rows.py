@@ -25,7 +25,8 @@ from gatewise.train.config import ImageConfig
 from gatewise.train.metrics import correct_by_argmax
 from gatewise.train.progress import Score
 from gatewise.train.run import Run
-from gatewise.train.runner import Examples, Runner
+from gatewise.train.runner import Runner
+from gatewise.train.samples import Examples
 from gatewise.train.state import fill_weights
 from gatewise.train.tensors import read_tensors
 

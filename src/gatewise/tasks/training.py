@@ -17,7 +17,8 @@ from gatewise.train.curves import UNITS
 from gatewise.train.keeper import train_in
 from gatewise.train.parallel import processes
 from gatewise.train.run import Run
-from gatewise.train.runner import Augment, Examples, Loss, Measure, Runner, check_choice
+from gatewise.train.runner import Augment, Loss, Measure, Runner, check_choice
+from gatewise.train.samples import Samples
 from gatewise.train.tensorboard import TensorBoard
 
 Config = TypeVar("Config", bound=TrainConfig)
@@ -36,7 +37,7 @@ class Problem:
         Maps outputs and targets to the mean loss over a batch.
     measures : mapping of str to callable
         Each maps outputs and targets to a sum over a batch.
-    splits : mapping of str to Examples
+    splits : mapping of str to Samples
         "train", and others that are evaluated as it goes; "dev" chooses the best weights.
     about : mapping of str to str
         Is kept with the weights: what they need besides the settings.
@@ -46,16 +47,19 @@ class Problem:
         Changes the inputs of each training batch.
     unit : str, default: of the cross-entropy
         What the loss is, for figures.
+    carries : bool, default False
+        Whether a state is carried from batch to batch: see `Runner`.
     """
 
     model: nn.Module
     loss: Loss
     measures: Mapping[str, Measure]
-    splits: Mapping[str, Examples]
+    splits: Mapping[str, Samples]
     about: Mapping[str, str] = field(default_factory=dict)
     description: Mapping[str, str] = field(default_factory=dict)
     augment: Augment | None = None
     unit: str = UNITS["loss"]
+    carries: bool = False
 
 
 def train_problem(
@@ -116,6 +120,7 @@ def train_problem(
         measures=problem.measures,
         augment=problem.augment,
         processes=together,
+        carries=problem.carries,
     )
     shared = {"shared": f"by {together.count} processes"} if together.count > 1 else {}
     report.about({**problem.description, "recipe": recipe(config), **shared})

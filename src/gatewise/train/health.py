@@ -1,6 +1,7 @@
 """What went wrong first where a loss or a gradient is not finite."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,15 +35,15 @@ def gradient_norm(parameters: Iterable[Tensor]) -> tuple[Tensor, list[Tensor]]:
     return torch.linalg.vector_norm(torch.cat([gradient.flatten() for gradient in gradients])), gradients
 
 
-def what_is_not_finite(model: nn.Module, inputs: Tensor) -> str:
+def what_is_not_finite(model: nn.Module, *inputs: Any) -> str:
     """Name what went first, after a loss or a gradient that is not finite and before the step that it would spoil.
 
     Parameters
     ----------
     model : Module
         Its gradients are looked at, and its forward pass is run once more to see which of its modules is first.
-    inputs : tensor, shape (B, ...)
-        The batch.
+    *inputs
+        The model's arguments, of which the tensors are (B, ...).
 
     Returns
     -------
@@ -58,17 +59,17 @@ def what_is_not_finite(model: nn.Module, inputs: Tensor) -> str:
     >>> what_is_not_finite(nn.Linear(1, 1), torch.tensor([[1.0], [float("nan")]]))
     'the input of 1 of its 2 samples is not finite, the first that of the batch at 1 (from 0)'
     """
-    if inputs.is_floating_point():
-        bad = (~inputs.isfinite()).flatten(1).any(dim=1).nonzero().flatten().tolist()
+    for given in inputs:
+        bad = [] if _finite(given) or not isinstance(given, Tensor) else _rows(~given.isfinite())
         if bad:
             return (
-                f"the input of {len(bad)} of its {len(inputs)} samples is not finite, the first that of the batch at "
+                f"the input of {len(bad)} of its {len(given)} samples is not finite, the first that of the batch at "
                 f"{bad[0]} (from 0)"
             )
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             return f"the parameter {name} is not finite"
-    module = _first_module(model, inputs)
+    module = _first_module(model, *inputs)
     if module is not None:
         return f"the first output that is not finite is that of {module or 'the model'}"
     spoilt = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
@@ -78,7 +79,13 @@ def what_is_not_finite(model: nn.Module, inputs: Tensor) -> str:
     return "every number is finite, but the gradient's squares overflow"
 
 
-def _first_module(model: nn.Module, inputs: Tensor) -> str | None:
+def _rows(found: Tensor) -> list[int]:
+    """The rows (B, ...) in which there is something."""
+    rows: list[int] = found.flatten(1).any(dim=1).nonzero().flatten().tolist()
+    return rows
+
+
+def _first_module(model: nn.Module, *inputs: Any) -> str | None:
     """The name of the first innermost module whose output is not finite."""
     found: list[str] = []
     hooks = [
@@ -89,7 +96,7 @@ def _first_module(model: nn.Module, inputs: Tensor) -> str | None:
     ]
     try:
         with torch.no_grad():
-            model(inputs)
+            model(*inputs)
     finally:
         for hook in hooks:
             hook.remove()

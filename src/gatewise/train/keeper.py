@@ -12,7 +12,8 @@ from gatewise.train.curves import UNITS, draw_curves
 from gatewise.train.metrics import Metric, MetricsLog, read_metrics
 from gatewise.train.progress import Evaluation, Score
 from gatewise.train.run import Run, truncate
-from gatewise.train.runner import Examples, Runner
+from gatewise.train.runner import Runner
+from gatewise.train.samples import Samples
 from gatewise.train.signals import heard
 from gatewise.train.tensors import write_tensors
 
@@ -78,8 +79,8 @@ class Keeper(Callback):
 def train_in(
     run: Run,
     runner: Runner,
-    train: Examples,
-    others: Mapping[str, Examples],
+    train: Samples,
+    others: Mapping[str, Samples],
     *,
     about: Mapping[str, str],
     title: str,
@@ -153,7 +154,7 @@ def train_in(
         return caught()
 
 
-def _resume(run: Run, runner: Runner, train: Examples, say: Callable[[str], None]) -> int:
+def _resume(run: Run, runner: Runner, train: Samples, say: Callable[[str], None]) -> int:
     """Put the newest whole checkpoint into the runner, and return how many bytes the metrics had then."""
     found = run.read_checkpoint(say)
     if found is None:

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol, cast
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.errors import ArgumentError
+from gatewise.train.samples import Batch
 
 
 class Processes(Protocol):
@@ -29,7 +31,9 @@ class Processes(Protocol):
     def share_gradients(self, model: nn.Module) -> nn.Module:
         """What to call in the model's place, so that backward leaves everywhere the mean of all gradients."""
 
-    def share(self, inputs: Tensor, targets: Tensor, samples: int) -> tuple[Tensor, Tensor, float]:
+    def share(
+        self, inputs: tuple[Tensor, ...], targets: Tensor, samples: int
+    ) -> tuple[tuple[Tensor, ...], Tensor, float]:
         """A process's own part of a batch, and what to weigh its mean loss with.
 
         The mean over processes of the weighted losses is the batch's part of the mean over `samples`.
@@ -41,8 +45,8 @@ class Processes(Protocol):
     def backward(self, loss: Tensor) -> None:
         """Compute the gradients."""
 
-    def part(self, values: Tensor) -> Tensor:
-        """A process's own part of samples (N, ...) to evaluate."""
+    def part(self, batch: Batch) -> Batch:
+        """A process's own part of what is evaluated; it may be empty."""
 
     def total(self, values: list[float]) -> list[float]:
         """The sums over processes."""
@@ -53,7 +57,7 @@ class Alone:
 
     Examples
     --------
-    >>> Alone().share(torch.zeros(3, 2), torch.zeros(3), 6)[2]
+    >>> Alone().share((torch.zeros(3, 2),), torch.zeros(3), 6)[2]
     0.5
     """
 
@@ -67,7 +71,9 @@ class Alone:
         """The model itself."""
         return model
 
-    def share(self, inputs: Tensor, targets: Tensor, samples: int) -> tuple[Tensor, Tensor, float]:
+    def share(
+        self, inputs: tuple[Tensor, ...], targets: Tensor, samples: int
+    ) -> tuple[tuple[Tensor, ...], Tensor, float]:
         """All of it."""
         return inputs, targets, len(targets) / samples
 
@@ -79,9 +85,9 @@ class Alone:
         """Compute the gradients."""
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def part(self, values: Tensor) -> Tensor:
-        """All of them."""
-        return values
+    def part(self, batch: Batch) -> Batch:
+        """All of it."""
+        return batch
 
     def total(self, values: list[float]) -> list[float]:
         """The values."""
@@ -128,12 +134,14 @@ class Together:
         """The model in DistributedDataParallel."""
         return self._fabric.setup_module(model)
 
-    def share(self, inputs: Tensor, targets: Tensor, samples: int) -> tuple[Tensor, Tensor, float]:
+    def share(
+        self, inputs: tuple[Tensor, ...], targets: Tensor, samples: int
+    ) -> tuple[tuple[Tensor, ...], Tensor, float]:
         """Every so-manieth sample; where none is left, the first with no weight, so that all take each step."""
         own = slice(self.rank, None, self.count)
         if self.rank >= len(targets):
-            return inputs[:1], targets[:1], 0.0
-        return inputs[own], targets[own], len(targets[own]) * self.count / samples
+            return tuple(tensor[:1] for tensor in inputs), targets[:1], 0.0
+        return tuple(tensor[own] for tensor in inputs), targets[own], len(targets[own]) * self.count / samples
 
     def gradients_wait(self, model: nn.Module, wait: bool) -> AbstractContextManager[Any]:
         """Gradients are added up before the processes exchange them."""
@@ -143,9 +151,11 @@ class Together:
         """Compute the gradients, and their means over processes."""
         self._fabric.backward(loss)
 
-    def part(self, values: Tensor) -> Tensor:
-        """Every so-manieth."""
-        return values[self.rank :: self.count]
+    def part(self, batch: Batch) -> Batch:
+        """Every so-manieth sample."""
+        own = slice(self.rank, None, self.count)
+        inputs, targets = tuple(tensor[own] for tensor in batch.inputs), batch.targets[own]
+        return replace(batch, places=batch.places[own], inputs=inputs, targets=targets, count=len(targets))
 
     def total(self, values: list[float]) -> list[float]:
         """The sums over processes, in float64."""

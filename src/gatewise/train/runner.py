@@ -1,26 +1,25 @@
-"""Train, evaluate, predict, save, load: one loop for any model, loss and data held in memory."""
+"""Train, evaluate, predict, save, load: one loop for any model, loss and data."""
 
 import dataclasses
-import hashlib
 import math
 import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import RandomSampler
 
 from gatewise.errors import ArgumentError, DivergenceError, RunError
 from gatewise.train.callback import Callback
+from gatewise.train.carried import State, through
 from gatewise.train.config import TrainConfig
 from gatewise.train.health import gradient_norm, what_is_not_finite
 from gatewise.train.parallel import Alone, Processes
 from gatewise.train.progress import Evaluation, History, Progress, Score, Sums
+from gatewise.train.samples import Batch, Samples
 from gatewise.train.schedule import learning_rate
 from gatewise.train.state import (
     Tensors,
@@ -34,48 +33,15 @@ from gatewise.train.state import (
 )
 from gatewise.train.tensors import read_tensors, write_tensors
 
-GATHERED = 2**20
-"""Bytes of inputs, at most, that are gathered for several steps at once: they stay in the cache."""
-
 Loss = Callable[[Tensor, Tensor], Tensor]
 Measure = Callable[[Tensor, Tensor], Tensor]
 
 
 class Augment(Protocol):
-    """Changes the inputs of a training batch at random, such as by moving images."""
+    """Changes the inputs of a training batch at random, such as by moving images; of several, the first."""
 
     def __call__(self, inputs: Tensor, generator: torch.Generator) -> Tensor:
         """Map inputs (B, ...) to inputs (B, ...), drawing from the generator alone."""
-
-
-@dataclass(frozen=True, eq=False)
-class Examples:
-    """Samples held in memory: `inputs` of shape (N, ...) and `targets` of shape (N, ...)."""
-
-    inputs: Tensor
-    targets: Tensor
-
-    def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.targets) or not len(self.targets):
-            raise ArgumentError(
-                f"there are {len(self.inputs)} inputs and {len(self.targets)} targets, needed are as many of both, "
-                "and at least one"
-            )
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def take(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """The inputs and targets at some places, shape (B,)."""
-        return self.inputs.index_select(0, places), self.targets.index_select(0, places)
-
-    def sha256(self) -> str:
-        """A checksum over both, so that a training goes on with the data that it began with."""
-        digest = hashlib.sha256()
-        for tensor in (self.inputs, self.targets):
-            digest.update(f"{tensor.dtype} {tuple(tensor.shape)}\0".encode())
-            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-        return digest.hexdigest()
 
 
 class Runner:
@@ -84,7 +50,8 @@ class Runner:
     Parameters
     ----------
     model : Module
-        Maps inputs (B, ...) to outputs (B, ...). Changed in place.
+        Maps inputs (B, ...) to outputs (B, ...). Changed in place. Where it takes several inputs, they are its first
+        arguments.
     loss : callable
         Maps outputs and targets to the mean loss over the batch, shape ().
     config : TrainConfig
@@ -97,6 +64,15 @@ class Runner:
         Changes the inputs of each training batch.
     processes : Processes, default: this one alone
         Those that train together.
+    carries : bool, default False
+        Whether the model takes the state that the batch before has left as its last argument (None at the first of an
+        epoch or an evaluation), and returns it beside the outputs: see `gatewise.train.carried`. After a step that is
+        left out because it is not finite, a state that is not finite either is dropped.
+
+    Raises
+    ------
+    ArgumentError
+        A state is carried, and several batches are accumulated or several processes train.
 
     Attributes
     ----------
@@ -111,6 +87,7 @@ class Runner:
 
     Examples
     --------
+    >>> from gatewise.train.samples import Examples
     >>> _ = torch.manual_seed(0)
     >>> train = Examples(torch.eye(3), torch.tensor([0, 1, 0]))
     >>> config = TrainConfig(epochs=2, batch_size=2, learning_rate=0.1)
@@ -132,8 +109,15 @@ class Runner:
         optimizer: torch.optim.Optimizer | None = None,
         augment: Augment | None = None,
         processes: Processes | None = None,
+        carries: bool = False,
     ) -> None:
         self.processes = processes or Alone()
+        for name, value in (("accumulate", config.accumulate), ("the number of processes", self.processes.count)):
+            if carries and value > 1:
+                raise ArgumentError(
+                    f"{name} is {value}, needed is 1 where the state is carried on from batch to batch: change it"
+                )
+        self.carries = carries
         self.model = model
         self.loss = loss
         self.config = config
@@ -144,6 +128,7 @@ class Runner:
         self.progress = Progress()
         self.history = History()
         self.best: Tensors = {}
+        self._state: State | None = None
         self._buffers: list[Tensor] = []
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._device = self._parameters[0].device.type
@@ -159,18 +144,15 @@ class Runner:
     # ---------------------------------------------------------------------------------------------- training
 
     def train(
-        self, train: Examples, others: Mapping[str, Examples] | None = None, callbacks: Sequence[Callback] = ()
+        self, train: Samples, others: Mapping[str, Samples] | None = None, callbacks: Sequence[Callback] = ()
     ) -> None:
         """Train to the end, or on to it from where the training stands.
 
-        The batches are those of ``DataLoader(..., shuffle=True, generator=torch.Generator().manual_seed(seed))``, so
-        that a plain torch script with the same seed sees the same ones.
-
         Parameters
         ----------
-        train : Examples
+        train : Samples
             What is trained on.
-        others : mapping of str to Examples, default: none
+        others : mapping of str to Samples, default: none
             What is evaluated only. "dev" chooses the best weights; where there is none, the training loss does.
         callbacks : sequence of Callback
             Hear how it goes, in this order.
@@ -186,7 +168,7 @@ class Runner:
         others = dict(others or {})
         config = self.config
         check_choice(config, others, self.measures)
-        self.steps_an_epoch = math.ceil(len(train) / (config.batch_size * config.accumulate))
+        self.steps_an_epoch = train.steps(config.batch_size * config.accumulate)
         for callback in callbacks:
             callback.start(self)
         try:
@@ -194,12 +176,12 @@ class Runner:
         finally:
             self._asked = self._stopping = False
 
-    def _go_on(self, train: Examples, others: Mapping[str, Examples], callbacks: Sequence[Callback]) -> None:
+    def _go_on(self, train: Samples, others: Mapping[str, Samples], callbacks: Sequence[Callback]) -> None:
         config, progress = self.config, self.progress
         self._buffers = list(self.model.buffers())
         while not progress.ended and not self._stopping:
             for batch in self._batches(train):
-                self._step(*batch)
+                self._step(batch)
                 if config.dev_every and progress.step % config.dev_every == 0 and progress.sums.samples:
                     self._evaluate_all(others, callbacks, whole=False)
                 for callback in callbacks:
@@ -224,23 +206,15 @@ class Runner:
         """The steps of the whole training; 0 before `train` has begun."""
         return self.config.epochs * self.steps_an_epoch
 
-    def _batches(self, train: Examples) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """The places, inputs and targets of each step's samples, from where the epoch under way stands.
-
-        Those of several small steps are gathered at once, as a gathering takes its time however small it is.
-        """
+    def _batches(self, train: Samples) -> Iterator[Batch]:
+        """What each step takes, from where the epoch under way stands."""
+        config, progress = self.config, self.progress
         self._order.set_state(self._order_of_epoch)
-        samples = self.config.batch_size * self.config.accumulate
-        places = shuffled(len(train), self._order)[self.progress.batch * samples :]
-        at_once = samples * max(1, GATHERED // max(1, samples * train.inputs[0].nbytes))
         self._called.train()
-        for first in range(0, len(places), at_once):
-            chosen = places[first : first + at_once]
-            tensors = (chosen, *train.take(chosen))
-            yield from zip(*(torch.split(tensor, samples) for tensor in tensors), strict=True)
+        return train.batches(config.batch_size * config.accumulate, self._order, progress.batch)
 
-    def _step(self, places: Tensor, step_inputs: Tensor, step_targets: Tensor) -> None:
-        """Change the weights once, by the mean loss over these samples, whose places are for messages."""
+    def _step(self, batch: Batch) -> None:
+        """Change the weights once, by the mean loss over a batch."""
         start = time.perf_counter()
         config, progress = self.config, self.progress
         total, measured = 0.0, [0.0] * len(self.measures)
@@ -249,18 +223,22 @@ class Runner:
             for parameter in group["params"]:
                 parameter.grad = None
         buffers = [(buffer, buffer.clone()) for buffer in self._buffers]  # which a forward pass may change
-        pieces = _pieces(step_inputs, step_targets, config)
+        before, after = self._state, self._state
+        pieces = _pieces(batch, config)
         for number, (inputs, targets) in enumerate(pieces, start=1):
             if self.augment is not None:
-                inputs = self.augment(inputs, self._draws)
-            inputs, targets, weight = self.processes.share(inputs, targets, len(places))
+                inputs = (self.augment(inputs[0], self._draws), *inputs[1:])
+            inputs, targets, weight = self.processes.share(inputs, targets, len(batch.targets))
             with self.processes.gradients_wait(self._called, number < len(pieces)):
                 with self._precision():
-                    outputs = self._called(inputs)
+                    if self.carries:
+                        outputs, after = through(self.model, batch, before)
+                    else:
+                        outputs = self._called(*inputs)
                     loss = self.loss(outputs, targets)
                 self.processes.backward(loss if weight == 1 else loss * weight)
             if math.isfinite(total):
-                looked_at = inputs  # in the end the first that spoils the loss
+                looked_at = (*inputs, before) if self.carries else inputs  # in the end the first that spoils the loss
             if weight > 0:
                 total += loss.item() * weight / self.processes.count
                 measured = self._measured(outputs.detach(), targets, measured)
@@ -274,25 +252,27 @@ class Runner:
         if math.isfinite(total) and math.isfinite(norm):
             if 0 < config.clip_norm < norm:
                 torch._foreach_mul_(gradients, config.clip_norm / norm)
-            rate = learning_rate(config.schedule, config.learning_rate, progress.step - 1, self.steps)
+            rate = learning_rate(config.schedule, config.learning_rate * batch.rate, progress.step - 1, self.steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             self.optimizer.step()
+            self._state = after
             progress.gradient_norm = norm
-            progress.sums.add(total, len(places), dict(zip(self.measures, measured, strict=True)))
+            progress.sums.add(total, batch.count, dict(zip(self.measures, measured, strict=True)))
             self.history.step_losses.append(total)
         else:
-            went_first = what_is_not_finite(self.model, looked_at) if config.nonfinite == "stop" else ""
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            went_first = what_is_not_finite(self.model, *looked_at) if config.nonfinite == "stop" else ""
+            for buffer, kept in buffers:
+                buffer.copy_(kept)
             if config.nonfinite == "stop":
                 progress.batch -= 1
                 progress.step -= 1
                 raise DivergenceError(
                     f"the loss is {total:g} and the gradient's norm {norm:g} in epoch {progress.epoch + 1} at step "
-                    f"{progress.step + 1} (batch {progress.batch + 1}, samples {_listed(places)}), needed are finite "
-                    f"numbers: {went_first}; try a lower learning rate, or nonfinite skip"
+                    f"{progress.step + 1} (batch {progress.batch + 1}, samples {_listed(batch.places)}), needed are "
+                    f"finite numbers: {went_first}; try a lower learning rate, or nonfinite skip"
                 )
+            self._state = after if after is not None and all(bool(s.isfinite().all()) for s in after) else None
             progress.skipped += 1
         took = time.perf_counter() - start
         progress.sums.seconds += took
@@ -307,15 +287,15 @@ class Runner:
             return nullcontext()
         return torch.autocast(self._device, dtype=torch.bfloat16)
 
-    def _evaluate_all(self, others: Mapping[str, Examples], callbacks: Sequence[Callback], whole: bool) -> None:
+    def _evaluate_all(self, others: Mapping[str, Samples], callbacks: Sequence[Callback], whole: bool) -> None:
         config, progress = self.config, self.progress
         if progress.sums.samples == 0:
             raise DivergenceError(
                 f"every step of epoch {progress.epoch + 1} was left out, as none was finite: try a lower learning rate"
             )
         scores = {"train": progress.sums.score()}
-        for name, examples in others.items():
-            scores[name] = self._evaluate(examples, self.processes)
+        for name, samples in others.items():
+            scores[name] = self._evaluate(samples, self.processes)
             progress.seconds += scores[name].seconds
             if not math.isfinite(scores[name].loss):
                 raise DivergenceError(
@@ -329,6 +309,7 @@ class Runner:
             progress.epoch += 1
             progress.batch = 0
             progress.sums = Sums()
+            self._state = None
             self._order_of_epoch = self._order.get_state()
         progress.ended |= progress.epoch == config.epochs
         for callback in callbacks:
@@ -354,12 +335,12 @@ class Runner:
 
     # ------------------------------------------------------------------------------------- evaluation and use
 
-    def evaluate(self, examples: Examples) -> Score:
+    def evaluate(self, samples: Samples) -> Score:
         """Go once through the samples without changing anything.
 
         Parameters
         ----------
-        examples : Examples
+        samples : Samples
             At least one.
 
         Returns
@@ -367,37 +348,61 @@ class Runner:
         Score
             The means over all samples, whatever the size of the batches.
         """
-        return self._evaluate(examples, Alone())
+        return self._evaluate(samples, Alone())
 
-    def _evaluate(self, examples: Examples, processes: Processes) -> Score:
+    @torch.inference_mode()
+    def _evaluate(self, samples: Samples, processes: Processes) -> Score:
         """The same by several processes, each of which takes its part."""
         start = time.perf_counter()
-        targets = processes.part(examples.targets)
         total, measured = 0.0, [0.0] * len(self.measures)
-        for first, outputs in self._outputs(processes.part(examples.inputs)):
-            own = targets[first : first + len(outputs)]
+        for batch, outputs in self._outputs(samples, processes):
             with self._precision():
-                loss = self.loss(outputs, own)
-            total += loss.item() * len(own)
-            measured = self._measured(outputs, own, measured)
+                loss = self.loss(outputs, batch.targets)
+            total += loss.item() * batch.count
+            measured = self._measured(outputs, batch.targets, measured)
         total, *measured = processes.total([total, *measured])
-        samples = len(examples)
-        means = {name: value / samples for name, value in zip(self.measures, measured, strict=True)}
-        return Score(total / samples, means, samples, time.perf_counter() - start)
+        count = len(samples)
+        means = {name: value / count for name, value in zip(self.measures, measured, strict=True)}
+        return Score(total / count, means, count, time.perf_counter() - start)
 
+    def outputs(self, samples: Samples) -> Iterator[tuple[Batch, Tensor]]:
+        """Go once through the samples, and give each batch with the model's outputs for it.
+
+        Parameters
+        ----------
+        samples : Samples
+            At least one. They come in an order of their own: see each batch's places.
+
+        Yields
+        ------
+        batch : Batch
+            The next `eval_batch_size` samples.
+        outputs : Tensor, shape (B, ...)
+            Without gradients.
+        """
+        return self._outputs(samples, Alone())
+
+    @torch.inference_mode()
     def predict(self, inputs: Tensor) -> Tensor:
         """The model's outputs (N, ...) for inputs (N, ...), in their order."""
-        return torch.cat([outputs for _, outputs in self._outputs(inputs)])
-
-    def _outputs(self, inputs: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The place of each batch's first sample, and the outputs for it."""
         self.model.eval()
-        at_once = self.config.eval_batch_size
-        with torch.inference_mode():
-            for first in range(0, len(inputs), at_once):
-                with self._precision():
-                    outputs = self.model(inputs[first : first + at_once])
-                yield first, outputs
+        with self._precision():
+            return torch.cat([self.model(some) for some in torch.split(inputs, self.config.eval_batch_size)])
+
+    def _outputs(self, samples: Samples, processes: Processes) -> Iterator[tuple[Batch, Tensor]]:
+        """The part of each batch that is one process's own, if any is, and the outputs for it."""
+        self.model.eval()
+        state = None
+        for batch in samples.batches(self.config.eval_batch_size, None):
+            own = processes.part(batch)
+            if not len(own.targets):
+                continue
+            with torch.inference_mode(), self._precision():
+                if self.carries:
+                    outputs, state = through(self.model, own, state)
+                else:
+                    outputs = self.model(*own.inputs)
+            yield own, outputs
 
     # ---------------------------------------------------------------------------------------- what can be kept
 
@@ -431,6 +436,7 @@ class Runner:
             | under("best", self.best)
             | under("optimizer", moments)
             | under("random", random_state({"draws": self._draws}))
+            | under("carried", {str(place): tensor for place, tensor in enumerate(self._state or ())})
             | {"order_of_epoch": self._order_of_epoch}
             | {"step_losses": torch.tensor(self.history.step_losses, dtype=torch.float64)}
         )
@@ -463,6 +469,8 @@ class Runner:
         self.history = History(
             tensors["step_losses"].tolist(), [Evaluation.from_json(entry) for entry in kept["evaluations"]]
         )
+        carried = of("carried", tensors)
+        self._state = tuple(carried[str(place)] for place in range(len(carried))) or None
         self._order_of_epoch = tensors["order_of_epoch"]
         restore_random(of("random", tensors), {"draws": self._draws})
 
@@ -512,34 +520,13 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
     return torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
 
 
-def shuffled(count: int, generator: torch.Generator) -> Tensor:
-    """The places 0 to count - 1 in the order in which an epoch of torch's shuffling DataLoader takes them.
-
-    Parameters
-    ----------
-    count : int
-        Samples.
-    generator : Generator
-        Draws the order, and goes on as a DataLoader's own does.
-
-    Returns
-    -------
-    integer tensor, shape (count,)
-
-    Examples
-    --------
-    >>> shuffled(5, torch.Generator().manual_seed(0)).sort().values
-    tensor([0, 1, 2, 3, 4])
-    """
-    torch.empty((), dtype=torch.int64).random_(generator=generator)  # a DataLoader's seed for its worker processes
-    return torch.tensor(list(RandomSampler(range(count), generator=generator)))
-
-
-def _pieces(inputs: Tensor, targets: Tensor, config: TrainConfig) -> list[tuple[Tensor, Tensor]]:
-    """What of a step goes through the model at once."""
+def _pieces(batch: Batch, config: TrainConfig) -> list[tuple[tuple[Tensor, ...], Tensor]]:
+    """The inputs and targets of a step that go through the model at once."""
     if config.accumulate == 1:
-        return [(inputs, targets)]
-    return list(zip(*(torch.split(tensor, config.batch_size) for tensor in (inputs, targets)), strict=True))
+        return [(batch.inputs, batch.targets)]
+    size = config.batch_size
+    inputs = zip(*(torch.split(tensor, size) for tensor in batch.inputs), strict=True)
+    return list(zip(inputs, torch.split(batch.targets, size), strict=True))
 
 
 def _listed(places: Tensor) -> str:

@@ -36,7 +36,7 @@ class TensorBoard(Callback):
     --------
     >>> import tempfile, torch
     >>> from gatewise.train.config import TrainConfig
-    >>> from gatewise.train.runner import Examples
+    >>> from gatewise.train.samples import Examples
     >>> train = Examples(torch.eye(3), torch.tensor([0, 1, 0]))
     >>> runner = Runner(torch.nn.Linear(3, 2), torch.nn.functional.cross_entropy, TrainConfig(epochs=2))
     >>> folder = Path(tempfile.mkdtemp())
