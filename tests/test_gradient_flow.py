@@ -559,3 +559,38 @@ def test_the_page_about_insight(tmp_path, monkeypatch):
     assert results.failed == 0
     for name in re.findall(r"figures/(insight-\w+\.png)", page.read_text()):
         assert (tmp_path / name).stat().st_size > 10_000
+
+
+def test_what_the_loss_cannot_reach_has_no_horizon():
+    class Reads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.linear = gatewise.LSTM(4, 3), nn.Linear(3, 1)
+
+        def forward(self, x):
+            with torch.no_grad():
+                output, _ = self.lstm(x)
+            return self.linear(output)
+
+    with pytest.raises(ArgumentError, match=r"lstm is called within torch\.no_grad, so no gradient"):
+        gradient_flow(Reads(), torch.zeros(5, 2, 4), lambda output: output.sum())
+
+
+def test_wrong_arguments_are_named():
+    model, x = gatewise.LSTM(4, 3), torch.ones(5, 2, 4)
+    with pytest.raises(ArgumentError, match="loss is a NoneType, needed a function"):
+        gradient_flow(model, x, None)
+    with pytest.raises(ArgumentError, match="the loss is a complex number"):
+        gradient_flow(model, x, lambda output: output[0].sum() * 1j)
+    layer = gradient_flow(model, x, lambda output: output[0].sum()).layers[0]
+    with pytest.raises(ArgumentError, match="of is 'x', needed 'c' or 'h'"):
+        layer.norms("x")
+    with pytest.raises(ArgumentError, match="fraction is 'a', needed a number"):
+        layer.horizon("a")
+
+
+def test_of_one_step_nothing_is_said():
+    flow = gradient_flow(gatewise.LSTM(4, 3), torch.ones(1, 2, 4), lambda output: output[0].sum())
+    assert flow.sentences() == [
+        "l0 (lstm): its gradient reaches one step alone, so nothing is to be said of how it falls."
+    ]

@@ -442,3 +442,8 @@ def test_names_that_a_figure_could_take_for_something_else(tmp_path, name):
 def test_notebooks_show_them():
     assert traced()._repr_png_().startswith(b"\x89PNG")
     assert flow_of()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_of_an_empty_batch_nothing_is_drawn():
+    with pytest.raises(ArgumentError, match="the trace has no sequence, needed at least one to draw"):
+        draw_gates(traced(B=0))

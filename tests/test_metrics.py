@@ -138,3 +138,11 @@ def test_of_training_only_whole_epochs_are_drawn_if_there_are_any():
     assert curves._values(metrics, "dev", "loss") == {0.5: 1, 1.0: 2, 1.5: 3, 2.0: 4}
     assert curves._values(metrics[:2], "train", "loss") == {0.5: 1}
     assert curves._values(metrics, "test", "loss") == {}
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_line_with_what_is_no_number_is_refused(tmp_path, value):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(f'{{"step": 1, "epoch": 1.0, "split": "dev", "loss": {value}, "seconds": 1.0}}\n')
+    with pytest.raises(RunError, match=r"metrics.jsonl, line 1 is no JSON object of step"):
+        read_metrics(path)

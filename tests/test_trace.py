@@ -1,6 +1,8 @@
 """Traces: the gates of all layers, directions, steps, sequences and units, from the very call."""
 
+import copy
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -349,3 +351,46 @@ def test_any_size(T, B, width, seed, bidirectional):
     lengths = torch.randint(0, T + 1, (B,)).tolist()
     zeros = lstm.init_state(B)
     assert_is(gatewise.trace(lstm, x, lengths=lengths), by_reference(lstm, x, zeros, lengths), lengths)
+
+
+def test_a_copy_or_a_file_made_while_it_is_recorded_is_a_model_of_its_own(tmp_path):
+    model = nn.Sequential(gatewise.LSTM(4, 3))
+    x = torch.randn(5, 2, 4)
+    with gatewise.record(model) as traces:
+        twin = copy.deepcopy(model)
+        torch.save(model, tmp_path / "model.pt")
+        with torch.no_grad():
+            twin[0].weight_ih_l0.zero_()
+        other = twin(x)[0]
+    assert not traces  # the copy is not watched
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    assert not other.equal(model(x)[0]) and loaded(x)[0].equal(model(x)[0])
+    with torch.no_grad():
+        loaded[0].weight_ih_l0.zero_()
+    assert loaded(x)[0].equal(other)
+    for one in (twin, loaded):
+        with gatewise.record(one) as traces:
+            one(x)
+        assert len(traces["0"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"lengths": np.array([3])}, "lengths have shape"),
+        ({"lengths": np.array([3, 9])}, "lengths go from 3 to 9"),
+        ({"lengths": np.array([1.0, 2.0])}, "lengths are torch.float64"),
+        ({"reset": np.zeros((5, 2))}, "reset is torch.float64"),
+        ({"reset": np.zeros((2, 5), dtype=bool)}, "reset has shape"),
+        ({"i": np.full((1, 1, 5, 2, 3), "x")}, "i holds <U1, needed numbers"),
+    ],
+)
+def test_arrays_that_are_no_trace_are_refused(change, said):
+    arrays = gatewise.trace(gatewise.LSTM(4, 3), torch.zeros(5, 2, 4)).to_numpy()
+    with pytest.raises((ShapeError, DtypeError, ArgumentError), match=re.escape(said)):
+        Trace.from_numpy(arrays | change)
+
+
+def test_what_is_no_module_is_not_recorded():
+    with pytest.raises(ArgumentError, match=r"model is a int, needed a torch\.nn\.Module"), gatewise.record(3):
+        pass

@@ -38,6 +38,9 @@ LONGEST = 40
 SIDE = 256
 """Pixels of the longer side to which larger pictures are shrunk."""
 
+TURNING = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""The characters that turn writing round: with them a name reads as another."""
+
 FLOW_BATCH = 64
 """Test samples on which the gradient is followed, at most."""
 
@@ -131,6 +134,7 @@ def inspect(
     if data is not None:
         config = task.with_data(config, data)
     subject = task.runner().look(task, config, Run(folder), weights, given)
+    subject = dataclasses.replace(subject, names=[visible(name) for name in subject.names])
     chosen = [*subject.given, *(subject.test_sample(place) for place in choose(subject, SEQUENCES - len(given)))]
     wrong = [subject.test_sample(place) for place in worst(subject)[:MISTAKES]]
     flow, followed = _follow(subject)
@@ -194,6 +198,17 @@ def picture_of(pixels: NDArray[np.float32]) -> bytes:
     written = io.BytesIO()
     image.save(written, format="PNG")
     return written.getvalue()
+
+
+def visible(name: str) -> str:
+    r"""A name in which the characters that turn the direction of writing round stand as what they are.
+
+    Examples
+    --------
+    >>> print(visible("cat\u202egnp.jpg"))
+    cat\u202egnp.jpg
+    """
+    return name.translate({place: f"\\u{place:04x}" for place in TURNING})
 
 
 def _follow(subject: Subject) -> "tuple[GradientFlow, int]":
@@ -379,7 +394,7 @@ def _card(subject: Subject, sample: Sample) -> Any:
     from gatewise.insight.report.page import Card
 
     taken_for = subject.names[sample.taken_for]
-    lines = [sample.name] if not sample.reads or sample.truth is not None else []
+    lines = [visible(sample.name)] if not sample.reads or sample.truth is not None else []
     if sample.truth is None:
         alt = f"Picture that was given, taken for {taken_for}"
     else:
@@ -394,13 +409,13 @@ def _card(subject: Subject, sample: Sample) -> Any:
 
 def _listed(subject: Subject, sample: Sample) -> str:
     """A sample's name in a list to choose from."""
-    taken_for = subject.names[sample.taken_for]
+    taken_for, name = subject.names[sample.taken_for], visible(sample.name)
     if sample.truth is None:
-        name = sample.name if len(sample.name) <= LONGEST else f"{sample.name[: LONGEST - 1]}…"  # whole below the list
+        name = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"  # whole below the list
         return f"given: {name}, taken for {taken_for}"
     if sample.truth == sample.taken_for:
-        return f"right: {sample.name}, {taken_for}"
-    return f"wrong: {sample.name}, {subject.names[sample.truth]} taken for {taken_for}"
+        return f"right: {name}, {taken_for}"
+    return f"wrong: {name}, {subject.names[sample.truth]} taken for {taken_for}"
 
 
 def _said(subject: Subject, sample: Sample) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from gatewise.insight.recurrence import GRURecurrence, LSTMRecurrence, Recurrenc
 from gatewise.insight.swap import swapped
 from gatewise.insight.trace import traced
 from gatewise.nn import LSTM
-from gatewise.nn.turned import turned
+from gatewise.nn.turned import cuts_of, turned
 
 Cell = Literal["lstm", "gru", "srn"]
 
@@ -163,7 +163,7 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
     Raises
     ------
     ArgumentError
-        Within the block: dropout is on between the layers of a module.
+        Within the block: dropout is on between the layers of a module, or it is called where nothing is differentiated.
 
     Examples
     --------
@@ -181,6 +181,11 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
                 raise ArgumentError(
                     f"{name or 'model'} drops {100 * module.dropout:g} % between its layers, and the gradient's way "
                     "through what was drawn is not kept: call model.eval() first"
+                )
+            if not torch.is_grad_enabled():
+                raise ArgumentError(
+                    f"{name or 'model'} is called within torch.no_grad, so no gradient of the loss reaches it: call it "
+                    "outside"
                 )
             times[name] = times.get(name, 0) + 1
             label = name if times[name] == 1 else f"{name}, call {times[name]}"
@@ -217,14 +222,12 @@ def _lstm_call(name: str, module: Any, forward: Any, *args: Any, **kwargs: Any) 
     with torch.no_grad():
         for number, layer in enumerate(found.layers):
             activations = layer.activations.transpose(0, 1)  # (T, 5, B, H)
-            lengths, cut = found.lengths, found.reset
+            lengths, taken = found.lengths, None
             if lengths is not None:
                 activations = activations.nan_to_num(0)
-                if cut is not None:  # what comes from beyond the end is the initial state
-                    cut = cut & (torch.arange(len(cut))[:, None] < lengths).to(cut.device)
-            if cut is not None and layer.direction == 1:
-                cut = torch.cat([cut[1:], torch.zeros_like(cut[:1])])
-                cut = turned(cut[:, :, None], 1, lengths)[:, :, 0]
+                taken = (torch.arange(activations.size(0))[:, None] < lengths).to(activations.device)
+            cut = cuts_of(found.reset, taken, layer.direction)
+            cut = None if cut is None else turned(cut[:, :, None], layer.direction, lengths)[:, :, 0]
             own = [w.detach().to(activations.dtype) for w in weights[number * per_direction :][:per_direction]]
             recurrence = LSTMRecurrence(
                 turned(activations, layer.direction, lengths).transpose(0, 1),

@@ -152,7 +152,15 @@ class LayerFlow:
         return self.paths[:, self.names.index(name)]
 
     def norms(self, of: Of = "h") -> Tensor:
-        """The norm over units of dL/dh or dL/dc, for every step and sequence, (T, B)."""
+        """The norm over units of dL/dh or dL/dc, for every step and sequence, (T, B).
+
+        Raises
+        ------
+        ArgumentError
+            It is of neither, or of a cell that has no c.
+        """
+        if of not in ("c", "h"):
+            raise ArgumentError(f"of is {of!r}, needed 'c' or 'h'")
         norms: Tensor = torch.linalg.vector_norm(self.d_h if of == "h" else self.d_c, dim=2)
         return norms
 
@@ -288,6 +296,8 @@ def sentence(layer: LayerFlow, fraction: float = 0.1) -> str:
     if math.isnan(horizon):
         return f"{who}: its gradient is not finite."
     longest = len(layer.decay) - 1
+    if longest == 0:
+        return f"{who}: its gradient reaches one step alone, so nothing is to be said of how it falls."
     if math.isinf(horizon):
         left = layer.decay[-1].item()
         how = (
@@ -321,7 +331,7 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
     ------
     ArgumentError
         There is no recurrent module in the model or none was called, or one has a forward of its own; the loss does not
-        depend on one, or is no single finite number; dropout is on between layers; or the model was compiled.
+        depend on one, or is no single finite real number; dropout is on between layers; or the model was compiled.
 
     Notes
     -----
@@ -348,6 +358,8 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
         raise ArgumentError(
             f"model is a {type(model).__name__} without a gatewise.LSTM, torch.nn.LSTM, GRU or RNN, needed at least one"
         )
+    if not callable(loss):
+        raise ArgumentError(f"loss is a {type(loss).__name__}, needed a function of what the model returns")
     arguments = input if type(input) is tuple else (input,)  # a PackedSequence is a tuple too
     with torch.enable_grad():
         with calls_of(model) as calls:
@@ -359,6 +371,8 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
                 f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
             )
             raise ArgumentError(f"loss made {given}, needed a tensor with one number: take its sum or its mean")
+        if value.is_complex():
+            raise ArgumentError("the loss is a complex number, needed a real one: take its real part or its size")
         if not value.isfinite().all():
             raise ArgumentError(f"the loss is {value.item():g}, needed a finite number: its gradient leads nowhere")
         results = [result for call in calls for result in call.results]
@@ -465,6 +479,6 @@ def _horizon(decay: Tensor, fraction: float) -> Tensor:
 
 
 def _checked(fraction: float) -> float:
-    if not 0 < fraction < 1:
-        raise ArgumentError(f"fraction is {fraction}, needed a number between 0 and 1: give a share of the gradient")
+    if not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
+        raise ArgumentError(f"fraction is {fraction!r}, needed a number between 0 and 1: give a share of the gradient")
     return fraction

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import MethodType
 from typing import Any
 
 import torch
@@ -56,15 +57,36 @@ def swapped(
         raise ArgumentError("model was compiled, and what its modules do is not to be seen: give the one it is made of")
     found = {name: module for name, module in model.named_modules() if which(module)}
     for name, module in found.items():
-        if "forward" in module.__dict__ or type(module).forward not in _KNOWN:
+        if not _as_its_class_has_it(module):
             raise ArgumentError(
                 f"{name or 'model'} is a {type(module).__name__} whose forward is not torch's or gatewise's own, or is "
                 "being recorded already: record one without, or end the other first"
             )
     try:
         for name, module in found.items():
-            module.__dict__["forward"] = instead(name, module, module.forward)
+            module.__dict__["forward"] = _Instead(module, instead(name, module, module.forward))
         yield
     finally:
         for module in found.values():
             module.__dict__.pop("forward", None)
+
+
+class _Instead:
+    """The other forward of a module, which is its alone: a copy or a file of the module has its class's own."""
+
+    def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
+        self._module = module
+        self._call = call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return getattr, (self._module, "forward")  # of a module that is being made, and has nothing of its own yet
+
+
+def _as_its_class_has_it(module: nn.Module) -> bool:
+    """Whether a module's forward is torch's or gatewise's own."""
+    own = module.__dict__.get("forward")  # what a copy that was made while the module was watched has there is the same
+    same = own is None or (isinstance(own, MethodType) and own == MethodType(type(module).forward, module))
+    return same and type(module).forward in _KNOWN

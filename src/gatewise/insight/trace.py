@@ -17,6 +17,7 @@ from gatewise.errors import ArgumentError, DtypeError, ShapeError
 from gatewise.insight.swap import swapped
 from gatewise.insight.twin import twin_of
 from gatewise.nn import LSTM
+from gatewise.nn.checks import as_lengths, check_reset
 from gatewise.nn.lstm import Prepared
 from gatewise.nn.paths import transformed
 from gatewise.nn.recorded import Recorded
@@ -214,8 +215,9 @@ class Trace:
 
         Raises
         ------
-        ShapeError, DtypeError
-            An array is missing, has not the axes of the others, or no floating-point numbers.
+        ShapeError, DtypeError, ArgumentError
+            An array is missing, has not the axes of the others, or no floating-point numbers; a length is not from 0
+            to T; or `reset` is not bool.
         """
         needed = [*NAMES, "h_0", "c_0"]
         missing = [name for name in needed if name not in arrays]
@@ -223,7 +225,12 @@ class Trace:
             raise ShapeError(
                 f"arrays lack {', '.join(missing)}, needed are {', '.join(needed)}: give what to_numpy gave"
             )
-        tensors = {name: torch.as_tensor(np.asarray(arrays[name])) for name in arrays}
+        tensors = {}
+        for name in [*needed, *(name for name in ("lengths", "reset") if name in arrays)]:
+            array = np.asarray(arrays[name])
+            if array.dtype.kind not in "fiub":
+                raise DtypeError(f"{name} holds {array.dtype}, needed numbers: give what to_numpy gave")
+            tensors[name] = torch.as_tensor(array)
         shape = tensors["c"].shape
         if len(shape) != len(AXES):
             raise ShapeError(f"c has shape {tuple(shape)}, needed ({', '.join(AXES)}): give what to_numpy gave")
@@ -235,6 +242,10 @@ class Trace:
                 raise ShapeError(f"{name} has shape {tuple(own)}, needed ({axes}) that fit c, {tuple(shape)}")
             if not tensors[name].is_floating_point():
                 raise DtypeError(f"{name} is {tensors[name].dtype}, needed floating-point numbers: convert it")
+        T, B = shape[2:4]
+        lengths = as_lengths(tensors["lengths"], T=T, B=B) if "lengths" in tensors else None
+        if "reset" in tensors:
+            check_reset(tensors["reset"], tensors["c"], T=T, B=B)
         layers = []
         for number in range(shape[0] * shape[1]):
             at = divmod(number, shape[1])
@@ -242,7 +253,7 @@ class Trace:
             layers.append(
                 LayerTrace(*at, tensors["h"][at], lambda five=five: five, tensors["h_0"][at], tensors["c_0"][at])
             )
-        return cls(layers, shape[1], tensors.get("lengths"), tensors.get("reset"), None)
+        return cls(layers, shape[1], lengths, tensors.get("reset"), None)
 
     def to_xarray(self) -> xarray.Dataset:
         """Everything as an xarray.Dataset with named axes; h and h_0 have an axis "output" where h is projected.

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-Three = tuple[Tensor, Tensor, Tensor]
+from gatewise.nn.call import Three
+from gatewise.nn.turned import cuts_of
 
 
 def in_float32(
@@ -52,7 +53,7 @@ def composite_lstm(
     reset: Tensor | None,
     batch_sizes: Tensor | None,
     recorded: list[tuple[Tensor, Tensor]] | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> Three:
     """Run all layers of an LSTM, as `gatewise.nn.operators.lstm` does.
 
     Parameters
@@ -117,7 +118,7 @@ def composite_lstm(
             h = x.new_zeros(x.size(1), own[1].size(1)) if h_0 is None else h_0[number]
             c = x.new_zeros(x.size(1), own[0].size(0) // 4) if c_0 is None else c_0[number]
             steps: list[Tensor] | None = None if recorded is None else []
-            cuts = _cuts(reset, taken, direction)
+            cuts = cuts_of(reset, taken, direction)
             h, c, output = _direction(x, h, c, own, taken, cuts, direction == 1, steps)
             outputs.append(output)
             if recorded is not None and steps is not None:
@@ -128,15 +129,6 @@ def composite_lstm(
     if batch_sizes is not None and taken is not None:
         return x[taken], h_n, c_n
     return x.transpose(0, 1) if batch_first else x, h_n, c_n
-
-
-def _cuts(reset: Tensor | None, taken: Tensor | None, direction: int) -> Tensor | None:
-    """Where a direction is handed no state, (T, B) by the step that reads it (1.15)."""
-    if reset is None or direction == 0:
-        return reset
-    if taken is not None:
-        reset = reset & taken  # what comes from beyond the end is the initial state
-    return torch.cat([reset[1:], torch.zeros_like(reset[:1])])
 
 
 def _direction(

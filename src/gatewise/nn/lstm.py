@@ -105,7 +105,7 @@ class LSTM(nn.RNNBase):
         *,
         checkpoint_every: int = 0,
     ) -> None:
-        if not isinstance(checkpoint_every, int) or checkpoint_every < 0:
+        if type(checkpoint_every) is not int or checkpoint_every < 0:
             raise ArgumentError(
                 f"checkpoint_every is {checkpoint_every!r}, needed a whole number of steps, or 0 to keep everything"
             )

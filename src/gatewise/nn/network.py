@@ -10,13 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from gatewise.errors import ArgumentError
+from gatewise.nn.call import Three
 from gatewise.nn.composite import composite_lstm, in_float32
 from gatewise.nn.operators import lstm
 from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES, Path
 from gatewise.nn.recorded import Recorded, recorded_by_composite, recorded_by_kernel
 from gatewise.nn.segments import segmented_lstm
-
-Three = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gatewise import kernels
 from gatewise.errors import KernelError
+from gatewise.nn.call import Call, Three
 from gatewise.nn.composite import composite_lstm, in_float32
 from gatewise.nn.paths import NARROW_DTYPES
 
@@ -31,23 +32,13 @@ if not _same_release(kernels.TORCH_VERSION, torch.__version__):
     )
 from gatewise import _operators  # noqa: E402  (it must not be loaded beside another torch)
 
-lstm: Callable[..., tuple[Tensor, Tensor, Tensor]] = torch.ops.gatewise.lstm.default
+lstm: Callable[..., Three] = torch.ops.gatewise.lstm.default
 plain_lstm = _operators.plain_lstm
 
 
-def _lstm_shapes(
-    input: Tensor,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    weights: Sequence[Tensor],
-    num_layers: int,
-    bidirectional: bool,
-    batch_first: bool,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    batch_sizes: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    H, P, directions = weights[0].size(0) // 4, weights[1].size(1), 2 if bidirectional else 1
+def _lstm_shapes(*arguments: Any) -> Three:
+    input, h_0, _, weights, num_layers, _, batch_first, _, _, batch_sizes = call = Call(*arguments)
+    H, P, directions = weights[0].size(0) // 4, weights[1].size(1), call.directions
     if batch_sizes is not None:
         # How many sequences are packed stands in the numbers of batch_sizes, unless a state tells.
         B = h_0.size(1) if h_0 is not None else torch.library.get_ctx().new_dynamic_size()
@@ -58,22 +49,10 @@ def _lstm_shapes(
     return output, input.new_empty((*states, P)), input.new_empty((*states, H))
 
 
-def _lstm_training_shapes(
-    input: Tensor,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    weights: Sequence[Tensor],
-    num_layers: int,
-    bidirectional: bool,
-    batch_first: bool,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    batch_sizes: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    results = _lstm_shapes(
-        input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes
-    )
-    H, P, directions = weights[0].size(0) // 4, weights[1].size(1), 2 if bidirectional else 1
+def _lstm_training_shapes(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+    input, _, _, weights, num_layers, _, batch_first, _, _, batch_sizes = call = Call(*arguments)
+    results = _lstm_shapes(*call)
+    H, P, directions = weights[0].size(0) // 4, weights[1].size(1), call.directions
     row = kernels.kept_numbers(input.element_size(), int(H), int(P))  # a compiled call holds for one of each
     steps = input.size(0) if batch_sizes is not None else input.size(0) * input.size(1)
     kept = steps * (row.gates + row.unprojected) + (steps + results[1].size(1)) * row.cells
@@ -82,24 +61,8 @@ def _lstm_training_shapes(
     return *results, [*between, *(input.new_empty(kept) for _ in range(num_layers * directions))]
 
 
-def _lstm_backward_shapes(
-    d_output: Tensor | None,
-    d_h_n: Tensor | None,
-    d_c_n: Tensor | None,
-    input: Tensor,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    weights: Sequence[Tensor],
-    output: Tensor,
-    kept: Sequence[Tensor],
-    num_layers: int,
-    bidirectional: bool,
-    batch_first: bool,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    batch_sizes: Tensor | None,
-    wanted: Sequence[bool],
-) -> list[Tensor]:
+def _lstm_backward_shapes(*arguments: Any) -> list[Tensor]:
+    _, _, _, input, h_0, c_0, weights, *_, wanted = arguments
     return [
         input.new_empty(x.shape if want and x is not None else (0,))
         for x, want in zip((input, h_0, c_0, *weights), wanted, strict=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from gatewise.nn.call import Call, Three
 from gatewise.nn.composite import composite_lstm
 
 
@@ -28,26 +29,14 @@ class Recorded(NamedTuple):
     activations: Callable[[], Tensor]
 
 
-def recorded_by_kernel(
-    found: list[Recorded],
-    input: Tensor,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    weights: Sequence[Tensor],
-    num_layers: int,
-    bidirectional: bool,
-    batch_first: bool,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    batch_sizes: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def recorded_by_kernel(found: list[Recorded], *arguments: Any) -> Three:
     """Run all layers as `gatewise.nn.operators.lstm` does, by the same kernel call, and keep the gates for `found`.
 
     Parameters
     ----------
     found
         Receives one `Recorded` for each layer and direction.
-    input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes
+    *arguments
         As of `gatewise.nn.operators.lstm`.
 
     Returns
@@ -63,33 +52,21 @@ def recorded_by_kernel(
     >>> found[0].h.shape
     torch.Size([5, 2, 3])
     """
-    network = (num_layers, bidirectional, batch_first)
-    training = torch.ops.gatewise.lstm_training.default
-    output, h_n, c_n, kept = training(input, h_0, c_0, weights, *network, lengths, reset, batch_sizes)
-    across = batch_first and batch_sizes is None
-    layers = [*kept[: num_layers - 1], output.transpose(0, 1) if across else output]
+    call = Call(*arguments)
+    output, h_n, c_n, kept = torch.ops.gatewise.lstm_training.default(*call)
+    across = call.batch_first and call.batch_sizes is None
+    layers = [*kept[: call.num_layers - 1], output.transpose(0, 1) if across else output]
+    network = (call.num_layers, call.bidirectional, call.batch_first, call.lengths, call.batch_sizes)
     read = torch.ops.gatewise.lstm_activations.default
-    x, own = input.detach(), [weight.detach() for weight in weights]
-    directions = 2 if bidirectional else 1
-    for number, gates in enumerate(kept[num_layers - 1 :]):
-        h = layers[number // directions].detach().chunk(directions, dim=-1)[number % directions]
-        found.append(Recorded(h, partial(read, x, own, gates, number, *network, lengths, batch_sizes)))
+    x, own = call.input.detach(), [weight.detach() for weight in call.weights]
+    for number, gates in enumerate(kept[call.num_layers - 1 :]):
+        layer, direction = divmod(number, call.directions)
+        h = layers[layer].detach().chunk(call.directions, dim=-1)[direction]
+        found.append(Recorded(h, partial(read, x, own, gates, number, *network)))
     return output, h_n, c_n
 
 
-def recorded_by_composite(
-    found: list[Recorded],
-    input: Tensor,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    weights: Sequence[Tensor],
-    num_layers: int,
-    bidirectional: bool,
-    batch_first: bool,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    batch_sizes: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def recorded_by_composite(found: list[Recorded], *arguments: Any) -> Three:
     """Do the same by torch's operations, where the kernels have no code.
 
     Examples
@@ -101,9 +78,7 @@ def recorded_by_composite(
     torch.Size([5, 5, 2, 3])
     """
     steps: list[tuple[Tensor, Tensor]] = []
-    results = composite_lstm(
-        input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes, steps
-    )
+    results = composite_lstm(*Call(*arguments), steps)
     for h, activations in steps:
         found.append(Recorded(h.detach(), activations.detach))
     return results

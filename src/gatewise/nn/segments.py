@@ -7,42 +7,29 @@ one segment, for one forward pass more (Chen et al. 2016, "Training deep nets wi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gatewise.errors import ArgumentError
-from gatewise.nn.composite import Three
+from gatewise.nn.call import Call, Three
 from gatewise.nn.operators import lstm
-from gatewise.nn.turned import turned
+from gatewise.nn.turned import cuts_of, turned
 
 _training = torch.ops.gatewise.lstm_training.default
 _backward = torch.ops.gatewise.lstm_backward.default
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def segmented_lstm(
-    every: int,
-    input: Tensor,
-    h_0: Tensor | None,
-    c_0: Tensor | None,
-    weights: Sequence[Tensor],
-    num_layers: int,
-    bidirectional: bool,
-    batch_first: bool,
-    lengths: Tensor | None,
-    reset: Tensor | None,
-    batch_sizes: Tensor | None,
-) -> Three:
+def segmented_lstm(every: int, *arguments: Any) -> Three:
     """Run all layers as `gatewise.nn.operators.lstm` does, to the same bits, and differentiate once.
 
     Parameters
     ----------
     every
         Steps of a segment.
-    input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes
+    *arguments
         As there. Packed sequences are padded on the way.
 
     Returns
@@ -56,16 +43,18 @@ def segmented_lstm(
     >>> segmented_lstm(2, torch.zeros(5, 2, 4), None, None, weights, 1, False, False, None, None, None)[0].shape
     torch.Size([5, 2, 3])
     """
-    directions = 2 if bidirectional else 1
+    x, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes = call = Call(*arguments)
+    directions, taken = call.directions, None
     per_direction = len(weights) // (num_layers * directions)
-    x, taken = input, None
     if batch_sizes is not None:
-        taken = torch.arange(int(batch_sizes[0])) < batch_sizes[:, None]  # (T, B)
-        lengths = taken.sum(0)
-        x = x.new_zeros(*taken.shape, x.size(-1)).masked_scatter(taken[:, :, None], x)
+        packed = torch.arange(int(batch_sizes[0])) < batch_sizes[:, None]  # (T, B)
+        lengths = packed.sum(0)
+        x = x.new_zeros(*packed.shape, x.size(-1)).masked_scatter(packed[:, :, None], x)
     elif batch_first:
         x = x.transpose(0, 1)
         reset = None if reset is None else reset.transpose(0, 1)
+    if lengths is not None:
+        taken = torch.arange(len(x))[:, None] < lengths  # (T, B)
     finals: list[tuple[Tensor, Tensor]] = []
     for layer in range(num_layers):
         outputs = []
@@ -74,7 +63,8 @@ def segmented_lstm(
             own = weights[number * per_direction : (number + 1) * per_direction]
             h = x.new_zeros(x.size(1), own[1].size(1)) if h_0 is None else h_0[number]
             c = x.new_zeros(x.size(1), own[0].size(0) // 4) if c_0 is None else c_0[number]
-            cut = _in_order(reset, direction, lengths)
+            cut = cuts_of(reset, taken, direction)
+            cut = None if cut is None else turned(cut[:, :, None], direction, lengths)[:, :, 0]
             output, h_n, c_n = _Segments.apply(  # type: ignore[no-untyped-call]
                 every, lengths, cut, turned(x, direction, lengths), h, c, *own
             )
@@ -82,19 +72,9 @@ def segmented_lstm(
             finals.append((h_n, c_n))
         x = torch.cat(outputs, dim=-1) if bidirectional else outputs[0]
     h_n, c_n = torch.stack([h for h, _ in finals]), torch.stack([c for _, c in finals])
-    if taken is not None:
+    if batch_sizes is not None:
         return x[taken], h_n, c_n
     return x.transpose(0, 1) if batch_first else x, h_n, c_n
-
-
-def _in_order(reset: Tensor | None, direction: int, lengths: Tensor | None) -> Tensor | None:
-    """(T, B), where a step is handed no state (1.15), in the order in which a direction takes its steps."""
-    if reset is None or direction == 0:
-        return reset
-    if lengths is not None:  # what comes from beyond the end is the initial state
-        reset = reset & (torch.arange(len(reset))[:, None] < lengths)
-    after = torch.cat([reset[1:], torch.zeros_like(reset[:1])])
-    return turned(after[:, :, None], 1, lengths)[:, :, 0]
 
 
 class _Segments(torch.autograd.Function):

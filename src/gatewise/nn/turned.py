@@ -34,3 +34,27 @@ def turned(x: Tensor, direction: int, lengths: Tensor | None) -> Tensor:
     shape = (steps.size(0), *[1] * (x.dim() - 3), steps.size(1), 1)
     found = x.gather(0, steps.clamp(min=0).reshape(shape).expand_as(x))
     return found.masked_fill(steps.reshape(shape) < 0, 0)
+
+
+def cuts_of(reset: Tensor | None, taken: Tensor | None, direction: int) -> Tensor | None:
+    """Where a direction is handed no state, (T, B) by the step that reads it (equation 1.15).
+
+    Parameters
+    ----------
+    reset
+        (T, B), bool: where a new sequence begins; None: nowhere.
+    taken
+        (T, B), bool: the steps that each sequence has; None: all.
+    direction
+        0 forward, 1 reverse: there the step before reads what the cut is between.
+
+    Examples
+    --------
+    >>> cuts_of(torch.tensor([[False], [True], [False]]), None, 1).flatten()
+    tensor([ True, False, False])
+    """
+    if reset is None or direction == 0:
+        return reset
+    if taken is not None:
+        reset = reset & taken  # what comes from beyond the end is the initial state
+    return torch.cat([reset[1:], torch.zeros_like(reset[:1])])

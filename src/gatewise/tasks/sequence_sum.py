@@ -236,8 +236,11 @@ def look(task: Task, config: DigitSumConfig, run: Run, weights: str, given: Sequ
 def _read(given: str) -> Tensor:
     """Digits with spaces between them as (1, T)."""
     words = given.split()
-    if not words or any(len(word) != 1 or word not in "0123456789" for word in words):
-        raise DataError(f"{given!r} is no sequence of digits, needed is one such as '6 7 0 0 1 0': write it so")
+    if len(words) < 2 or any(len(word) != 1 or word not in "0123456789" for word in words):
+        raise DataError(
+            f"{given!r} is no sequence of digits, needed are at least two with spaces between, such as '6 7 0 0 1 0': "
+            "write it so"
+        )
     return torch.tensor([[int(word) for word in words]])
 
 

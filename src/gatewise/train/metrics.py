@@ -206,9 +206,13 @@ def read_metrics(path: Path) -> list[Metric]:
     return [_metric(path, number, line) for number, line in enumerate(lines, start=1)]
 
 
+def _refused(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
 def _metric(path: Path, number: int, line: str) -> Metric:
     try:
-        return Metric.from_json(json.loads(line))
+        return Metric.from_json(json.loads(line, parse_constant=_refused))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         keys = "step, epoch, split, loss, seconds and measures"
         raise RunError(f"{path}, line {number} is no JSON object of {keys}: remove the line") from error

@@ -75,6 +75,8 @@ def meaning(layer: LayerFlow) -> str:
     horizon = layer.horizon(FRACTION)
     if math.isnan(horizon):
         return "So nothing is learned through it."
+    if len(layer.decay) == 1:
+        return "Give it longer sequences."
     if math.isinf(horizon) and layer.decay[-1] > 1:
         return "It has grown on its way: even what the layer read first has a large part in what it learns."
     if math.isinf(horizon):
@@ -93,9 +95,9 @@ def _lag_rows(number: int, layer: LayerFlow) -> list[dict[str, Any]]:
     return [{"layer": number, "path": name, "values": _significant(values)} for name, values in lines.items()]
 
 
-def _significant(values: torch.Tensor) -> list[float]:
-    """To four digits, whatever their size."""
-    return [float(f"{value:.4g}") if math.isfinite(value) else 0.0 for value in values.double().tolist()]
+def _significant(values: torch.Tensor) -> list[float | None]:
+    """To four digits, whatever their size; None, a gap in a line, where they are not finite."""
+    return [float(f"{value:.4g}") if math.isfinite(value) else None for value in values.double().tolist()]
 
 
 def _bins(number: int, layer: LayerFlow) -> list[dict[str, Any]]:
