@@ -285,15 +285,7 @@ def train(task: Task, config: SeriesConfig, folder: Path, report: Report, resume
 
 
 def evaluate(task: Task, config: SeriesConfig, run: Run, weights: str) -> Score:
-    """The loss of a run's weights on the test part, of scaled targets.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    DataError
-        The data are not in order.
-    """
+    """The loss of a run's weights on the test part, of scaled targets."""
     runner, form = _load(config, run.weights(weights))
     return runner.evaluate(examples(_windows(data_of(config, form), config, "test")))
 
@@ -486,22 +478,7 @@ def look(task: Task, config: SeriesConfig, run: Run, weights: str, given: Sequen
 
 
 def model(config: SeriesConfig, run: Run, weights: str) -> nn.Module:
-    """Make a run's model.
-
-    Parameters
-    ----------
-    config : SeriesConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    """
+    """Make a run's model."""
     return _load(config, run.weights(weights))[0].model
 
 

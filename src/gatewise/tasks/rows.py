@@ -142,31 +142,7 @@ def train(task: Task, config: ImageConfig, folder: Path, report: Report, resume:
 
 
 def evaluate(task: Task, config: ImageConfig, run: Run, weights: str) -> Score:
-    """Evaluate a run's weights on the task's test images.
-
-    Parameters
-    ----------
-    task : Task
-        Has the images.
-    config : ImageConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-
-    Returns
-    -------
-    Score
-        Loss (cross-entropy, a mean over samples) and accuracy.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    DataError
-        The data are missing or damaged, or the images of another size than those trained on, or of other classes.
-    """
+    """Evaluate a run's weights on the task's test images."""
     runner, images = _tested(task, config, run, weights)
     return runner.evaluate(examples(images, config))
 
@@ -188,31 +164,7 @@ def judge(task: Task, config: ImageConfig, run: Run, weights: str) -> Verdicts:
 
 
 def predict(config: ImageConfig, run: Run, weights: str, given: str) -> Prediction:
-    """Classify one image file.
-
-    Parameters
-    ----------
-    config : ImageConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-    given : str
-        The path of the image, which is like those trained on: bright ink on a dark ground for digits.
-
-    Returns
-    -------
-    Prediction
-        The label, and the probability of each class.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    DataError
-        The image is missing, or of another size or kind.
-    """
+    """Classify one image file."""
     model, form, _ = _load(config, run.weights(weights))
     task, _ = task_of(run)
     pixels = _read(task, config, given, (form.rows, form.columns))
@@ -222,48 +174,12 @@ def predict(config: ImageConfig, run: Run, weights: str, given: str) -> Predicti
 
 
 def model(config: ImageConfig, run: Run, weights: str) -> nn.Module:
-    """Make a run's model.
-
-    Parameters
-    ----------
-    config : ImageConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    """
+    """Make a run's model."""
     return _load(config, run.weights(weights))[0]
 
 
 def look(task: Task, config: ImageConfig, run: Run, weights: str, given: Sequence[str]) -> Subject:
-    """Load a run's model, and what it can be looked at with.
-
-    Parameters
-    ----------
-    task : Task
-        Has the test images.
-    config : ImageConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-    given : sequence of str
-        Paths of images like those trained on.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    DataError
-        The data are missing, damaged or not those of the training; or an image is missing, or of another size or kind.
-    """
+    """Load a run's model, and what it can be looked at with."""
     runner, images = _tested(task, config, run, weights)
     own = [_read(task, config, path, images.size) for path in given]
     tested = examples(images, config)

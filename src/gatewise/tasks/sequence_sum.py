@@ -116,15 +116,7 @@ def train(task: Task, config: DigitSumConfig, folder: Path, report: Report, resu
 
 
 def evaluate(task: Task, config: DigitSumConfig, run: Run, weights: str) -> Score:
-    """Evaluate a run's weights on the test sequences.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    DataError
-        The data are missing or damaged.
-    """
+    """Evaluate a run's weights on the test sequences."""
     runner = _runner(config, run.weights(weights))
     return runner.evaluate(examples(splits(config)["test"]))
 
@@ -135,74 +127,19 @@ def judge(task: Task, config: DigitSumConfig, run: Run, weights: str) -> Verdict
 
 
 def predict(config: DigitSumConfig, run: Run, weights: str, given: str) -> Prediction:
-    """Tell the sum of one sequence.
-
-    Parameters
-    ----------
-    config : DigitSumConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-    given : str
-        Digits with spaces between them, of any number.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    DataError
-        It is no sequence of digits.
-    """
+    """Tell the sum of one sequence."""
     digits = _read(given)
     scores = _runner(config, run.weights(weights)).predict(digits)[0].softmax(dim=0)
     return Prediction(int(scores.argmax()), scores.tolist(), [" ".join(_words(digits))])
 
 
 def model(config: DigitSumConfig, run: Run, weights: str) -> nn.Module:
-    """Make a run's model.
-
-    Parameters
-    ----------
-    config : DigitSumConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    """
+    """Make a run's model."""
     return _runner(config, run.weights(weights)).model
 
 
 def look(task: Task, config: DigitSumConfig, run: Run, weights: str, given: Sequence[str]) -> Subject:
-    """Load a run's model, and what it can be looked at with.
-
-    Parameters
-    ----------
-    task : Task
-        Digit sums.
-    config : DigitSumConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-    given : sequence of str
-        Sequences, each of digits with spaces between them, of any number.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    DataError
-        The data are missing or damaged, or one given is no sequence of digits.
-    """
+    """Load a run's model, and what it can be looked at with."""
     own = [_read(digits) for digits in given]
     runner = _runner(config, run.weights(weights))
     tested = examples(splits(config)["test"])

@@ -150,22 +150,28 @@ class Subject:
 
 
 class Runner(Protocol):
-    """The functions of a module that can run tasks of one kind."""
+    """The functions of a module that can run tasks of one kind.
+
+    Of those that take a run, `config` are its settings, `weights` says which ones ("best" or "last"), and `given` is
+    what a user gives: a path, or what the task reads. They raise RunError where the weights are missing, damaged or not
+    those of the settings, DataError where the data or what is given are missing, damaged or not like those trained on,
+    and ArgumentError where the task has nothing of the kind.
+    """
 
     def train(self, task: "Task", config: Any, folder: Path, report: Report, resume: bool = False) -> Outcome:
-        """Train in a new run folder, or go on in one."""
+        """Train in a new run folder, or go on in one: see `gatewise.tasks.training.train_problem`."""
 
     def evaluate(self, task: "Task", config: Any, run: "Run", weights: str) -> Score:
-        """Evaluate a run's best or last weights on the task's test samples."""
+        """The loss (a mean over samples) and the measures of a run's weights on the task's test samples."""
 
     def predict(self, config: Any, run: "Run", weights: str, given: str) -> Prediction:
-        """Apply a run's best or last weights to what a user gives."""
+        """Apply a run's weights to what a user gives."""
 
     def judge(self, task: "Task", config: Any, run: "Run", weights: str) -> Verdicts:
         """Evaluate, and keep what each test sample was taken for."""
 
     def model(self, config: Any, run: "Run", weights: str) -> "nn.Module":
-        """A run's model with its best or last weights."""
+        """A run's model with its weights."""
 
     def look(self, task: "Task", config: Any, run: "Run", weights: str, given: Sequence[str]) -> Subject:
         """Load the model, and what it can be looked at with: the test samples and what a user gives."""
