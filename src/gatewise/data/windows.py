@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, cast
 
 import numpy as np
@@ -294,6 +294,32 @@ def make_windows(series: Sequence[Series], form: Form, part: Part, stride: int =
     DataError
         There is none, or there are more than fit into memory.
     """
+    origins = origins_of(series, form, part, stride)
+    count = sum(map(len, origins))
+    need_memory(
+        f"{count:,} windows of {form.window + form.horizon} rows",
+        count * (form.window + form.horizon) * form.channels,
+        "window",
+    )
+    inputs = np.concatenate([_inputs(rows_of(one, form), form, own) for one, own in zip(series, origins, strict=True)])
+    targets = np.concatenate([targets_of(one, form, own) for one, own in zip(series, origins, strict=True)])
+    groups = np.repeat(np.arange(len(series)), [len(own) for own in origins])
+    return Windows(inputs, targets, groups, np.concatenate(origins))
+
+
+def origins_of(series: Sequence[Series], form: Form, part: Part, stride: int = 1) -> list[NDArray[np.intp]]:
+    """The rows of each series at which a horizon begins that lies in a part, with a window before it.
+
+    Parameters
+    ----------
+    series, form, part, stride
+        As of `make_windows`.
+
+    Raises
+    ------
+    DataError
+        There is none.
+    """
     origins = []
     for one in series:
         dev, test = borders_of(one, form)
@@ -303,22 +329,28 @@ def make_windows(series: Sequence[Series], form: Form, part: Part, stride: int =
             chosen = chosen[one.complete[chosen - 1]]
         there = np.concatenate([[0], np.cumsum(one.observed)])
         origins.append(chosen[there[chosen + form.horizon] > there[chosen]])
-    count = sum(map(len, origins))
-    if not count:
+    if not sum(map(len, origins)):
         raise DataError(
             f"the {part} part has no window of {form.window} rows with {form.horizon} after it: give longer series, or "
             "make window, horizon or the fractions fit"
         )
-    needed = count * (form.window + form.horizon) * form.channels * 4
-    if needed > _memory() / 2:
+    return origins
+
+
+def need_memory(what: str, numbers: int, setting: str) -> None:
+    """Refuse so many float32 numbers that half of the machine's memory is too little for them.
+
+    Raises
+    ------
+    DataError
+        It is.
+    """
+    needed = 4 * numbers
+    if needed > os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2:
         raise DataError(
-            f"{count:,} windows of {form.window + form.horizon} rows need {needed / 2**30:.1f} GiB, more than half of "
-            "this machine's memory: make window smaller, or give fewer rows"
+            f"{what} need {needed / 2**30:.1f} GiB, more than half of this machine's memory: make {setting} smaller, "
+            "or give fewer rows"
         )
-    inputs = np.concatenate([_inputs(rows_of(one, form), form, own) for one, own in zip(series, origins, strict=True)])
-    targets = np.concatenate([_targets(one, form, own) for one, own in zip(series, origins, strict=True)])
-    groups = np.repeat(np.arange(len(series)), [len(own) for own in origins])
-    return Windows(inputs, targets, groups, np.concatenate(origins))
 
 
 def last_window(series: Series, form: Form, future: Times, known: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -335,11 +367,14 @@ def last_window(series: Series, form: Form, future: Times, known: NDArray[np.flo
     known : float64 array, shape (horizon, K)
         What is known of it.
     """
+    return _inputs(rows_of(with_future(series, future, known), form), form, np.array([len(series)]))
+
+
+def with_future(series: Series, future: Times, known: NDArray[np.float64]) -> Series:
+    """A series with these rows after its last target, in place of those that it has there."""
     count = len(series)
     clock = Times(np.concatenate([series.times.values[:count], future.values]), future.kind)
-    ahead = np.concatenate([series.known[:count], known])
-    whole = Series(series.name, clock, series.target, series.features, ahead, series.observed, series.complete)
-    return _inputs(rows_of(whole, form), form, np.array([count]))
+    return replace(series, times=clock, known=np.concatenate([series.known[:count], known]))
 
 
 def borders_of(series: Series, form: Form) -> tuple[int, int]:
@@ -360,7 +395,8 @@ def _inputs(rows: NDArray[np.float64], form: Form, origins: NDArray[np.intp]) ->
     return inputs
 
 
-def _targets(series: Series, form: Form, origins: NDArray[np.intp]) -> NDArray[np.float32]:
+def targets_of(series: Series, form: Form, origins: NDArray[np.intp]) -> NDArray[np.float32]:
+    """The scaled targets of horizons that begin at some rows, shape (N, horizon); NaN where there was none."""
     group = form.groups[series.name]
     scaled = (np.where(series.observed, series.target, np.nan) - group.mean[0]) / group.deviation[0]
     targets: NDArray[np.float32] = scaled.astype(np.float32)[origins[:, None] + np.arange(form.horizon)]
@@ -388,7 +424,3 @@ def _moments(
 def _turns_twice(series: Sequence[Series], rows: Sequence[tuple[int, int]], name: Calendar) -> bool:
     spans = [one.times.values[dev - 1] - one.times.values[0] for one, (dev, _) in zip(series, rows, strict=True)]
     return bool(max(spans) >= 2 * PERIODS[name])
-
-
-def _memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,176 +1,45 @@
-"""Series read by an LSTM, and forecast by linear layers after the last row of the window."""
+"""Forecasts of series: what is trained, tested from each origin, and told about the future."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from gatewise.data.series import Columns, Series, read_series
 from gatewise.data.steps import Calendar
+from gatewise.data.stepwise import make_steps, step_inputs
 from gatewise.data.table import Times
-from gatewise.data.windows import Form, Part, Windows, last_window, make_form, make_windows
+from gatewise.data.windows import Form, Part, Windows, last_window, make_form, make_windows, origins_of, with_future
 from gatewise.errors import ArgumentError, DataError, RunError
-from gatewise.nn import LSTM
 from gatewise.tasks.backtest import MODEL, Backtest, linear, measure, naive, seasonal_naive
+from gatewise.tasks.bptt import Bptt, parse_bptt
+from gatewise.tasks.forecaster import (
+    CarriedForecaster,
+    Forecaster,
+    absolute_error,
+    of_those_there,
+    pinball_loss,
+    squared_error,
+)
 from gatewise.tasks.mistakes import Verdicts
 from gatewise.tasks.series import SeriesConfig
 from gatewise.tasks.task import Outcome, Prediction, Report, Subject, Task
 from gatewise.tasks.training import Problem, built, counted, train_problem
+from gatewise.train.lanes import Lanes, Track
 from gatewise.train.progress import Score
 from gatewise.train.run import Run
 from gatewise.train.runner import Loss, Runner
-from gatewise.train.samples import Examples
+from gatewise.train.samples import Examples, Samples
 from gatewise.train.state import fill_weights
 from gatewise.train.tensors import read_tensors
 
 if TYPE_CHECKING:
     import polars as pl
-
-
-class Forecaster(nn.Module):
-    """An LSTM over a window of rows, and a linear layer on its last output and what is known of the horizon.
-
-    Parameters
-    ----------
-    form : Form
-        What the rows are like.
-    hidden_size, num_layers, dropout
-        Of the LSTM.
-    outputs : int, default 1
-        Numbers for each step of the horizon: one, or a quantile each.
-    skip : {"none", "last", "season"}, default "none"
-        What is added to: nothing, the last value, or the value a season before. With the last two the model begins as
-        that naive forecast; it reads the window's target as its difference to the last value, and beside it the change
-        over a row or a season in units of `spread`, in which it also answers: a series may be far larger than what is
-        left to forecast of it.
-    highway : bool, default False
-        Whether a linear layer on the window's target, or with "season" on its change, is added.
-    lstm : callable, default gatewise.nn.LSTM
-        Makes the LSTM from the arguments of `torch.nn.LSTM`, such as that class itself.
-
-    Attributes
-    ----------
-    spread : Tensor, shape ()
-        The root mean square of what is left to forecast over the training part, kept with the weights; 1 at first.
-
-    Examples
-    --------
-    >>> from gatewise.data.steps import Step
-    >>> form = Form(48, 12, 1, Step("row", 1), "row", (), 2, 1, False, {})
-    >>> Forecaster(form, 16, outputs=3)(torch.zeros(5, 60, 4)).shape
-    torch.Size([5, 12, 3])
-    """
-
-    def __init__(
-        self,
-        form: Form,
-        hidden_size: int,
-        num_layers: int = 1,
-        dropout: float = 0.0,
-        outputs: int = 1,
-        skip: Literal["none", "last", "season"] = "none",
-        highway: bool = False,
-        lstm: Callable[..., nn.Module] = LSTM,
-    ) -> None:
-        super().__init__()
-        self.window, self.horizon, self.season = form.window, form.horizon, form.season
-        self.past, self.outputs, self.skip = 1 + form.features, outputs, skip
-        self.spread: Tensor
-        self.register_buffer("spread", torch.ones(()))
-        self.lstm = lstm(form.channels + (skip != "none"), hidden_size, num_layers, batch_first=True, dropout=dropout)
-        self.linear = nn.Linear(hidden_size + form.horizon * form.ahead, form.horizon * outputs)
-        self.highway = nn.Linear(form.window, form.horizon * outputs, bias=False) if highway else None
-        if skip != "none":
-            for weight in [*self.linear.parameters(), *(self.highway.parameters() if self.highway else ())]:
-                nn.init.zeros_(weight)
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """Map rows (B, window + horizon, channels) to forecasts (B, horizon, outputs); the first state is zero."""
-        window, ahead = rows[:, : self.window], rows[:, self.window :, self.past :]
-        target = window[:, :, :1]
-        direct = target
-        if self.skip != "none":
-            lag = self.season if self.skip == "season" else 1
-            change = nn.functional.pad((target[:, lag:] - target[:, :-lag]) / self.spread, (0, 0, lag, 0))
-            relative = target - target[:, -1:]
-            direct = change if self.skip == "season" else relative
-            window = torch.cat([relative, window[:, :, 1:], change], dim=2)
-        output, _ = self.lstm(window)
-        said = self.linear(torch.cat([output[:, -1], ahead.flatten(1)], dim=1))
-        if self.highway is not None:
-            said = said + self.highway(direct.flatten(1))
-        forecast: Tensor = said.view(-1, self.horizon, self.outputs) * self.spread
-        return forecast + self.base(rows)
-
-    def base(self, rows: Tensor) -> Tensor:
-        """What is added to, shape (B, horizon, 1), of rows (B, window + horizon, channels)."""
-        if self.skip == "none":
-            return torch.zeros_like(rows[:, : self.horizon, :1])
-        lag = self.season if self.skip == "season" else 1
-        return rows[:, self.window - lag + torch.arange(self.horizon, device=rows.device) % lag, :1]
-
-    @torch.no_grad()
-    def fit_spread(self, rows: Tensor, targets: Tensor) -> None:
-        """Set `spread` from training rows (N, window + horizon, channels) and targets (N, horizon), NaN left out."""
-        left = (targets - self.base(rows)[..., 0]).double()
-        spread = left[~left.isnan()].square().mean().sqrt().item()
-        self.spread.fill_(spread if spread > 0 else 1.0)
-
-
-def squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean squared error of forecasts (B, H, 1); of targets (B, H) that are NaN it is 0.
-
-    Examples
-    --------
-    >>> squared_error(torch.tensor([[[1.0], [5.0]]]), torch.tensor([[3.0, float("nan")]]))
-    tensor(2.)
-    """
-    return _mean((outputs[..., 0] - _there(targets)) ** 2, targets)
-
-
-def absolute_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """The mean absolute error of forecasts (B, H, 1); of targets (B, H) that are NaN it is 0.
-
-    Examples
-    --------
-    >>> absolute_error(torch.tensor([[[1.0], [5.0]]]), torch.tensor([[3.0, float("nan")]]))
-    tensor(1.)
-    """
-    return _mean((outputs[..., 0] - _there(targets)).abs(), targets)
-
-
-def pinball_loss(quantiles: Sequence[float]) -> Loss:
-    """The mean pinball loss of forecasts (B, H, Q); of targets (B, H) that are NaN it is 0. See `backtest.pinball`.
-
-    Examples
-    --------
-    >>> pinball_loss([0.5])(torch.tensor([[[1.0], [5.0]]]), torch.tensor([[3.0, float("nan")]]))
-    tensor(0.5000)
-    """
-    shares = torch.tensor(quantiles)
-
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        error = _there(targets).unsqueeze(2) - outputs
-        own = shares.to(outputs.device)
-        return _mean(torch.maximum(own * error, (own - 1) * error).mean(dim=2), targets)
-
-    return loss
-
-
-def _there(targets: Tensor) -> Tensor:
-    return torch.nan_to_num(targets)
-
-
-def _mean(losses: Tensor, targets: Tensor) -> Tensor:
-    """The mean of losses (B, H), 0 where there is no target: a batch's is then the mean of its parts', as processes
-    that share it need.
-    """
-    return (losses * ~targets.isnan()).mean()
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,19 +96,32 @@ def data_of(config: SeriesConfig, form: Form | None = None) -> Data:
 
 def windows_of(data: Data, config: SeriesConfig) -> dict[str, Windows]:
     """The windows of each part; no "dev" where its fraction is 0."""
-    parts: list[Part] = ["train", "dev", "test"] if config.dev_fraction else ["train", "test"]
-    return {part: _windows(data, config, part) for part in parts}
+    return {part: _windows(data, config, part) for part in _parts(config)}
+
+
+def _parts(config: SeriesConfig) -> tuple[Part, ...]:
+    return ("train", "dev", "test") if config.dev_fraction else ("train", "test")
 
 
 def problem(config: SeriesConfig) -> Problem:
     """What the settings train."""
     data = data_of(config)
-    sets = windows_of(data, config)
-    form = data.form
+    form, bptt = data.form, _bptt(config)
     model = _build(form, config)
-    if config.skip != "none":
-        model.fit_spread(torch.from_numpy(sets["train"].inputs), torch.from_numpy(sets["train"].targets))
-    counts = ", ".join(f"{len(windows):,} {name}" for name, windows in sets.items())
+    if isinstance(model, CarriedForecaster):
+        steps = make_steps(data.series, form, "train", _lag(form, config))
+        model.fit_spread(torch.from_numpy(steps.inputs), torch.from_numpy(steps.targets))
+        lane = len(steps.begins) // config.batch_size
+        if lane < form.window:
+            raise ArgumentError(
+                f"batch_size is {config.batch_size}, which makes lanes of {lane} rows, needed is at least a window of "
+                f"{form.window}: make it smaller"
+            )
+    elif config.skip != "none":
+        windows = _windows(data, config, "train")
+        model.fit_spread(torch.from_numpy(windows.inputs), torch.from_numpy(windows.targets))
+    counts = ", ".join(f"{_count(data, config, part):,} {part}" for part in _parts(config))
+    read = f"windows of {form.window}+{form.horizon}" if bptt is None else f"forecasts of {form.horizon}"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = sum(map(len, data.series))
     filled = sum(int((~one.complete).sum()) for one in data.series)
@@ -247,13 +129,14 @@ def problem(config: SeriesConfig) -> Problem:
         model,
         _loss(config),
         {},
-        {name: examples(windows) for name, windows in sets.items() if name != "test"},
+        {part: _samples(data, config, part) for part in _parts(config) if part != "test"},
         about={"form": form.to_json()},
         description={
             "data": (
-                f"{counts} windows of {form.window}+{form.horizon} rows out of {len(data.series)} series, "
+                f"{counts} {read} rows out of {len(data.series)} series, "
                 f"{rows:,} rows {form.step.words} apart, season {form.season}"
                 + (f", {filled:,} rows filled" if filled else "")
+                + (f"; in {config.batch_size} lanes, bptt {config.bptt}" if bptt else "")
             ),
             "read": ", ".join(
                 [config.target, *config.features, *(f"{name} (known)" for name in config.known), *form.calendar]
@@ -264,8 +147,12 @@ def problem(config: SeriesConfig) -> Problem:
             ),
         },
         unit=UNITS["pinball" if config.quantiles else config.point],
+        carries=bptt is not None,
     )
 
+
+AT_ONCE = 500
+"""Rows of a series that go through the model in one call, where its state is carried on."""
 
 UNITS = {
     "mse": "mean squared error (of scaled targets)",
@@ -287,7 +174,7 @@ def train(task: Task, config: SeriesConfig, folder: Path, report: Report, resume
 def evaluate(task: Task, config: SeriesConfig, run: Run, weights: str) -> Score:
     """The loss of a run's weights on the test part, of scaled targets."""
     runner, form = _load(config, run.weights(weights))
-    return runner.evaluate(examples(_windows(data_of(config, form), config, "test")))
+    return runner.evaluate(_samples(data_of(config, form), config, "test"))
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,7 +231,7 @@ def backtest(config: SeriesConfig, run: Run, weights: str) -> Replay:
         result: NDArray[np.float64] = values * deviation[wide] + mean[wide]
         return result
 
-    forecasts = unscaled(_forecasts(runner, test.inputs))
+    forecasts = unscaled(_tested(runner, data, config, test))
     truth = _truth(data, test)
     of_quantiles = forecasts if config.quantiles else None
     errors = measure(MODEL, forecasts[:, :, _middle(config)], truth, scale, config.quantiles, of_quantiles)
@@ -425,8 +312,11 @@ def forecast(config: SeriesConfig, run: Run, weights: str, path: Path) -> list[F
             last = one.times.values[count - 1].item()
             ahead = Times(form.step.after(last, form.horizon), one.times.kind)
         known = one.known[count : count + form.horizon] if config.known else np.empty((form.horizon, 0))
-        inputs = last_window(one, form, ahead, known)
-        values = _forecasts(runner, inputs)[0] * group.deviation[0] + group.mean[0]
+        if _bptt(config) is None:
+            values = _forecasts(runner, last_window(one, form, ahead, known))[0]
+        else:
+            values = _carried(runner, with_future(one, ahead, known), form, config)[-1]
+        values = values * group.deviation[0] + group.mean[0]
         found.append(Forecast(one, ahead, values))
     return found
 
@@ -516,18 +406,64 @@ def _middle(config: SeriesConfig) -> int:
     return config.quantiles.index(0.5) if config.quantiles else 0
 
 
+def _bptt(config: SeriesConfig) -> Bptt | None:
+    """How the state is carried on; None where windows are read."""
+    return None if config.bptt is None else parse_bptt(config.bptt)
+
+
+def _count(data: Data, config: SeriesConfig, part: Part) -> int:
+    """From how many rows there is a forecast in a part."""
+    stride = 1 if part == "train" or config.bptt is not None else config.stride
+    return sum(map(len, origins_of(data.series, data.form, part, stride)))
+
+
+def _lag(form: Form, config: SeriesConfig) -> int:
+    """Rows back to what a naive forecast repeats; 0 where the model adds to none."""
+    return {"none": 0, "last": 1, "season": form.season}[config.skip]
+
+
+def _samples(data: Data, config: SeriesConfig, part: Part) -> Samples:
+    bptt = _bptt(config)
+    if bptt is None:
+        return examples(_windows(data, config, part))
+    steps = make_steps(data.series, data.form, part, _lag(data.form, config))
+    track = Track(steps.inputs, steps.targets, steps.begins)
+    return Lanes(track, bptt.chunks, bptt.length, config.seed, evaluated_in=1)
+
+
 def _loss(config: SeriesConfig) -> Loss:
     if config.quantiles:
-        return pinball_loss(config.quantiles)
-    return squared_error if config.point == "mse" else absolute_error
+        loss = pinball_loss(config.quantiles)
+    else:
+        loss = squared_error if config.point == "mse" else absolute_error
+    return loss if config.bptt is None else of_those_there(loss)
 
 
-def _build(form: Form, config: SeriesConfig) -> Forecaster:
-    hidden_size, layers, dropout = config.hidden_size, config.num_layers, config.dropout
-    outputs = _outputs(config)
-    return built(
-        config, lambda: Forecaster(form, hidden_size, layers, dropout, outputs, config.skip, highway=config.highway)
-    )
+def _build(form: Form, config: SeriesConfig) -> Forecaster | CarriedForecaster:
+    sizes = (form, config.hidden_size, config.num_layers, config.dropout, _outputs(config))
+    if config.bptt is not None:
+        return built(config, lambda: CarriedForecaster(*sizes))
+    return built(config, lambda: Forecaster(*sizes, config.skip, highway=config.highway))
+
+
+def _tested(runner: Runner, data: Data, config: SeriesConfig, test: Windows) -> NDArray[np.float64]:
+    """Scaled forecasts from the origins of windows, (N, horizon, Q)."""
+    if _bptt(config) is None:
+        return _forecasts(runner, test.inputs)
+    found = np.empty((len(test), data.form.horizon, _outputs(config)))
+    for place, one in enumerate(data.series):
+        own = test.groups == place
+        found[own] = _carried(runner, one, data.form, config)[test.origins[own] - 1]
+    return found
+
+
+def _carried(runner: Runner, series: Series, form: Form, config: SeriesConfig) -> NDArray[np.float64]:
+    """Scaled forecasts after each row of a series that is read from its beginning, (N, horizon, Q)."""
+    inputs = step_inputs(series, form, _lag(form, config))
+    nothing = np.zeros((len(inputs), form.horizon), np.float32)
+    lanes = Lanes(Track(inputs, nothing, np.arange(len(inputs)) == 0), (1, 1), AT_ONCE, evaluated_in=1)
+    found = torch.cat([outputs[0] for _, outputs in runner.outputs(lanes)])
+    return np.sort(found.double().numpy(), axis=2)
 
 
 def _forecasts(runner: Runner, inputs: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -562,4 +498,4 @@ def _load(config: SeriesConfig, path: Path) -> tuple[Runner, Form]:
         raise RunError(f"{path} is not of a model that forecasts series: take the run's own file") from error
     model = _build(form, config)
     fill_weights(model, tensors, path)
-    return Runner(model, _loss(config), config), form
+    return Runner(model, _loss(config), config, carries=config.bptt is not None), form

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from gatewise.tasks.bptt import METAVAR, NEEDED, parse_bptt
 from gatewise.tasks.task import Task
 from gatewise.train.config import TrainConfig
 from gatewise.train.schedule import ScheduleName
@@ -33,6 +34,7 @@ class SeriesConfig(TrainConfig):
       gatewise train series --data load.csv --target kw --time at --window 48 --horizon 12 --run runs/load
       gatewise train series --data shops.parquet --target sales --time day --group shop --features price --known holiday
       gatewise train series --data load.csv --target kw --time at --quantiles 0.1 0.5 0.9
+      gatewise train series --data load.csv --target kw --time at --bptt 48/96 --batch-size 8
       gatewise evaluate runs/load --figure backtest.png
       gatewise predict runs/load load.csv --out forecast.csv --figure forecast.png
     """
@@ -68,13 +70,18 @@ class SeriesConfig(TrainConfig):
     """Empty cells and missing steps are refused; or the value before holds on; or a straight line is drawn."""
 
     window: int = 48
-    """Rows that the LSTM reads, one after the other."""
+    """Rows that the LSTM reads, one after the other, before each forecast; with --bptt at least so many."""
+
+    bptt: Annotated[str | None, tyro.conf.arg(metavar=METAVAR)] = None
+    """Carry the state on in place of windows: whole series are read row by row, and forecast at each. Gradients flow
+    within chunks of K1 rows, or through the last K2; or chunks have random lengths (Merity et al. 2018). The rows are
+    cut into as many lanes as batch_size says: fewer where the series are short."""
 
     horizon: int = 12
     """Rows after the window that are forecast, all of them at once."""
 
     stride: int = 1
-    """Rows between two origins of the backtest, and of the look at dev."""
+    """Rows between two origins of the backtest, and of the look at dev (with --bptt that is at each row)."""
 
     season: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
     """Rows after which the series comes round. Without it: 24 of hours, 7 of days, 12 of months and so on, or 1."""
@@ -122,6 +129,10 @@ class SeriesConfig(TrainConfig):
         self._need("quantiles", fits, "numbers between 0 and 1, ascending, such as 0.1 0.5 0.9, with 0.5 among them")
         self._need("point", self.point == "mse" or not self.quantiles, "left out where there are quantiles")
         self._need("best_by", self.best_by == "loss", "loss")
+        self._need("bptt", self.bptt is None or parse_bptt(self.bptt) is not None, NEEDED)
+        carried = self.bptt is not None
+        self._need("highway", not (carried and self.highway), "left out with bptt, as no window is there for it")
+        self._need("accumulate", not carried or self.accumulate == 1, "1 with bptt, as the state is carried on")
         self._need("time_format", self.time_format is None or self.time is not None, "left out where there is no time")
         object.__setattr__(self, "data", self.data.absolute())  # a run is evaluated from anywhere
 

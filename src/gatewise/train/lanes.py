@@ -66,6 +66,8 @@ class Lanes:
         Of random chunks, and of an evaluation's.
     seed : int, default 0
         Of random chunks.
+    evaluated_in : int, default 0
+        Lanes into which an evaluation cuts it: 1 reads it from beginning to end; 0: as many as are evaluated at once.
 
     Raises
     ------
@@ -85,6 +87,7 @@ class Lanes:
     chunks: Chunks
     length: int = 70
     seed: int = 0
+    evaluated_in: int = 0
 
     def __post_init__(self) -> None:
         k1, k2 = (1, 1) if self.chunks == "random" else self.chunks
@@ -117,6 +120,7 @@ class Lanes:
         """The chunks of an epoch, from the beginning of all lanes to their end."""
         back = 0
         if order is None:
+            size = self.evaluated_in or size
             lengths = self._even(size, self.length)
         elif self.chunks == "random":
             drawn = self._cuts(size)
