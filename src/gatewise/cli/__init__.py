@@ -15,7 +15,7 @@ from typing import Any
 from gatewise import __version__
 from gatewise.bench.config import BenchConfig
 from gatewise.cli import experiments, runs
-from gatewise.cli.words import Compare, Doctor, Evaluate, Inspect, Predict, Resume, Runs, Train, Tune, parse
+from gatewise.cli.words import Compare, Doctor, Evaluate, Horizon, Inspect, Predict, Resume, Runs, Train, Tune, parse
 from gatewise.errors import ArgumentError, GatewiseError
 from gatewise.experiments.memory import MemoryConfig
 
@@ -107,6 +107,7 @@ COMMANDS: dict[type, Callable[[Any], int]] = {
     Evaluate: runs.evaluate,
     Predict: runs.predict,
     Inspect: experiments.inspect,
+    Horizon: experiments.horizon,
     Runs: runs.runs,
     Compare: runs.compare,
     MemoryConfig: experiments.memory,

@@ -1,8 +1,9 @@
-"""The commands of experiments: memory, tune, inspect."""
+"""The commands of experiments: memory, tune, inspect, horizon."""
 
 import dataclasses
 import importlib.util
 import json
+import math
 import shlex
 import sys
 from collections import Counter
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gatewise.cli.printing import counting, means, number, print_table
-from gatewise.cli.words import Inspect, Tune, task_and_settings
+from gatewise.cli.words import Horizon, Inspect, Tune, task_and_settings
+from gatewise.drawing import check_ending, save
 from gatewise.errors import ArgumentError, RunError
 from gatewise.experiments.memory import MemoryConfig, Result, table
 from gatewise.experiments.tune import make_search
@@ -131,6 +133,37 @@ def inspect(command: Inspect) -> int:
     for layer in found.flow:
         print(layer["sentence"])
     print(f"wrote {found.report}")
+    return 0
+
+
+def horizon(command: Horizon) -> int:
+    """Measure how far a run's gradient reaches, and print and draw it."""
+    from gatewise.experiments.horizon import horizons
+    from gatewise.insight.figures import draw_lags
+
+    if command.figure is not None:
+        check_ending(command.figure)
+    found = horizons(command.run, command.weights, command.fraction, command.steps)
+    if command.figure is not None:
+        figure = draw_lags(found.flow, str(command.run), command.fraction, found.reach)
+        save(figure, command.figure)
+    if command.json:
+        print(json.dumps(found.to_json()))
+        return 0
+    cut = "through whole sequences" if found.reach is None else f"through {found.reach:,} steps"
+    print(
+        f"{command.run}, {command.weights} weights: gradients flowed {cut} in training; looked at on "
+        f"{found.sequences} test sequences of {found.steps:,} {found.step}s"
+    )
+    share = f"below {command.fraction:.3g} after"
+    columns = ("layer", share, "meaning")
+    rows = []
+    for layer, of_layer in zip(found.layers, found.flow.layers, strict=True):
+        after = "" if math.isnan(of_layer.horizon(command.fraction)) else f"over {layer.longest}"
+        rows.append((f"{layer.layer} ({layer.cell})", str(layer.horizon or after), layer.sentence))
+    print_table(columns, (share,), rows)
+    if command.figure is not None:
+        print(f"wrote {command.figure}")
     return 0
 
 

@@ -261,6 +261,38 @@ class Inspect:
 
 
 @dataclass(frozen=True)
+class Horizon:
+    """Measure how far back a run's gradient reaches, and whether training cut it off too soon.
+
+    On some of the test sequences the gradient of the task's loss at their end is followed back through each recurrent
+    layer. The horizon is how many steps back it has fallen below a share of what it was, for good. Where training let
+    gradients flow through so many steps only (--bptt, or a window), it says what is left of the gradient there.
+
+    Example:
+      gatewise horizon runs/book --figure horizon.png
+      gatewise horizon runs/load --fraction 0.01 --steps 500
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that gatewise train made."""
+
+    fraction: float = 0.1
+    """The share of the gradient that counts as nothing."""
+
+    steps: Annotated[int | None, tyro.conf.arg(metavar="INT")] = None
+    """How long the sequences are, where the state was carried on: without it, four times as long as the truncation."""
+
+    weights: Literal["best", "last"] = "best"
+    """Which epoch's weights."""
+
+    figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Draw the gradient over the steps back, path by path: .png, .pdf or .svg."""
+
+    json: bool = False
+    """Print one JSON object: reach (of training), and for each of layers the horizon, and left, the share at reach."""
+
+
+@dataclass(frozen=True)
 class Runs:
     """List the runs below a folder: what was trained, how far it has come, and the last scores.
 
@@ -310,6 +342,7 @@ Command = (
     | Evaluate
     | Predict
     | Inspect
+    | Horizon
     | Runs
     | Compare
     | Doctor
@@ -346,6 +379,7 @@ def parse(argv: Sequence[str]) -> Command | None:
         | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
         | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
         | _subcommand(Inspect, "inspect", cleandoc(Inspect.__doc__ or ""))
+        | _subcommand(Horizon, "horizon", cleandoc(Horizon.__doc__ or ""))
         | _subcommand(Runs, "runs", cleandoc(Runs.__doc__ or ""))
         | _subcommand(Compare, "compare", cleandoc(Compare.__doc__ or ""))
         | _subcommand(MemoryConfig, "memory", cleandoc(MemoryConfig.__doc__ or ""))

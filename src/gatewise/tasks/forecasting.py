@@ -28,7 +28,7 @@ from gatewise.tasks.forecaster import (
 )
 from gatewise.tasks.mistakes import Verdicts
 from gatewise.tasks.series import SeriesConfig
-from gatewise.tasks.task import Outcome, Prediction, Report, Subject, Task
+from gatewise.tasks.task import PROBED, Outcome, Prediction, Probe, Report, Subject, Task
 from gatewise.tasks.training import Problem, built, counted, train_problem
 from gatewise.train.lanes import Lanes, Track
 from gatewise.train.progress import Score
@@ -365,6 +365,40 @@ def predict(config: SeriesConfig, run: Run, weights: str, given: str) -> Predict
 def look(task: Task, config: SeriesConfig, run: Run, weights: str, given: Sequence[str]) -> Subject:
     """Refuse: the report is of classes."""
     raise ArgumentError(f"gatewise inspect is for tasks with classes, and {task.name} forecasts: see gatewise evaluate")
+
+
+def probe(task: Task, config: SeriesConfig, run: Run, weights: str, steps: int | None) -> Probe:
+    """Load the model, and windows of the test part; or, where the state is carried on, the rows before some origins."""
+    runner, form = _load(config, run.weights(weights))
+    data, bptt = data_of(config, form), _bptt(config)
+    test = _windows(data, config, "test")
+    if bptt is None and steps not in (None, form.window):
+        raise ArgumentError(f"steps is {steps}, and the model reads windows of {form.window} rows: leave it out")
+    longest = int(test.origins.max())
+    length = form.window if bptt is None else steps or min(4 * bptt.reach, longest)
+    there = np.flatnonzero(test.origins >= length)
+    if not len(there):
+        raise ArgumentError(f"steps is {length}, and there are {longest} rows before the last origin: make it smaller")
+    places = there[np.linspace(0, len(there) - 1, min(PROBED, len(there))).round().astype(np.intp)]
+    targets = torch.from_numpy(test.targets[places])
+    if bptt is None:
+        inputs: tuple[object, ...] = (torch.from_numpy(test.inputs[places]),)
+        return Probe(
+            runner.model.eval(), inputs, lambda out: runner.loss(out, targets), len(places), length, "row", length
+        )
+    lag = _lag(form, config)
+    of_each = [step_inputs(one, form, lag) for one in data.series]
+    rows = np.stack([of_each[test.groups[n]][test.origins[n] - length : test.origins[n]] for n in places])
+    inputs = (torch.from_numpy(rows), torch.zeros(rows.shape[:2], dtype=torch.bool), None)
+    return Probe(
+        runner.model.eval(),
+        inputs,
+        lambda out: runner.loss(out[0][:, -1], targets),
+        len(places),
+        length,
+        "row",
+        bptt.reach,
+    )
 
 
 def model(config: SeriesConfig, run: Run, weights: str) -> nn.Module:

@@ -19,7 +19,7 @@ from gatewise.nn import LSTM
 from gatewise.nn.initial import orthogonal_
 from gatewise.tasks.augment import random_mirror, random_shift, random_turn
 from gatewise.tasks.mistakes import Verdicts
-from gatewise.tasks.task import Outcome, Prediction, Report, Sample, Subject, Task, task_of
+from gatewise.tasks.task import Outcome, Prediction, Probe, Report, Sample, Subject, Task, probe_of, task_of
 from gatewise.tasks.training import Problem, built, counted, train_problem
 from gatewise.train.config import ImageConfig
 from gatewise.train.metrics import correct_by_argmax
@@ -208,6 +208,12 @@ def look(task: Task, config: ImageConfig, run: Run, weights: str, given: Sequenc
         test_sample,
         [given_sample(*pair) for pair in zip(given, own, strict=True)],
     )
+
+
+def probe(task: Task, config: ImageConfig, run: Run, weights: str, steps: int | None) -> Probe:
+    """Load the model, and some of the test images."""
+    subject = look(task, config, run, weights, ())
+    return probe_of(subject, subject.inputs.size(1 if config.read == "rows" else 2), steps)
 
 
 def _read(task: Task, config: ImageConfig, path: str, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ from gatewise.nn import LSTM
 from gatewise.nn.initial import chrono_
 from gatewise.tasks.digit_sum import Cell, DigitSumConfig, splits
 from gatewise.tasks.mistakes import Verdicts
-from gatewise.tasks.task import Outcome, Prediction, Report, Sample, Subject, Task
+from gatewise.tasks.task import Outcome, Prediction, Probe, Report, Sample, Subject, Task, probe_of
 from gatewise.tasks.training import Problem, built, counted, train_problem
 from gatewise.train.metrics import correct_by_argmax
 from gatewise.train.progress import Score
@@ -168,6 +168,11 @@ def look(task: Task, config: DigitSumConfig, run: Run, weights: str, given: Sequ
         test_sample,
         [given_sample(digits) for digits in own],
     )
+
+
+def probe(task: Task, config: DigitSumConfig, run: Run, weights: str, steps: int | None) -> Probe:
+    """Load the model, and some of the test sequences."""
+    return probe_of(look(task, config, run, weights, ()), config.length, steps)
 
 
 def _read(given: str) -> Tensor:

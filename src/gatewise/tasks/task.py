@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from gatewise.train.run import Run
 
 
+PROBED = 64
+"""Test sequences of a probe, at most."""
+
+
 class Report(Callback):
     """Hears how a training goes. This one says nothing; the command line's prints."""
 
@@ -149,6 +153,62 @@ class Subject:
     given: Sequence[Sample]
 
 
+@dataclass(frozen=True, eq=False)
+class Probe:
+    """A trained model on some test sequences, on which its gradient can be followed back.
+
+    Parameters
+    ----------
+    model : Module
+        With the run's weights, in evaluation mode.
+    inputs : tuple
+        What it is called with.
+    loss : callable
+        Maps what it returns to the task's loss there.
+    sequences, steps : int
+        How many sequences these are, and how long the longest is.
+    step : str
+        What a step is, such as "row".
+    reach : int or None
+        Through how many steps gradients flowed in training at the most; None: through whole sequences.
+    """
+
+    model: "nn.Module"
+    inputs: tuple[Any, ...]
+    loss: "Callable[[Any], Tensor]"
+    sequences: int
+    steps: int
+    step: str
+    reach: int | None = None
+
+
+def probe_of(subject: Subject, length: int, steps: int | None) -> Probe:
+    """A probe of what there is to look at: some of the test samples, taken evenly from all.
+
+    Parameters
+    ----------
+    subject : Subject
+        Has them.
+    length : int
+        How many steps each has.
+    steps : int or None
+        How many are asked for.
+
+    Raises
+    ------
+    ArgumentError
+        Another length is asked for than theirs.
+    """
+    import torch
+
+    if steps not in (None, length):
+        raise ArgumentError(f"steps is {steps}, and the sequences have {length} {subject.step}s: leave it out")
+    places = torch.linspace(0, len(subject.truth) - 1, min(PROBED, len(subject.truth))).round().long()
+    targets = torch.from_numpy(subject.truth)[places]
+    inputs = (subject.inputs[places],)
+    return Probe(subject.model, inputs, lambda out: subject.loss(out, targets), len(places), length, subject.step)
+
+
 class Runner(Protocol):
     """The functions of a module that can run tasks of one kind.
 
@@ -175,6 +235,9 @@ class Runner(Protocol):
 
     def look(self, task: "Task", config: Any, run: "Run", weights: str, given: Sequence[str]) -> Subject:
         """Load the model, and what it can be looked at with: the test samples and what a user gives."""
+
+    def probe(self, task: "Task", config: Any, run: "Run", weights: str, steps: int | None) -> Probe:
+        """Load the model and some test sequences, of so many steps; None: of as many as suit."""
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ DECADES = 12
 """Powers of ten that a log scale shows at most below what a gradient begins with."""
 
 
-def draw_lags(flow: GradientFlow, title: str = "", fraction: float = 0.1) -> Figure:
+def draw_lags(flow: GradientFlow, title: str = "", fraction: float = 0.1, reach: int | None = None) -> Figure:
     """Draw how the gradient of each layer's state falls, or grows, on its way back, path by path.
 
     Parameters
@@ -55,6 +55,8 @@ def draw_lags(flow: GradientFlow, title: str = "", fraction: float = 0.1) -> Fig
         Above the figure; none if empty.
     fraction : float, default: 0.1
         Where the whole gradient has fallen below it for good, the horizon is marked.
+    reach : int or None
+        Steps through which training let gradients flow, which are marked too; None: nothing is.
 
     Returns
     -------
@@ -100,8 +102,13 @@ def draw_lags(flow: GradientFlow, title: str = "", fraction: float = 0.1) -> Fig
             marked = axes.axvline(horizon, color=BLACK, linestyle=(0, (1, 1)), linewidth=1.2, label=words)
         else:
             (marked,) = axes.plot([], [], linestyle="none", label=words)
+        handles = [marked]
+        if reach is not None and reach < len(layer.decay):
+            cut = f"in training cut off after {steps(reach)}"
+            handles.append(axes.axvline(reach, color="0.45", linestyle="--", linewidth=1.6, label=cut))
         axes.legend(
-            handles=[marked],
+            handles=handles,
+            ncols=2,
             loc="lower left",
             bbox_to_anchor=(0, 1),
             borderaxespad=0.2,

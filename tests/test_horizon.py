@@ -1,0 +1,111 @@
+"""gatewise horizon: how far a trained model's gradient reaches, beside how far training let it."""
+
+import json
+
+import pytest
+import torch
+
+from gatewise.cli import main
+from gatewise.errors import ArgumentError
+from gatewise.experiments.horizon import horizons, reach_of
+from gatewise.insight.gradient_flow import gradient_flow
+from gatewise.tasks.load import load
+from gatewise.train import keeper
+from gatewise.train.run import Run
+from test_series import WORDS, table, write
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_curves():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keeper, "draw_curves", lambda *args, **kwargs: None)
+        yield
+
+
+def run_of(tmp_path_factory, *words):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["train", *words, "--threads", "1", "--run", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory):
+    file = write(tmp_path_factory.mktemp("data") / "load.csv", table())
+    words = ["--data", str(file), "--target", "kw", "--time", "day", *WORDS, "--batch-size", "4"]
+    return run_of(tmp_path_factory, "series", *words, "--bptt", "4/6", "--epochs", "4")
+
+
+@pytest.fixture(scope="module")
+def sums(tmp_path_factory):
+    return run_of(tmp_path_factory, "digit-sum", "--length", "12", "--epochs", "1", "--hidden-size", "8")
+
+
+def test_what_is_left_where_training_cut_it_off(carried):
+    found = horizons(carried, steps=20)
+    assert (found.reach, found.steps, found.step, found.sequences > 10) == (6, 20, "row", True)
+    (layer,) = found.layers
+    decay = found.flow.layers[0].decay
+    assert layer.left == decay[6].item() and layer.longest == 19
+    assert f"{100 * layer.left:.3g} % of the gradient is left" in layer.sentence
+    assert layer.horizon is None or (decay[layer.horizon :] < 0.1).all()
+    assert horizons(carried).steps == 24  # four times the truncation
+    assert horizons(carried, steps=6).layers[0].left is None  # nothing to be seen beyond
+
+
+@pytest.mark.parametrize("forget", [-2.0, 3.0])
+def test_a_cell_that_keeps_is_told_from_one_that_forgets(forget):
+    lstm = torch.nn.LSTM(2, 3)
+    for weight in lstm.parameters():
+        torch.nn.init.zeros_(weight)
+    with torch.no_grad():
+        lstm.bias_ih_l0[3:6] = forget
+    flow = gradient_flow(lstm, torch.ones(12, 2, 2), lambda output: output[1][1].sum())
+    found = reach_of(flow.layers[0], 5, 0.1)
+    assert found.left == pytest.approx(torch.tensor(forget).sigmoid().item() ** 5, rel=1e-5)
+    wanted = "a longer truncation could teach it more" if forget > 0 else "the truncation costs it little"
+    assert found.sentence.endswith(f"{wanted}.")
+
+
+def test_whole_sequences_are_not_cut(sums):
+    found = horizons(sums)
+    assert (found.reach, found.steps, found.step) == (None, 12, "digit")
+    assert found.layers[0].left is None
+    with pytest.raises(ArgumentError, match="steps is 5, and the sequences have 12 digits: leave it out"):
+        horizons(sums, steps=5)
+
+
+def test_by_the_command_line(carried, tmp_path, capsys):
+    figure = tmp_path / "horizon.png"
+    assert main(["horizon", str(carried), "--figure", str(figure), "--fraction", "0.2"]) == 0
+    printed = capsys.readouterr().out
+    assert "gradients flowed through 6 steps in training" in printed and "lstm.l0 (lstm)" in printed
+    assert figure.read_bytes()[1:4] == b"PNG"
+    assert main(["horizon", str(carried), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["reach"] == 6 and set(told["layers"][0]) == {"layer", "cell", "horizon", "left", "longest", "sentence"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--fraction", "1"], "fraction is 1, needed a number between 0 and 1"),
+        (["--steps", "1"], "steps is 1, needed are at least 2"),
+        (["--steps", "500"], "steps is 500, and there are"),
+        (["--figure", "horizon.gif"], "figure is horizon.gif, needed is a name that ends in"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(carried, words, said, capsys):
+    assert main(["horizon", str(carried), *words]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1
+
+
+def test_the_probe_is_the_runs_own_model(sums):
+    from gatewise.tasks.task import task_of
+
+    task, config = task_of(Run.open(sums))
+    probe = task.runner().probe(task, config, Run(sums), "best", None)
+    own = load(sums)
+    for one, other in zip(probe.model.parameters(), own.parameters(), strict=True):
+        assert one.equal(other)
+    assert probe.loss(probe.model(*probe.inputs)).dim() == 0
