@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,7 +14,9 @@ from torch.nn.utils.rnn import pack_padded_sequence
 
 import gatewise
 from gatewise.errors import ArgumentError
-from gatewise.insight.gradient_flow import gradient_flow
+from gatewise.insight.figures import draw_comparison
+from gatewise.insight.gradient_flow import gradient_flow, sentence
+from gatewise.insight.report.flow import _lag_rows
 
 # Gradients of numbers around 1 over a dozen steps in float64.
 CLOSE = {"rtol": 1e-10, "atol": 1e-12}
@@ -572,8 +575,48 @@ def test_what_the_loss_cannot_reach_has_no_horizon():
                 output, _ = self.lstm(x)
             return self.linear(output)
 
-    with pytest.raises(ArgumentError, match=r"lstm is called within torch\.no_grad, so no gradient"):
+    with pytest.raises(ArgumentError, match=r"or none where gradients flow \(not so are torch\.no_grad"):
         gradient_flow(Reads(), torch.zeros(5, 2, 4), lambda output: output.sum())
+
+
+def test_what_is_read_without_gradients_first_is_not_in_the_way():
+    lstm, x = gatewise.LSTM(4, 3), torch.randn(5, 2, 4)
+
+    class BurnsIn(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = lstm
+
+        def forward(self, x):
+            with torch.no_grad():
+                _, state = self.lstm(x)
+            return self.lstm(x, state)[0]
+
+    with torch.no_grad():
+        _, state = lstm(x)
+    (found,) = gradient_flow(BurnsIn(), x, lambda output: output[-1].sum()).layers
+    alone = gradient_flow(lstm, (x, state), lambda output: output[0][-1].sum()).layers[0]
+    assert found.name == "lstm.l0" and found.paths.equal(alone.paths)
+
+
+def test_singular_values_where_a_step_is_not_finite():
+    lstm = gatewise.LSTM(2, 3)
+    x = torch.randn(4, 2, 2)
+    layer = gradient_flow(lstm, x, lambda output: output[0][1].sum()).layers[0]
+    wanted = layer.singular_values()
+    layer.one.recurrence._into_c[2, 1] = torch.nan
+    found = layer.singular_values()
+    assert found[2, 1].isnan() and found.isnan().sum() == 1
+    assert torch.where(found.isnan(), wanted, found).equal(wanted)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1.0, 1e20])
+def test_the_paths_of_a_report_add_up_at_any_scale(scale):
+    torch.manual_seed(0)
+    flow = gradient_flow(gatewise.LSTM(4, 3), torch.randn(30, 2, 4), lambda output: output[0][-1].sum() * scale)
+    whole, alone, *_ = _lag_rows(0, flow.layers[0])
+    assert whole["values"][0] == alone["values"][0] == 1
+    assert all(value is not None for value in alone["values"][:3])
 
 
 def test_wrong_arguments_are_named():
@@ -587,6 +630,13 @@ def test_wrong_arguments_are_named():
         layer.norms("x")
     with pytest.raises(ArgumentError, match="fraction is 'a', needed a number"):
         layer.horizon("a")
+    with pytest.raises(ArgumentError, match="fraction is 'a', needed a number"):
+        sentence(layer, "a")
+    assert layer.horizon(np.float32(0.1)) == layer.horizon(0.1)
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        gradient_flow(model, (x, None, None), lambda output: output[0].sum())
+    with pytest.raises(ArgumentError, match="a is a GradientFlow, needed a LayerFlow"):
+        draw_comparison({"a": gradient_flow(model, x, lambda output: output[0].sum())})
 
 
 def test_of_one_step_nothing_is_said():

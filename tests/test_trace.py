@@ -391,6 +391,30 @@ def test_arrays_that_are_no_trace_are_refused(change, said):
         Trace.from_numpy(arrays | change)
 
 
+def test_the_axes_of_a_dataset_come_in_any_order():
+    found = gatewise.trace(gatewise.LSTM(4, 3, proj_size=2), torch.randn(5, 5, 4), reset=torch.rand(5, 5) < 0.3)
+    turned = found.to_xarray().transpose(..., "sequence", "step", "output", "unit")
+    again = Trace.from_xarray(turned)
+    for name in (*NAMES, "reset"):
+        assert getattr(again, name).equal(getattr(found, name))
+    with pytest.raises(ShapeError, match="i has the axes"):
+        Trace.from_xarray(found.to_xarray().rename(step="time"))
+    with pytest.raises(ArgumentError, match="dataset is a NoneType"):
+        Trace.from_xarray(None)
+    with pytest.raises(ArgumentError, match="arrays are a NoneType"):
+        Trace.from_numpy(None)
+    with pytest.raises(ArgumentError, match="layer is 0 and"):
+        found.layer("0")
+
+
+def test_a_shallow_copy_computes_as_ever_once_the_block_is_over():
+    model, x = nn.Sequential(gatewise.LSTM(4, 3)), torch.randn(5, 2, 4)
+    with gatewise.record(model) as traces:
+        other = copy.copy(model[0])
+    assert other(x)[0].equal(model(x)[0])
+    assert not traces
+
+
 def test_what_is_no_module_is_not_recorded():
     with pytest.raises(ArgumentError, match=r"model is a int, needed a torch\.nn\.Module"), gatewise.record(3):
         pass

@@ -150,6 +150,8 @@ class Call:
 def calls_of(model: nn.Module) -> Iterator[list[Call]]:
     """Keep each call of a model's recurrent modules while a block runs, differentiable as ever.
 
+    Calls within torch.no_grad are not kept: no gradient comes through them.
+
     Parameters
     ----------
     model : torch.nn.Module
@@ -163,7 +165,7 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
     Raises
     ------
     ArgumentError
-        Within the block: dropout is on between the layers of a module, or it is called where nothing is differentiated.
+        Within the block: dropout is on between the layers of a module.
 
     Examples
     --------
@@ -182,11 +184,8 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
                     f"{name or 'model'} drops {100 * module.dropout:g} % between its layers, and the gradient's way "
                     "through what was drawn is not kept: call model.eval() first"
                 )
-            if not torch.is_grad_enabled():
-                raise ArgumentError(
-                    f"{name or 'model'} is called within torch.no_grad, so no gradient of the loss reaches it: call it "
-                    "outside"
-                )
+            if not torch.is_grad_enabled():  # the loss's gradient does not come this way
+                return forward(*args, **kwargs)
             times[name] = times.get(name, 0) + 1
             label = name if times[name] == 1 else f"{name}, call {times[name]}"
             watch = _lstm_call if cell_of(module) == "lstm" else _other_call

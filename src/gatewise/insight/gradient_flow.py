@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
@@ -237,7 +238,7 @@ class LayerFlow:
         torch.Size([5, 2])
         """
         jacobian = self.one.recurrence.jacobian
-        largest = torch.stack([torch.linalg.matrix_norm(jacobian(t), 2) for t in range(len(self.paths))])
+        largest = torch.stack([_largest(jacobian(t)) for t in range(len(self.paths))])
         return self.one.turned(largest[:, :, None])[:, :, 0]
 
     def __repr__(self) -> str:
@@ -290,7 +291,8 @@ def sentence(layer: LayerFlow, fraction: float = 0.1) -> str:
     >>> print(sentence(flow.layers[0]))
     l0 (lstm): 4 steps back the gradient has fallen below 10 %.
     """
-    who, share, horizon = f"{layer.name} ({layer.cell})", f"{100 * fraction:.3g} %", layer.horizon(fraction)
+    horizon = layer.horizon(fraction)
+    who, share = f"{layer.name} ({layer.cell})", f"{100 * fraction:.3g} %"
     if not layer.lags[0].any():
         return f"{who}: the loss sends it no gradient."
     if math.isnan(horizon):
@@ -330,8 +332,9 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
     Raises
     ------
     ArgumentError
-        There is no recurrent module in the model or none was called, or one has a forward of its own; the loss does not
-        depend on one, or is no single finite real number; dropout is on between layers; or the model was compiled.
+        There is no recurrent module in the model, or none was called where gradients flow, or one has a forward of its
+        own; the loss does not depend on one, or is no single finite real number; dropout is on between layers; or the
+        model was compiled.
 
     Notes
     -----
@@ -365,7 +368,10 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
         with calls_of(model) as calls:
             value = loss(model(*arguments))
         if not calls:
-            raise ArgumentError(f"model is a {type(model).__name__} that called none of its recurrent modules")
+            raise ArgumentError(
+                f"model is a {type(model).__name__} that called none of its recurrent modules, or none where gradients "
+                "flow (not so are torch.no_grad and torch.utils.checkpoint with use_reentrant=True): call one there"
+            )
         if not isinstance(value, Tensor) or value.numel() != 1:
             given = (
                 f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
@@ -421,6 +427,14 @@ def _flows(call: Call, gradients: Sequence[Tensor | None]) -> Iterator[LayerFlow
             partial(measured, number),
             one,
         )
+
+
+def _largest(jacobians: Tensor) -> Tensor:
+    """The largest singular value of each (B, S, S); not a number where one has numbers that are not finite."""
+    finite = jacobians.isfinite().all(2).all(1)
+    largest = torch.linalg.matrix_norm(jacobians.where(finite[:, None, None], 0), 2)
+    found: Tensor = largest.where(finite, torch.nan)
+    return found
 
 
 def _back(call: Call, d_h: list[Tensor], d_states: list[Tensor]) -> list[Way]:
@@ -479,6 +493,6 @@ def _horizon(decay: Tensor, fraction: float) -> Tensor:
 
 
 def _checked(fraction: float) -> float:
-    if not isinstance(fraction, (int, float)) or not 0 < fraction < 1:
+    if not isinstance(fraction, numbers.Real) or not 0 < fraction < 1:
         raise ArgumentError(f"fraction is {fraction!r}, needed a number between 0 and 1: give a share of the gradient")
     return fraction

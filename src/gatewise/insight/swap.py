@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import signature
 from types import MethodType
 from typing import Any
 
@@ -68,18 +69,28 @@ def swapped(
         yield
     finally:
         for module in found.values():
-            module.__dict__.pop("forward", None)
+            other = module.__dict__.pop("forward", None)
+            if isinstance(other, _Instead):
+                other.end()
 
 
 class _Instead:
-    """The other forward of a module, which is its alone: a copy or a file of the module has its class's own."""
+    """The other forward of a module, which is its alone: a deep copy or a file of it has its class's own.
+
+    A shallow copy, which has the very weights of the module, has this one too: at the block's end it becomes the own.
+    """
 
     def __init__(self, module: nn.Module, call: Callable[..., Any]) -> None:
         self._module = module
+        self._own = module.forward
         self._call = call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        signature(self._own).bind(*args, **kwargs)  # what does not fit is refused as the module itself would
         return self._call(*args, **kwargs)
+
+    def end(self) -> None:
+        self._call = self._own
 
     def __reduce__(self) -> tuple[Any, ...]:
         return getattr, (self._module, "forward")  # of a module that is being made, and has nothing of its own yet

@@ -154,7 +154,8 @@ class Trace:
         ArgumentError
             There is none of these numbers.
         """
-        if not (0 <= layer < len(self.layers) // self.directions and 0 <= direction < self.directions):
+        whole = isinstance(layer, int) and isinstance(direction, int)
+        if not (whole and 0 <= layer < len(self.layers) // self.directions and 0 <= direction < self.directions):
             raise ArgumentError(
                 f"layer is {layer} and direction {direction}, needed a layer below "
                 f"{len(self.layers) // self.directions} and a direction below {self.directions}"
@@ -219,6 +220,8 @@ class Trace:
             An array is missing, has not the axes of the others, or no floating-point numbers; a length is not from 0
             to T; or `reset` is not bool.
         """
+        if not isinstance(arrays, Mapping):
+            raise ArgumentError(f"arrays are a {type(arrays).__name__}, needed a dict: give what to_numpy gave")
         needed = [*NAMES, "h_0", "c_0"]
         missing = [name for name in needed if name not in arrays]
         if missing:
@@ -271,16 +274,28 @@ class Trace:
             ) from error
         arrays = self.to_numpy()
         projected = arrays["h"].shape[-1] != arrays["c"].shape[-1]
-        dims: dict[str, tuple[str, ...]] = {"lengths": ("sequence",), "reset": ("step", "sequence")}
-        for name in [*NAMES, "h_0", "c_0"]:
-            unit = "output" if projected and name.startswith("h") else "unit"
-            dims[name] = (*(axis for axis in AXES[:-1] if not (axis == "step" and name.endswith("_0"))), unit)
-        return xarray.Dataset({name: (dims[name], array) for name, array in arrays.items()})
+        unit = "output" if projected else "unit"
+        return xarray.Dataset({name: (_axes(name, unit), array) for name, array in arrays.items()})
 
     @classmethod
     def from_xarray(cls, dataset: xarray.Dataset) -> Self:
-        """Make a trace of what `to_xarray` gave."""
-        return cls.from_numpy({str(name): variable.to_numpy() for name, variable in dataset.data_vars.items()})
+        """Make a trace of what `to_xarray` gave, whatever the order of its axes.
+
+        Raises
+        ------
+        ShapeError, DtypeError, ArgumentError
+            It is no dataset, an axis has another name, or the arrays are not those of a trace.
+        """
+        if not hasattr(dataset, "data_vars"):
+            raise ArgumentError(f"dataset is a {type(dataset).__name__}, needed an xarray.Dataset: give a trace's")
+        arrays = {}
+        for name, variable in dataset.data_vars.items():
+            unit = "output" if "output" in variable.dims else "unit"
+            axes = _axes(str(name), unit)
+            if set(axes) != set(variable.dims):
+                raise ShapeError(f"{name} has the axes {variable.dims}, needed {axes}: give what to_xarray gave")
+            arrays[str(name)] = variable.transpose(*axes).to_numpy()
+        return cls.from_numpy(arrays)
 
     def __repr__(self) -> str:
         T, B, H = self.layers[0].c.shape
@@ -482,6 +497,14 @@ def _padded(h: Tensor, batch_sizes: Tensor) -> Tensor:
     padded = h.new_full((*taken.shape, h.size(-1)), torch.nan)
     padded[taken] = h
     return padded
+
+
+def _axes(name: str, of_h: str) -> tuple[str, ...]:
+    """The axes of a trace's array, of which the last one of h may be another than that of the gates."""
+    if name in ("lengths", "reset"):
+        return ("sequence",) if name == "lengths" else ("step", "sequence")
+    own = (axis for axis in AXES[:-1] if not (axis == "step" and name.endswith("_0")))
+    return (*own, of_h if name.startswith("h") else AXES[-1])
 
 
 def _numpy(tensor: Tensor) -> np.ndarray[Any, Any]:

@@ -162,6 +162,9 @@ def draw_comparison(flows: Mapping[str, LayerFlow], title: str = "", fraction: f
     >>> figure.axes[0].get_ylabel()
     'share of the gradient that is left'
     """
+    for name, one in flows.items():
+        if not isinstance(one, LayerFlow):
+            raise ArgumentError(f"{name} is a {type(one).__name__}, needed a LayerFlow: give one of flow.layers")
     if not 1 <= len(flows) <= len(LINES):
         raise ArgumentError(f"flows are {len(flows)}, needed from 1 to {len(LINES)}: draw several figures of fewer")
     figure = new_figure(7.5, 4.2 + 0.2 * len(flows))

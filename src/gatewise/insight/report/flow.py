@@ -86,7 +86,7 @@ def meaning(layer: LayerFlow) -> str:
 
 def _lag_rows(number: int, layer: LayerFlow) -> list[dict[str, Any]]:
     """The share of the gradient at lag 0, whole and path by path, at each lag."""
-    whole = float(torch.sqrt(layer.lags[0].square().sum() / layer.lag_counts[0]))
+    whole = torch.linalg.vector_norm(layer.lags[0], dtype=torch.float64) / layer.lag_counts[0].double().sqrt()
     called = PATHS[layer.cell]
     lines = {ALL: layer.decay} | {
         called.get(name, f"through {name}" if place else "along the state alone"): layer.lag_paths[:, place] / whole
