@@ -59,7 +59,7 @@ def swapped(
         if "forward" in module.__dict__ or type(module).forward not in _KNOWN:
             raise ArgumentError(
                 f"{name or 'model'} is a {type(module).__name__} whose forward is not torch's or gatewise's own, or is "
-                "being recorded already: record one without, or end the other first"
+                "being recorded already: give a model without, or end that first"
             )
     try:
         for name, module in found.items():
