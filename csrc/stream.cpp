@@ -19,9 +19,9 @@
 namespace gatewise::of_torch {
 namespace {
 
-// A step of fewer products is taken by one thread: waking another costs more than it saves. (There are fewer in
+// A step of fewer products is taken by one thread: waking another costs about what it saves. (There are fewer in
 // layout.hpp, for calls that pack their weights too.)
-constexpr int64_t kSharedProducts = 1000000;
+constexpr int64_t kSharedProducts = 2000000;
 
 // What is compared of a weight at each step: as many cache lines.
 constexpr int64_t kPlaces = 16, kLine = 64;
