@@ -53,15 +53,21 @@ struct Plan {
   int64_t backward_scratch;
 };
 
+// What a call finds of the weights. `kept`: its scratch memory is as an earlier call with `to_keep` left it, with the
+// same sizes but for T and the threads; weight_ih, weight_hh and weight_hr are packed there and not read.
+enum class Weights { given, to_keep, kept };
+
 template <class Number>
 struct ForwardCall {
   Sizes sizes;
   Walk walk;
   bool training;             // keep gates and cells for backward
+  Weights weights = Weights::given;
   const Number* x;           // (T, B, I), strided
   int64_t x_step, x_row;
   const Number* h_0;         // (B, P); null: zeros
   const Number* c_0;         // (B, H); null: zeros
+  Sum<Number>* c = nullptr;  // (B, H): c before the call and after it, in place of c_0 and c_n; null: those
   const Number* weight_ih;   // (4H, I), rows i, f, g, o
   const Number* weight_hh;   // (4H, P)
   const Number* bias_ih;     // (4H) or null, as bias_hh

@@ -35,7 +35,7 @@ struct Forward {
   const Layout<Number> layout;
   const Steps steps;
   const ForwardScratch<Number> scratch;
-  const bool single;  // a single step, whose threads share units: see panel()
+  const bool single;  // a single step, whose threads share units and whose weights nobody keeps: see panel()
 
   const Number* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
   Number* h(int64_t t, int64_t b) const { return call.h + steps.place(t, b, call.h_step, call.h_row); }
@@ -70,11 +70,12 @@ struct Forward {
 
   void pack(int thread, int threads) const {
     const Range units = part(layout.units, threads, thread);
-    if (!single) {
+    const bool kept = call.weights == Weights::kept;
+    if (!single && !kept) {
       pack_gates(call.weight_ih, layout.I, layout, units, scratch.weight_ih + panel_at(units.first, layout.I));
       pack_gates(call.weight_hh, layout.P, layout, units, scratch.weight_hh + panel_at(units.first, layout.P));
     }
-    if (layout.projected) {
+    if (layout.projected && !kept) {
       const Panels panels(layout.P, kLanes<Number>);
       pack_transposed(panels, call.weight_hr, layout.P, layout.H, part(panels.count, threads, thread),
                       scratch.weight_hr);
@@ -216,7 +217,8 @@ struct Forward {
             body(b, u * kLanes<Number>, steps.row_of(b) * layout.H + u * kLanes<Number>, layout.units_in(u));
       };
       for_units([&](int64_t b, int64_t unit, int64_t at, int64_t n) {
-        store(c(0, b) + unit, call.c_0 ? load_first(call.c_0 + at, n) : Vec<Number>{});
+        const Vec<Number> given = call.c_0 ? load_first(call.c_0 + at, n) : Vec<Number>{};
+        store(c(0, b) + unit, call.c ? load_first(call.c + at, n) : given);
       });
       for (int64_t chunk = 0; chunk < layout.T; chunk += layout.chunk_steps) {
         const Range of_chunk = {chunk, smaller(chunk + layout.chunk_steps, layout.T)};
@@ -231,7 +233,9 @@ struct Forward {
         }
       }
       for_units([&](int64_t b, int64_t unit, int64_t at, int64_t n) {
-        store_first(call.c_n + at, load(c(steps.length_of(b), b) + unit), n);
+        const Vec<Number> last = load(c(steps.length_of(b), b) + unit);
+        if (call.c) store_first(call.c + at, last, n);
+        else store_first(call.c_n + at, last, n);
       });
       const Panels panels(layout.P, kLanes<Number>);
       const int64_t first = panels.first(region.h.first) * kLanes<Number>;
@@ -255,7 +259,7 @@ void forward(const ForwardCall<Number>& call) {
   in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
     const Split split = split_between(threads, layout);
     const Forward<Number> f{call, layout, Steps(call.walk, call.sizes), scratch,
-                            layout.T == 1 && split.row_parts == 1};
+                            layout.T == 1 && split.row_parts == 1 && call.weights == Weights::given};
     f.pack(thread, threads);
     barrier();
     f.run(region_of(split, f.steps, layout.units, Panels(layout.P, kLanes<Number>).count, thread), split.unit_parts > 1);

@@ -23,6 +23,7 @@ FLOORS = {
     "tasks": 5,
     "bench": 5,
     "interop": 5,
+    "stream": 5,
     "experiments": 6,
     "cli": 7,
     "__main__": 8,

@@ -142,6 +142,7 @@ def test_relative_errors_of_made_up_results():
         ("threads", ["--threads", "1"], r"argument --threads: given is '1', needed is a whole number from 2 on$"),
         ("threads", ["--sizes", "99"], r"^threads: sizes has '99', needed a row from 1 to 14"),
         ("insight", ["--size", "1,2"], r"argument --size: '1,2' is no size, needed is B,T,I,H such as 64,100,128,128"),
+        ("stream", ["--sizes", "1,2"], r"argument --sizes: '1,2' is no size, needed is B,I,H such as 1,128,128"),
         ("horizons", ["/nowhere"], r"^horizons: /nowhere holds no runs: give a folder that gatewise memory made"),
         ("bfloat16", ["--sizes", "1,2"], r"^bfloat16: sizes has '1,2'"),
     ],
@@ -162,6 +163,21 @@ def test_insight():
     assert re.search(
         r"^gradient flow, all steps +\d+\.\d ms   \d+\.\d\d of the training step$", printed, flags=re.MULTILINE
     )
+
+
+def test_stream():
+    printed = program("stream.py", "--sizes", "1,4,3", "2,3,5", "--rounds", 3)
+    for name in ("torch.nn.LSTM", "torch.nn.LSTMCell", "gatewise.LSTM", "gatewise.Stream"):
+        found = re.findall(rf"^  {name} +\d+\.\d µs at least, .* +(\d+\.\d\d)x, quartiles", printed, flags=re.MULTILINE)
+        assert len(found) == 2
+    assert found == ["1.00", "1.00"]  # the stream beside itself
+
+
+def test_a_stream_that_differs_is_not_timed(monkeypatch):
+    timed = module("stream")
+    monkeypatch.setattr(timed.gatewise, "Stream", lambda lstm, batch_size: lambda x: torch.zeros(batch_size, 3))
+    with pytest.raises(SystemExit, match=r"^stream: gatewise.Stream differs from gatewise.LSTM over the sequence"):
+        timed.peers(2, 4, 3)
 
 
 def test_horizons(tmp_path):

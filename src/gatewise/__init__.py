@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gatewise.insight.gradient_flow import gradient_flow
     from gatewise.insight.trace import record, trace
     from gatewise.nn import LSTM, Gate, Gates, LSTMCell, explain_path
+    from gatewise.stream import Stream
     from gatewise.tasks.load import load
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "Gate",
     "Gates",
     "LSTMCell",
+    "Stream",
     "__version__",
     "doctor",
     "explain_path",
@@ -40,6 +42,7 @@ __version__ = version("gatewise")
 
 
 _ELSEWHERE = {
+    "Stream": "gatewise.stream",
     "doctor": "gatewise.insight.doctor.live",
     "gradient_flow": "gatewise.insight.gradient_flow",
     "load": "gatewise.tasks.load",

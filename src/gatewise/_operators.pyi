@@ -1,6 +1,9 @@
-# torch's operators, as csrc/operators.cpp registers them when it is imported, and the short way to one of them.
+# torch's operators, as csrc/operators.cpp registers them when it is imported, the short way to one of them, and
+# a stream (csrc/stream.hpp).
 
-from torch import Tensor
+from typing import Any
+
+from torch import Tensor, nn
 
 def plain_lstm(
     input: object,
@@ -11,3 +14,12 @@ def plain_lstm(
     bidirectional: bool,
     batch_first: bool,
 ) -> tuple[Tensor, tuple[Tensor, Tensor]] | None: ...
+def new_stream(
+    module: nn.Module,
+    names: tuple[str, ...],
+    num_layers: int,
+    batch_size: int,
+    watched: tuple[dict[int, Any], dict[int, Any], bool] | None,
+) -> object: ...
+def stream_step(stream: object, x: object) -> Tensor | None: ...
+def stream_state(stream: object) -> tuple[Tensor, Tensor]: ...

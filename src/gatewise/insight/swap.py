@@ -61,7 +61,7 @@ def swapped(
         if not _as_its_class_has_it(module):
             raise ArgumentError(
                 f"{name or 'model'} is a {type(module).__name__} whose forward is not torch's or gatewise's own, or is "
-                "being recorded already: record one without, or end the other first"
+                "being recorded already: give a model without, or end that first"
             )
     try:
         for name, module in found.items():

@@ -34,6 +34,7 @@ from gatewise import _operators  # noqa: E402  (it must not be loaded beside ano
 
 lstm: Callable[..., Three] = torch.ops.gatewise.lstm.default
 plain_lstm = _operators.plain_lstm
+new_stream, stream_step, stream_state = _operators.new_stream, _operators.stream_step, _operators.stream_state
 
 
 def _lstm_shapes(*arguments: Any) -> Three:

@@ -44,13 +44,15 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Map
     write_whole(path, _sorted_header(content))
 
 
-def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_tensors(path: Path, again: str = "train again") -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Read what `write_tensors` wrote.
 
     Parameters
     ----------
     path : path
         The file.
+    again : str
+        What makes such a file, for the messages.
 
     Returns
     -------
@@ -69,11 +71,11 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
             metadata = dict(file.metadata() or {})
     except FileNotFoundError as error:
-        raise RunError(f"{path} is missing: train again, or let the first checkpoint come") from error
+        raise RunError(f"{path} is missing: {again}, or wait until it is written") from error
     except (OSError, safetensors.SafetensorError) as error:
-        raise RunError(f"{path} cannot be read as tensors ({error}): restore it or train again") from error
+        raise RunError(f"{path} cannot be read as tensors ({error}): restore it or {again}") from error
     if metadata.pop("sha256", None) != _sha256(tensors, metadata):
-        raise RunError(f"{path} is damaged (its checksum is not that of its content): restore it or train again")
+        raise RunError(f"{path} is damaged (its checksum is not that of its content): restore it or {again}")
     return tensors, metadata
 
 
