@@ -1,9 +1,9 @@
 """A character model trained with gatewise.LSTM and with torch.nn.LSTM: bits per character, seconds per million of them.
 
-Both are the model of `gatewise train text`, from the same weights, in the same engine, over the same chunks, without a dev
-part. First the gradients of a chunk are compared. Then they are trained in turns, a piece of an epoch each, so that what
-else the machine does meets both; the seconds are those of the training steps. In the end each reads the test part from
-its beginning to its end.
+Both are the model of `gatewise train text` without a dev part, from the same weights, in the same engine, over the same
+chunks. First the gradients of a chunk are compared. Then they are trained in turns, a piece of an epoch each, so that
+what else the machine does meets both; the seconds are those of the training steps. In the end each reads the test part
+from its beginning to its end.
 
     python benchmarks/text.py FILE [--epochs 1] [--run FOLDER]
 """

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 def evaluate(command: Evaluate, config: TextConfig, run: "Run") -> int:
     """Read the test part of a text, and print how well it was foretold."""
-    from gatewise.tasks.language import tested
+    from gatewise.tasks.language import foretell
 
-    found = tested(config, run, command.weights)
+    found = foretell(config, run, command.weights)
     score, unit = found.score, config.unit
     if command.json:
         shown = {"loss": score.loss, **score.measures, "perplexity": found.perplexity}

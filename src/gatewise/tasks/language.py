@@ -206,7 +206,7 @@ def train(task: Task, config: TextConfig, folder: Path, report: Report, resume: 
 
 
 @dataclass(frozen=True)
-class Tested:
+class Foretold:
     """How well the test part was foretold.
 
     Parameters
@@ -226,7 +226,7 @@ class Tested:
         return math.exp(self.score.loss)
 
 
-def tested(config: TextConfig, run: Run, weights: str) -> Tested:
+def foretell(config: TextConfig, run: Run, weights: str) -> Foretold:
     """Read the test part once from its beginning to its end, from a fresh state.
 
     Parameters
@@ -252,12 +252,12 @@ def tested(config: TextConfig, run: Run, weights: str) -> Tested:
     part = lanes_of(document_of(config, vocabulary), config)["test"]
     targets = part.track.targets
     unknown = sum(int((targets[at : at + 2**20] == vocabulary.unknown).sum()) for at in range(0, len(targets), 2**20))
-    return Tested(runner.evaluate(part), unknown)
+    return Foretold(runner.evaluate(part), unknown)
 
 
 def evaluate(task: Task, config: TextConfig, run: Run, weights: str) -> Score:
-    """Loss (nats) and bits over the test part: see `tested`."""
-    return tested(config, run, weights).score
+    """Loss (nats) and bits over the test part: see `foretell`."""
+    return foretell(config, run, weights).score
 
 
 def model(config: TextConfig, run: Run, weights: str) -> LanguageModel:
