@@ -201,3 +201,18 @@ def test_horizons(tmp_path):
         assert re.search(rf"^{cell} +6 +\d\.\d[+ ]± +0\.0 +\d\.\d[+ ]± +0\.0 +1$", printed, flags=re.MULTILINE)
     with Image.open(figure) as image:
         assert image.width > 700
+
+
+def test_text(tmp_path):
+    book = tmp_path / "book.txt"
+    book.write_text("In the beginning was the Word. " * 40)
+    sizes = ["--hidden-size", 8, "--batch-size", 2, "--bptt", 8, "--piece", 5, "--threads", 1]
+    printed = program("text.py", book, *sizes, "--run", tmp_path / "run")
+    assert printed.startswith("the largest difference of gradients is ")
+    for name in ("gatewise", "torch"):
+        assert re.search(
+            rf"^{name} +\d+\.\d s per million characters .*, test \d\.\d{{4}} bits per character of 124$",
+            printed,
+            flags=re.MULTILINE,
+        )
+    assert main(["generate", str(tmp_path / "run"), "--prompt", "In", "--length", "9"]) == 0

@@ -14,8 +14,21 @@ from typing import Any
 
 from gatewise import __version__
 from gatewise.bench.config import BenchConfig
-from gatewise.cli import experiments, runs
-from gatewise.cli.words import Compare, Doctor, Evaluate, Horizon, Inspect, Predict, Resume, Runs, Train, Tune, parse
+from gatewise.cli import experiments, runs, texts
+from gatewise.cli.words import (
+    Compare,
+    Doctor,
+    Evaluate,
+    Generate,
+    Horizon,
+    Inspect,
+    Predict,
+    Resume,
+    Runs,
+    Train,
+    Tune,
+    parse,
+)
 from gatewise.errors import ArgumentError, GatewiseError
 from gatewise.experiments.memory import MemoryConfig
 
@@ -106,6 +119,7 @@ COMMANDS: dict[type, Callable[[Any], int]] = {
     Resume: runs.resume,
     Evaluate: runs.evaluate,
     Predict: runs.predict,
+    Generate: texts.generate,
     Inspect: experiments.inspect,
     Horizon: experiments.horizon,
     Runs: runs.runs,

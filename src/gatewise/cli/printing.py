@@ -27,10 +27,13 @@ class Printer(Report):
     ----------
     console : Console
         Where to.
+    things : str, default "samples"
+        What is counted.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, things: str = "samples") -> None:
         self.console = console
+        self.things = things
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(),
@@ -62,7 +65,7 @@ class Printer(Report):
             total=runner.steps,
             completed=runner.progress.step,
             epoch=f"{runner.progress.epoch + 1}/{runner.config.epochs}",
-            means=f"{means(score)}  {speed(score)}",
+            means=f"{means(score)}  {speed(score, self.things)}",
         )
 
     def evaluation(self, runner: "Runner", evaluation: Evaluation, is_best: bool) -> None:
@@ -76,7 +79,7 @@ class Printer(Report):
         splits = "   ".join(f"{name} {means(score)}" for name, score in evaluation.scores.items())
         place = f"{evaluation.epoch}/{runner.config.epochs}" if evaluation.whole else f"step {evaluation.step}"
         seconds = sum(score.seconds for score in evaluation.scores.values())
-        fast = speed(evaluation.scores["train"])
+        fast = speed(evaluation.scores["train"], self.things)
         self.say(f"{place:>7} {splits}   {seconds:.1f} s   {fast}{' *' * is_best}{unsaid}")
 
     def say(self, line: str) -> None:
@@ -85,8 +88,14 @@ class Printer(Report):
 
 
 def means(score: Score) -> str:
-    """The loss and whatever else was measured, all shares of 1."""
-    return ", ".join([f"loss {number(score.loss)}", *(f"{name} {mean:.2%}" for name, mean in score.measures.items())])
+    """The loss and whatever else was measured."""
+    measured = (f"{name.replace('_', ' ')} {measure(name, mean)}" for name, mean in score.measures.items())
+    return ", ".join([f"loss {number(score.loss)}", *measured])
+
+
+def measure(name: str, value: float) -> str:
+    """What was measured: a share of 1 in percent, bits as a number."""
+    return f"{value:.2%}" if name == "accuracy" else number(value)
 
 
 def number(loss: float) -> str:
@@ -94,9 +103,9 @@ def number(loss: float) -> str:
     return f"{loss:.4f}" if abs(loss) < 1e6 else f"{loss:.3e}"
 
 
-def speed(score: Score) -> str:
-    """How many samples a second."""
-    return f"{score.samples / score.seconds:,.0f} samples/s"
+def speed(score: Score, things: str = "samples") -> str:
+    """How many samples, or whatever is counted, a second."""
+    return f"{score.samples / score.seconds:,.0f} {things}/s"
 
 
 def counting(what: str) -> Progress:

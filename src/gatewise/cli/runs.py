@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from gatewise.cli import forecasts
-from gatewise.cli.printing import Printer, means, number, print_table, speed
+from gatewise.cli import forecasts, texts
+from gatewise.cli.printing import Printer, means, measure, number, print_table, speed
 from gatewise.cli.words import Compare, Evaluate, Predict, Resume, Runs, Train, task_and_settings
 from gatewise.drawing import check_ending
 from gatewise.errors import RunError
 from gatewise.tasks.mistakes import SHOWN, draw_mistakes
 from gatewise.tasks.series import SeriesConfig
 from gatewise.tasks.task import Outcome, Prediction, Task, task_of
+from gatewise.tasks.text import TextConfig
 from gatewise.train.config import TrainConfig
 from gatewise.train.progress import Evaluation
 
@@ -48,7 +49,7 @@ def resume(command: Resume) -> int:
 
 def _run_task(task: Task, config: TrainConfig, folder: Path, resume: bool = False) -> int:
     first = os.environ.get("RANK", "0") == "0"  # under torchrun one process speaks
-    printer = Printer(Console(quiet=not first))
+    printer = Printer(Console(quiet=not first), config.things)
     with printer.bar:
         outcome = task.runner().train(task, config, folder, printer, resume)
     if first:
@@ -73,7 +74,7 @@ def _print_outcome(task: Task, outcome: Outcome, config: TrainConfig, folder: Pa
     if progress.epoch < config.epochs and config.patience:
         print(f"stopped early, {progress.since_best} evaluations after the best")
     print(f"next    gatewise evaluate {typed}")
-    print(f"        gatewise predict {typed} {task.sample}")
+    print(f"        gatewise {task.command} {typed} {task.sample}")
 
 
 def _of_splits(evaluation: Evaluation) -> str:
@@ -92,6 +93,8 @@ def evaluate(command: Evaluate) -> int:
         config = task.with_data(config, command.data)
     if isinstance(config, SeriesConfig):
         return forecasts.evaluate(command, config, run)
+    if isinstance(config, TextConfig) and command.figure is None:
+        return texts.evaluate(command, config, run)
     if command.figure is not None:
         check_ending(command.figure)
         verdicts = task.runner().judge(task, config, run, command.weights)
@@ -178,13 +181,15 @@ def _print_standings(standings: "list[Standing]") -> None:
 
 
 def _last_means(metric: "Metric | None") -> str:
-    return "" if metric is None else " ".join([number(metric.loss), *(f"{m:.2%}" for m in metric.measures.values())])
+    if metric is None:
+        return ""
+    return " ".join([number(metric.loss), *(measure(name, value) for name, value in metric.measures.items())])
 
 
 def compare(command: Compare) -> int:
     """Draw several runs together, and say what differs."""
     from gatewise.tasks.runs import differing, standing
-    from gatewise.train.curves import UNITS, draw_comparison
+    from gatewise.train.curves import draw_comparison
 
     check_ending(command.figure)
     standings = [standing(folder) for folder in command.runs]
@@ -195,8 +200,15 @@ def compare(command: Compare) -> int:
         settings = dataclasses.asdict(each.config) | {"task": each.task}
         print(f"{each.folder}: {', '.join(f'{name} {settings.get(name)}' for name in names) or 'the same settings'}")
     title = ", ".join(dict.fromkeys(each.task for each in standings))
-    series = any(isinstance(each.config, SeriesConfig) for each in standings)
-    unit = "loss (of scaled targets)" if series else UNITS["loss"]
+    units = {_unit(each.config) for each in standings}
+    unit = units.pop() if len(units) == 1 else "loss (each of its own kind)"
     draw_comparison(command.figure, {str(each.folder): each.metrics for each in standings}, title, unit)
     print(f"wrote {command.figure}")
     return 0
+
+
+def _unit(config: TrainConfig) -> str:
+    """What the loss of a run is."""
+    if isinstance(config, SeriesConfig):
+        return "loss (of scaled targets)"
+    return f"cross-entropy loss (nats per {config.things.removesuffix('s')})"

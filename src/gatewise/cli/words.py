@@ -53,6 +53,7 @@ Example:
   gatewise train images --data photos/ --size 32 32   (a folder for each class in photos/)
   gatewise train digit-sum --recipe remember --length 100
   gatewise train series --data load.csv --target kw --time at --window 48 --horizon 12   (forecast a column)
+  gatewise train text --data book.txt   (learn a text, character by character)
   gatewise train digits --config runs/digits/config.toml --seed 1
 
 gatewise train TASK --help lists a task's settings."""
@@ -163,6 +164,9 @@ class Evaluate:
     forecast's error over the training part), sMAPE and the quantiles' coverage, beside a naive, a seasonal naive and a
     linear forecast, over the whole horizon and parts of it. Its figure shows some origins.
 
+    A text's test part is read once from its beginning to its end, from a fresh state: bits per character or byte, the
+    loss in nats, and the perplexity, 2 to the bits.
+
     Example:
       gatewise evaluate runs/digits
       gatewise evaluate runs/load --figure backtest.png
@@ -181,7 +185,8 @@ class Evaluate:
 
     json: bool = False
     """Print one JSON object: loss, accuracy (a share of 1), samples; with --figure classes, confusion, mistakes. Of a
-    forecast: target, origins, series, season, interval, errors."""
+    forecast: target, origins, series, season, interval, errors. Of text: loss (nats), bits_per_character or
+    bits_per_byte, perplexity, unknown (characters that the training never saw), samples."""
 
     figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Draw the confusion matrix and the worst mistakes, or some forecasts: .png, .pdf or .svg."""
@@ -225,6 +230,43 @@ class Predict:
     json: bool = False
     """Print one JSON object: label, and scores, the probability of each class (softmax, together 1); and where classes
     have names, name and names. Of series: forecast, a list with an object for each row."""
+
+
+@dataclass(frozen=True)
+class Generate:
+    """Go on with a text, by a model that gatewise train text made.
+
+    Each character is printed as it is drawn, after the prompt; the model's state is carried on from one to the next.
+    The same seed gives the same text. Bytes that are no UTF-8 are printed as U+FFFD.
+
+    Example:
+      gatewise generate runs/book --prompt "In the beginning"
+      gatewise generate runs/book --prompt "And God" --length 2000 --temperature 0.7 --top-p 0.9 --seed 3
+    """
+
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
+    """A folder that gatewise train text made."""
+
+    prompt: Annotated[str, tyro.conf.arg(metavar="TEXT")]
+    """What the model reads first, from a fresh state: at least one character, all of them known to it."""
+
+    length: int = 500
+    """Characters, or bytes, that are drawn."""
+
+    temperature: float = 1.0
+    """Below 1 the likely becomes likelier, above 1 less likely; 0 always takes the likeliest."""
+
+    top_p: float = 1.0
+    """Only the likeliest are drawn from: as few as have this probability together; above 0 and up to 1."""
+
+    seed: int = 0
+    """Fixes what is drawn."""
+
+    weights: Literal["best", "last"] = "best"
+    """Which epoch's weights."""
+
+    json: bool = False
+    """Print one JSON object in the end: prompt, text (what was drawn), length, temperature, top_p, seed."""
 
 
 @dataclass(frozen=True)
@@ -341,6 +383,7 @@ Command = (
     | Resume
     | Evaluate
     | Predict
+    | Generate
     | Inspect
     | Horizon
     | Runs
@@ -378,6 +421,7 @@ def parse(argv: Sequence[str]) -> Command | None:
         | _subcommand(Resume, "resume", cleandoc(Resume.__doc__ or ""))
         | _subcommand(Evaluate, "evaluate", cleandoc(Evaluate.__doc__ or ""))
         | _subcommand(Predict, "predict", cleandoc(Predict.__doc__ or ""))
+        | _subcommand(Generate, "generate", cleandoc(Generate.__doc__ or ""))
         | _subcommand(Inspect, "inspect", cleandoc(Inspect.__doc__ or ""))
         | _subcommand(Horizon, "horizon", cleandoc(Horizon.__doc__ or ""))
         | _subcommand(Runs, "runs", cleandoc(Runs.__doc__ or ""))
@@ -471,6 +515,7 @@ def _command_in(argv: Sequence[str]) -> str:
         "resume": {},
         "evaluate": {},
         "predict": {},
+        "generate": {},
         "inspect": {},
         "runs": {},
         "compare": {},

@@ -136,6 +136,11 @@ class SeriesConfig(TrainConfig):
         self._need("time_format", self.time_format is None or self.time is not None, "left out where there is no time")
         object.__setattr__(self, "data", self.data.absolute())  # a run is evaluated from anywhere
 
+    @property
+    def things(self) -> str:
+        """What a score is the mean over."""
+        return "samples" if self.bptt is None else "targets"
+
 
 def splits(config: SeriesConfig) -> "dict[str, Windows]":
     """The windows of the training, dev and test part; no "dev" where its fraction is 0.

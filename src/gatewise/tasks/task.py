@@ -258,12 +258,14 @@ class Task:
         The module whose `train`, `evaluate` and `predict` run it. It is imported when they are called: torch
         takes a second, and --help should not.
     sample : str, default "image.png"
-        What gatewise predict may be given, for whoever reads how to go on.
+        What its `command` may be given, for whoever reads how to go on.
     recipes : mapping of str to mapping
         What each named recipe sets otherwise than the defaults do.
     read_image : callable, default None
         Maps a configuration, a path and (rows, columns) to the pixels of an image from 0 to 1, where the task takes
         more than grey images of the very size.
+    command : str, default "predict"
+        The command of gatewise that uses a trained model.
     """
 
     name: str
@@ -274,6 +276,7 @@ class Task:
     sample: str = "image.png"
     recipes: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     read_image: Callable[[Any, str, tuple[int, int]], Any] | None = None
+    command: str = "predict"
 
     def runner(self) -> Runner:
         """The module that runs it."""
@@ -299,11 +302,12 @@ def tasks() -> dict[str, Task]:
     Examples
     --------
     >>> list(tasks())
-    ['digits', 'mnist', 'images', 'digit-sum', 'series']
+    ['digits', 'mnist', 'images', 'digit-sum', 'series', 'text']
     """
-    from gatewise.tasks import digit_sum, digits, images, mnist, series
+    from gatewise.tasks import digit_sum, digits, images, mnist, series, text
 
-    return {task.name: task for task in (digits.TASK, mnist.TASK, images.TASK, digit_sum.TASK, series.TASK)}
+    listed = (digits.TASK, mnist.TASK, images.TASK, digit_sum.TASK, series.TASK, text.TASK)
+    return {task.name: task for task in listed}
 
 
 def task_of(run: "Run") -> tuple[Task, TrainConfig]:

@@ -126,6 +126,11 @@ class TrainConfig:
             "0 with a single layer, as it acts between two",
         )
 
+    @property
+    def things(self) -> str:
+        """What a score is the mean over, for whoever reads how many there are."""
+        return "samples"
+
     def _need(self, name: str, holds: bool, needed: str) -> None:
         if not holds:
             raise ArgumentError(f"{name} is {getattr(self, name)}, needed is {needed}: change it")

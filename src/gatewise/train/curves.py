@@ -1,4 +1,4 @@
-"""The figure of a training: loss and accuracy over epochs."""
+"""The figure of a training: loss, accuracy and the like over epochs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,13 +17,18 @@ STYLES: dict[str, dict[str, Any]] = {
     "test": {"color": BLUE, "linestyle": ":", "marker": "^"},
 }
 
-UNITS = {"loss": "cross-entropy loss (nats per sample)", "accuracy": "accuracy (share of samples)"}
+UNITS = {
+    "loss": "cross-entropy loss (nats per sample)",
+    "accuracy": "accuracy (share of samples)",
+    "bits_per_character": "bits per character",
+    "bits_per_byte": "bits per byte",
+}
 
 
 def draw_curves(
     path: Path, metrics: Sequence[Metric], best_epoch: float, title: str, unit: str = UNITS["loss"]
 ) -> None:
-    """Draw the loss, and the accuracy where there is one, of each split over epochs.
+    """Draw the loss, and what else is measured and has its unit in `UNITS`, of each split over epochs.
 
     Parameters
     ----------
@@ -46,7 +51,7 @@ def draw_curves(
     >>> path.read_bytes()[1:4]
     b'PNG'
     """
-    shown = ["loss", "accuracy"] if _has(metrics, "accuracy") else ["loss"]
+    shown = [name for name in UNITS if _has(metrics, name)]
     figure = new_figure(5 * len(shown), 4)
     figure.suptitle(title, fontsize=11)
     for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False).flat, shown, strict=True):
@@ -80,7 +85,7 @@ def draw_comparison(path: Path, runs: Mapping[str, Sequence[Metric]], title: str
     >>> path.is_file()
     True
     """
-    measures = [name for name in ("loss", "accuracy") if all(_has(metrics, name) for metrics in runs.values())]
+    measures = [name for name in UNITS if all(_has(metrics, name) for metrics in runs.values())]
     figure = new_figure(5 * len(measures) + 1, 4.5)
     figure.suptitle(title, fontsize=11)
     for axes, measure in zip(figure.subplots(1, len(measures), squeeze=False).flat, measures, strict=True):

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -19,23 +19,41 @@ NO_TARGET = -100
 Chunks = tuple[int, int] | Literal["random"]
 
 
+class Stored(Protocol):
+    """An array, or what gives slices of itself as arrays, such as a file that is far larger than memory."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its numbers."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, ...)."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, places: slice, /) -> NDArray[Any]:
+        """Some of the N."""
+
+
 @dataclass(frozen=True, eq=False)
 class Track:
     """Everything that is read, one step after the other.
 
     Parameters
     ----------
-    inputs : array, shape (N, ...)
-        May be a file that is mapped into memory: of it only what is read next is ever loaded.
-    targets : array, shape (N, ...)
+    inputs : array or Stored, shape (N, ...)
+        May be in a file: of it only what is read next is ever loaded.
+    targets : array or Stored, shape (N, ...)
         What each step's output is compared with: integers, with `NO_TARGET` where there is none, or floating-point
         numbers, with NaN.
     begins : bool array, shape (N,), default None
         Where another sequence begins, so that no state may come over from the step before.
     """
 
-    inputs: NDArray[Any]
-    targets: NDArray[Any]
+    inputs: Stored
+    targets: Stored
     begins: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
@@ -108,7 +126,7 @@ class Lanes:
         for array in (self.track.inputs, self.track.targets, self.track.begins):
             if array is not None:
                 digest.update(f"{array.dtype} {array.shape}\0".encode())
-                for start in range(0, len(array), 2**20):  # so that a mapped file is never loaded as a whole
+                for start in range(0, len(array), 2**20):  # so that a file is never loaded as a whole
                     digest.update(np.ascontiguousarray(array[start : start + 2**20]).data)
         return digest.hexdigest()
 
@@ -168,7 +186,7 @@ class Lanes:
         return [min(length, lane - start) for start in range(0, lane, length)]
 
 
-def _columns(array: NDArray[Any], lanes: int, lane: int, start: int, end: int, filling: float) -> Tensor:
+def _columns(array: Stored, lanes: int, lane: int, start: int, end: int, filling: float) -> Tensor:
     """The same columns of all lanes of a length, shape (lanes, end - start, ...); integers as int64."""
     kind = np.dtype(np.int64) if np.issubdtype(array.dtype, np.integer) else array.dtype
     found = np.full((lanes, end - start, *array.shape[1:]), filling, kind)
@@ -178,8 +196,10 @@ def _columns(array: NDArray[Any], lanes: int, lane: int, start: int, end: int, f
     return torch.from_numpy(found)
 
 
-def _count(targets: NDArray[Any]) -> int:
-    """How many there are; of a file that is mapped no more is loaded at once than a part."""
+def _count(targets: Stored) -> int:
+    """How many there are; of a file no more is loaded at once than a part."""
+    if np.issubdtype(targets.dtype, np.unsignedinteger):  # which cannot be NO_TARGET
+        return len(targets)
     parts = (targets[start : start + 2**20] for start in range(0, len(targets), 2**20))
     if np.issubdtype(targets.dtype, np.floating):
         return sum(int((~np.isnan(part)).sum()) for part in parts)
