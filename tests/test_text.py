@@ -232,6 +232,9 @@ def test_all_characters_together_have_probability_one():
 def test_generation_carries_the_state():
     """Greedily, each number is the likeliest after all those before it, read at once."""
     model = a_model("abcdefgh", hidden_size=16)
+    with torch.no_grad():
+        for weight in model.lstm.parameters():
+            weight.mul_(4)  # so that what was read before counts
     prompt = prompt_numbers(model.vocabulary, "bad")
     drawn = list(generate(model, prompt, 30, Sampling(temperature=0)))
     numbers = torch.cat([prompt, torch.tensor(drawn)])
@@ -241,7 +244,7 @@ def test_generation_carries_the_state():
     for number in numbers[:-1]:
         one, state = read(model, number[None], state)
         found.append(one)
-    torch.testing.assert_close(torch.stack(found), logits[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.stack(found), logits[0], rtol=1e-4, atol=1e-5)
 
 
 def test_the_same_seed_draws_the_same_and_never_the_unknown():

@@ -38,7 +38,7 @@ class TextConfig(TrainConfig):
     """
 
     data: Path
-    """The text file."""
+    """The text file, in UTF-8; or any file, with --unit bytes."""
 
     unit: Literal["characters", "bytes"] = "characters"
     """What is read in a step: a character of UTF-8, or a byte."""
