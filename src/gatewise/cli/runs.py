@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from gatewise.cli import forecasts
+from gatewise.cli import forecasts, labels
 from gatewise.cli.printing import Printer, means, number, print_table, speed
 from gatewise.cli.words import Compare, Evaluate, Predict, Resume, Runs, Train, task_and_settings
 from gatewise.drawing import check_ending
 from gatewise.errors import RunError
 from gatewise.tasks.mistakes import SHOWN, draw_mistakes
+from gatewise.tasks.sequences import SequencesConfig
 from gatewise.tasks.series import SeriesConfig
 from gatewise.tasks.task import Outcome, Prediction, Task, task_of
 from gatewise.train.config import TrainConfig
@@ -92,6 +93,8 @@ def evaluate(command: Evaluate) -> int:
         config = task.with_data(config, command.data)
     if isinstance(config, SeriesConfig):
         return forecasts.evaluate(command, config, run)
+    if isinstance(config, SequencesConfig):
+        return labels.evaluate(command, task, config, run)
     if command.figure is not None:
         check_ending(command.figure)
         verdicts = task.runner().judge(task, config, run, command.weights)
@@ -117,13 +120,15 @@ def evaluate(command: Evaluate) -> int:
 
 
 def predict(command: Predict) -> int:
-    """Apply a run to one sample, or to a file of series."""
+    """Apply a run to one sample, or to a file of series or sequences."""
     from gatewise.train.run import Run
 
     run = Run.open(command.run)
     task, config = task_of(run)
     if isinstance(config, SeriesConfig):
         return forecasts.predict(command, config, run)
+    if isinstance(config, SequencesConfig):
+        return labels.predict(command, config, run)
     forecasts.refuse_files(command, task.name)
     prediction = task.runner().predict(config, run, command.weights, command.given)
     if command.json:

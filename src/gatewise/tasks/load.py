@@ -27,7 +27,9 @@ def load(run: str | os.PathLike[str], weights: Literal["best", "last"] = "best")
     torch.nn.Module
         In evaluation mode, on the CPU. It reads what the task's model reads: images (N, rows, columns), normalised as
         the settings say, or digits (N, T); and gives logits. Of series it reads scaled rows (N, window + horizon,
-        channels), and gives scaled forecasts (N, horizon, 1), or with quantiles (N, horizon, quantiles).
+        channels), and gives scaled forecasts (N, horizon, 1), or with quantiles (N, horizon, quantiles). Of sequences
+        it reads scaled steps (N, T, features) and, unless all have T steps, their lengths (N,); it gives logits
+        (N, classes), or with a label a step (N, T, classes).
 
     Raises
     ------

@@ -135,6 +135,8 @@ class Subject:
         Maps the place of a test sample to it.
     given : sequence of Sample
         What was given beside them.
+    lengths : integer tensor, shape (N,), default None
+        Of the test samples, where they differ: the model takes them as its second argument.
     """
 
     model: "nn.Module"
@@ -147,6 +149,7 @@ class Subject:
     step: str
     test_sample: Callable[[int], Sample]
     given: Sequence[Sample]
+    lengths: "Tensor | None" = None
 
 
 class Runner(Protocol):
@@ -211,7 +214,7 @@ class Task:
         return cast(Runner, importlib.import_module(self.module))
 
     def with_data(self, config: TrainConfig, data: Path) -> TrainConfig:
-        """The configuration with its data taken from another folder.
+        """The configuration with its data taken from another place: the test part's, where that has a file of its own.
 
         Raises
         ------
@@ -220,7 +223,7 @@ class Task:
         """
         if not hasattr(config, "data"):
             raise ArgumentError(f"--data is {data}, but the data of {self.name} come with gatewise: leave it out")
-        changes: dict[str, Any] = {"data": data}
+        changes: dict[str, Any] = {"data" if getattr(config, "test", None) is None else "test": data}
         return dataclasses.replace(config, **changes)
 
 
@@ -230,11 +233,12 @@ def tasks() -> dict[str, Task]:
     Examples
     --------
     >>> list(tasks())
-    ['digits', 'mnist', 'images', 'digit-sum', 'series']
+    ['digits', 'mnist', 'images', 'digit-sum', 'series', 'sequences']
     """
-    from gatewise.tasks import digit_sum, digits, images, mnist, series
+    from gatewise.tasks import digit_sum, digits, images, mnist, sequences, series
 
-    return {task.name: task for task in (digits.TASK, mnist.TASK, images.TASK, digit_sum.TASK, series.TASK)}
+    table = (digits.TASK, mnist.TASK, images.TASK, digit_sum.TASK, series.TASK, sequences.TASK)
+    return {task.name: task for task in table}
 
 
 def task_of(run: "Run") -> tuple[Task, TrainConfig]:
