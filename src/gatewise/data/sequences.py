@@ -162,12 +162,12 @@ class Sequences:
         """The classes that there are labels of."""
         return tuple(self.classes[code] for code in np.unique(self.labels) if code != NO_LABEL)
 
-    def shown_steps(self) -> list[str]:
-        """What each step is called: as in the file, or counted from 1."""
+    @property
+    def clock(self) -> Times:
+        """What each step is called: as in the file, or by its place in its sequence, shape (S,)."""
         if self.steps is not None:
-            return self.steps.shown()
-        places = np.arange(len(self.rows)) - np.repeat(self.starts, self.lengths)
-        return [str(place + 1) for place in places]
+            return self.steps
+        return Times(np.arange(len(self.rows)) - np.repeat(self.starts, self.lengths), "row")
 
     def sha256(self) -> str:
         """A checksum over ids, lengths, values and labels."""

@@ -54,6 +54,24 @@ class Times:
         """Those at some places."""
         return Times(self.values[places], self.kind)
 
+    def column(self) -> "pl.Series":
+        """As a table has them: rows from 1 and whole numbers as integers, dates and moments as such.
+
+        Examples
+        --------
+        >>> Times(np.array([1.0, 2.0]), "number").column().to_list()
+        [1, 2]
+        """
+        import polars as pl
+
+        if self.kind == "row":
+            return pl.Series(self.values.astype(np.int64) + 1)
+        if self.kind == "number":
+            whole = np.round(self.values)
+            return pl.Series(whole.astype(np.int64) if (whole == self.values).all() else self.values)
+        moments = pl.Series(self.values.astype(np.int64)).cast(pl.Datetime("us"))
+        return moments.cast(pl.Date) if self.kind == "date" else moments
+
 
 def show_time(value: float, kind: TimeKind) -> str:
     """One time as it is written.

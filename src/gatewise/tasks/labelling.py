@@ -229,7 +229,7 @@ def labels_of(config: SequencesConfig, run: Run, weights: str, path: Path) -> "p
     columns = {}
     if config.per_step:
         ids, order = np.repeat(ids, given.lengths), np.argsort(given.rows)
-        columns[config.step or "step"] = given.shown_steps()
+        columns[config.step or "step"] = given.clock.column()
     labels = np.array(form.classes)[log_scores.argmax(axis=1)]
     columns |= {config.target or "label": labels, "probability": np.exp(log_scores.max(axis=1)).astype(np.float64)}
     return pl.DataFrame({config.id or "id": ids} | columns)[order]
@@ -320,7 +320,7 @@ def _tested(config: SequencesConfig, form: Form, kept: Mapping[str, str]) -> Seq
 
 def _names_of_steps(sequences: Sequences) -> list[str]:
     ids = np.repeat(np.array(sequences.ids), sequences.lengths).tolist()
-    return [f"sequence {name}, step {step}" for name, step in zip(ids, sequences.shown_steps(), strict=True)]
+    return [f"sequence {name}, step {step}" for name, step in zip(ids, sequences.clock.shown(), strict=True)]
 
 
 def _log_scores(runner: Runner, samples: Ragged, classes: int) -> NDArray[np.float32]:
