@@ -73,7 +73,7 @@ def file(tmp_path_factory):
 def run(file, tmp_path_factory):
     """A run that nobody changes."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    words = ["train", "sequences", "--data", str(file), *NAMED, *WORDS, "--bidirectional"]
+    words = ["train", "sequences", "--data", str(file), *NAMED, *WORDS]
     assert main([*words, "--epochs", "6", "--learning-rate", "0.02", "--run", str(folder)]) == 0
     return folder
 
@@ -230,6 +230,8 @@ def test_bytes_that_are_no_table(tmp_path, capsys, content, says):
     if content is not None:
         (tmp_path / "a.csv").write_bytes(content)
     ended(["train", "sequences", "--data", tmp_path / "a.csv", *NAMED, "--run", tmp_path / "run"], capsys, says)
+    with pytest.raises(DataError, match=r"a.arff is of no known kind, needed is a file that ends in .csv, .parquet or"):
+        read_sequences(tmp_path / "a.arff", Layout("who", "kind"))
 
 
 def test_labels_of_a_type_that_has_no_names(tmp_path):
@@ -284,7 +286,7 @@ def test_a_ts_file_that_is_not_in_order(tmp_path, content, says):
         ({"target": None}, "target is None, needed is the name of a column"),
         ({"id": "probability"}, "id is probability, needed is another name, as predictions have such a column"),
         ({"step": None, "step_format": "%Y"}, "step_format is %Y, needed is left out where there is no step"),
-        ({"per_step": True, "read": "mean"}, "read is mean, needed is last where each step has a label"),
+        ({"per_step": True, "read": "last"}, "read is last, needed is left out where each step has a label"),
         ({"test_fraction": 0.0}, "test_fraction is 0.0, needed is a number above 0 and below 1"),
         ({"dev_fraction": 0.8}, "dev_fraction is 0.8, needed is below 0.8, as test_fraction is the rest"),
     ],
@@ -348,7 +350,12 @@ def test_labels_that_the_training_part_has_not(file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"accumulate": 2}, {"per_step": True, "target": "tag", "features": ("x",)}, {"read": "mean"}]
+    "changes",
+    [
+        {"accumulate": 2},
+        {"per_step": True, "target": "tag", "features": ("x",)},
+        {"read": "last", "bidirectional": False},
+    ],
 )
 def test_repeated_and_resumed_runs_give_the_same_bytes(file, tmp_path, changes):
     class Stops(Report):
@@ -547,12 +554,12 @@ def test_runs_compare_and_tune_know_sequences(run, file, tmp_path, capsys):
 def test_tune_searches_settings_of_sequences(file, tmp_path, capsys):
     pytest.importorskip("optuna")
     words = ["tune", "sequences", "--data", str(file), *NAMED, *WORDS, "--search", "hidden_size=4,6"]
-    assert main([*words, "--trials", "2", "--run", str(tmp_path / "search")]) == 0
+    assert main([*words, "--trials", "2", "--processes", "1", "--run", str(tmp_path / "search")]) == 0
     assert (tmp_path / "search" / "best.toml").is_file()
 
 
 def test_the_training_says_what_it_reads(file, tmp_path, capsys):
-    words = ["train", "sequences", "--data", str(file), "--id", "who", "--target", "kind", *WORDS, "--bidirectional"]
+    words = ["train", "sequences", "--data", str(file), "--id", "who", "--target", "kind", *WORDS]
     assert main([*words, "--run", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
     assert re.search(r"data    28 train, 4 dev, 8 test sequences of 1 to 9 steps, \d+ in all\n", out)

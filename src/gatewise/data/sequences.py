@@ -251,7 +251,10 @@ def read_sequences(path: Path, layout: Layout, labelled: bool = True) -> Sequenc
     >>> found.classes, found.labels.tolist(), found.rows.tolist()
     (('slide', 'tap'), [0, 1], [1, 0, 2])
     """
-    if path.suffix.lower() == ".ts":
+    ending = path.suffix.lower()
+    if ending not in (".csv", ".parquet", ".ts"):
+        raise DataError(f"{path} is of no known kind, needed is a file that ends in .csv, .parquet or .ts: convert it")
+    if ending == ".ts":
         return _from_ts(path, layout, labelled)
     if layout.id is None or (layout.target is None and labelled):
         raise DataError(f"{path} is a table, needed is a .ts file, as at the training: give one")

@@ -42,9 +42,9 @@ class Labeller(nn.Module):
         Classes.
     hidden_size, num_layers, dropout, bidirectional
         Of the LSTM.
-    read : {"last", "mean", "each"}, default "last"
-        What is classified: the state after each sequence's own last step, and after the first one for the direction
-        that reads from the end; the mean of the outputs over its steps; or the output at each step.
+    read : {"mean", "last", "each"}, default "mean"
+        What is classified: the mean of the outputs over each sequence's own steps; the state after the last of them,
+        and after the first one for the direction that reads from the end; or the output at each step.
 
     Examples
     --------
@@ -61,7 +61,7 @@ class Labeller(nn.Module):
         num_layers: int = 1,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        read: Literal["last", "mean", "each"] = "last",
+        read: Literal["mean", "last", "each"] = "mean",
     ) -> None:
         super().__init__()
         self.read = read

@@ -39,7 +39,7 @@ class SequencesConfig(TrainConfig):
     Example:
       gatewise train sequences --data vowels_TRAIN.ts --test vowels_TEST.ts --run runs/vowels
       gatewise train sequences --data taps.csv --id tap --step at --target who --run runs/taps
-      gatewise train sequences --data words.parquet --id word --target tag --per-step --bidirectional
+      gatewise train sequences --data words.parquet --id word --target tag --per-step
       gatewise evaluate runs/taps --figure mistakes.png
       gatewise predict runs/taps new.csv --out labels.csv
     """
@@ -68,11 +68,11 @@ class SequencesConfig(TrainConfig):
     per_step: bool = False
     """Each row has a label of its own; without it all rows of a sequence have the same."""
 
-    bidirectional: bool = False
+    bidirectional: bool = True
     """Read each sequence from its end as well."""
 
-    read: Literal["last", "mean"] = "last"
-    """What of the LSTM tells the class: its state after the last step, or the mean over all steps."""
+    read: Literal["mean", "last"] = "mean"
+    """What of the LSTM tells a sequence's class: the mean of its outputs over all steps, or its state in the end."""
 
     test_fraction: Share = None
     """Share of the sequences that is the test part, of each class; without it 0.2, or the file of --test."""
@@ -99,7 +99,7 @@ class SequencesConfig(TrainConfig):
         self._need("step_format", self.step_format is None or self.step is not None, "left out where there is no step")
         for name in ("id", "step", "target"):
             self._need(name, getattr(self, name) != "probability", "another name, as predictions have such a column")
-        self._need("read", self.read == "last" or not self.per_step, "last where each step has a label")
+        self._need("read", self.read == "mean" or not self.per_step, "left out where each step has a label")
         self._need("test", self.test is None or self.test.absolute() != self.data.absolute(), "another file than data")
         fits = self.test is None or self.test_fraction is None
         self._need("test_fraction", fits, "left out where there is a file for the test part")
