@@ -145,6 +145,7 @@ def test_relative_errors_of_made_up_results():
         ("stream", ["--sizes", "1,2"], r"argument --sizes: '1,2' is no size, needed is B,I,H such as 1,128,128"),
         ("horizons", ["/nowhere"], r"^horizons: /nowhere holds no runs: give a folder that gatewise memory made"),
         ("bfloat16", ["--sizes", "1,2"], r"^bfloat16: sizes has '1,2'"),
+        ("ragged", ["--longest", "5"], r"^ragged: longest is 5, needed is at least shortest, 10: change one"),
     ],
 )
 def test_what_the_programs_refuse(monkeypatch, capsys, name, words, says):
@@ -178,6 +179,18 @@ def test_a_stream_that_differs_is_not_timed(monkeypatch):
     monkeypatch.setattr(timed.gatewise, "Stream", lambda lstm, batch_size: lambda x: torch.zeros(batch_size, 3))
     with pytest.raises(SystemExit, match=r"^stream: gatewise.Stream differs from gatewise.LSTM over the sequence"):
         timed.peers(2, 4, 3)
+
+
+def test_ragged():
+    words = ["--sequences", 20, "--shortest", 2, "--longest", 30, "--hidden-size", 4, "--repeats", 2, "--threads", 1]
+    printed = program("ragged.py", *words)
+    assert printed.startswith("20 sequences of 2 to 30 steps, ")
+    rows = re.findall(r"^(\w.*?)  +\d+\.\d ± +\d+% .* (\d\.\d\d) of those there are$", printed, flags=re.MULTILINE)
+    padding = {name: float(share) for name, share in rows}
+    assert len(padding) == 8
+    assert padding["torch, padded, similar"] == padding["gatewise, lengths, similar"] >= 1
+    assert padding["torch, padded to all's longest"] > padding["torch, padded, random"]
+    assert padding["torch, padded, random"] > padding["torch, padded, similar"]
 
 
 def test_horizons(tmp_path):

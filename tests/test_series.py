@@ -759,7 +759,7 @@ def test_options_that_do_not_fit(run, file, tmp_path, capsys):
     assert main(words) == 0
     capsys.readouterr()
     assert main(["predict", str(tmp_path / "sum"), "1 2 0", "--out", "a.csv"]) == 2
-    assert "out is for forecasts of series, and digit-sum has classes: leave it out" in capsys.readouterr().err
+    assert "out is for predictions from files, and digit-sum takes one sample: leave it out" in capsys.readouterr().err
 
 
 def test_runs_and_compare_know_forecasts(run, file, tmp_path, capsys):

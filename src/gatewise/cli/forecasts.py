@@ -1,22 +1,18 @@
 """What evaluate and predict do where the task forecasts series."""
 
 import dataclasses
-import io
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gatewise.cli.frames import check_out, give
 from gatewise.cli.printing import print_table
 from gatewise.cli.words import Evaluate, Predict
 from gatewise.drawing import check_ending
 from gatewise.errors import ArgumentError
 from gatewise.tasks.series import SeriesConfig
-from gatewise.whole import write_whole
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from gatewise.tasks.backtest import Backtest, Errors
     from gatewise.train.run import Run
 
@@ -77,37 +73,19 @@ def predict(command: Predict, config: SeriesConfig, run: "Run") -> int:
     from gatewise.tasks.forecast_figures import draw_forecasts
     from gatewise.tasks.forecasting import forecast, frame_of
 
-    if command.out is not None and command.out.suffix.lower() not in (".csv", ".parquet"):
-        raise ArgumentError(f"out is {command.out}, needed is a name that ends in .csv or .parquet: change it")
+    check_out(command.out)
     if command.figure is not None:
         check_ending(command.figure)
     forecasts = forecast(config, run, command.weights, Path(command.given))
     frame = frame_of(forecasts, config)
     if command.figure is not None:
         draw_forecasts(command.figure, forecasts, config.quantiles, config.target)
-    if command.out is not None:
-        write_whole(command.out, _as_bytes(frame, command.out.suffix.lower()))
-    if command.json:
-        print(json.dumps({"forecast": json.loads(frame.write_json())}))
-    elif command.out is None:
-        print(_as_bytes(frame, ".csv").decode(), end="")
-    for path in (command.out, command.figure):
-        if path is not None:
-            print(f"wrote {path}", file=sys.stderr)
+    give(command, frame, "forecast")
     return 0
 
 
-def _as_bytes(frame: "pl.DataFrame", ending: str) -> bytes:
-    written = io.BytesIO()
-    if ending == ".parquet":
-        frame.write_parquet(written)
-    else:
-        frame.write_csv(written, datetime_format="%Y-%m-%d %H:%M:%S")
-    return written.getvalue()
-
-
 def refuse_files(command: Predict, task: str) -> None:
-    """Refuse options that only forecasts have.
+    """Refuse options of predictions from files where the task has single samples.
 
     Raises
     ------
@@ -116,4 +94,4 @@ def refuse_files(command: Predict, task: str) -> None:
     """
     for name, value in dataclasses.asdict(command).items():
         if name in ("out", "figure") and value is not None:
-            raise ArgumentError(f"{name} is for forecasts of series, and {task} has classes: leave it out")
+            raise ArgumentError(f"{name} is for predictions from files, and {task} takes one sample: leave it out")

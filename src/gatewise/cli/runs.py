@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from gatewise.cli import forecasts, texts
+from gatewise.cli import forecasts, labels, texts
 from gatewise.cli.printing import Printer, means, measure, number, print_table, speed
 from gatewise.cli.words import Compare, Evaluate, Predict, Resume, Runs, Train, task_and_settings
 from gatewise.drawing import check_ending
 from gatewise.errors import RunError
 from gatewise.tasks.mistakes import SHOWN, draw_mistakes
+from gatewise.tasks.sequences import SequencesConfig
 from gatewise.tasks.series import SeriesConfig
 from gatewise.tasks.task import Outcome, Prediction, Task, task_of
 from gatewise.tasks.text import TextConfig
@@ -95,6 +96,8 @@ def evaluate(command: Evaluate) -> int:
         return forecasts.evaluate(command, config, run)
     if isinstance(config, TextConfig) and command.figure is None:
         return texts.evaluate(command, config, run)
+    if isinstance(config, SequencesConfig):
+        return labels.evaluate(command, task, config, run)
     if command.figure is not None:
         check_ending(command.figure)
         verdicts = task.runner().judge(task, config, run, command.weights)
@@ -120,13 +123,15 @@ def evaluate(command: Evaluate) -> int:
 
 
 def predict(command: Predict) -> int:
-    """Apply a run to one sample, or to a file of series."""
+    """Apply a run to one sample, or to a file of series or sequences."""
     from gatewise.train.run import Run
 
     run = Run.open(command.run)
     task, config = task_of(run)
     if isinstance(config, SeriesConfig):
         return forecasts.predict(command, config, run)
+    if isinstance(config, SequencesConfig):
+        return labels.predict(command, config, run)
     forecasts.refuse_files(command, task.name)
     prediction = task.runner().predict(config, run, command.weights, command.given)
     if command.json:

@@ -54,6 +54,7 @@ Example:
   gatewise train digit-sum --recipe remember --length 100
   gatewise train series --data load.csv --target kw --time at --window 48 --horizon 12   (forecast a column)
   gatewise train text --data book.txt   (learn a text, character by character)
+  gatewise train sequences --data taps.csv --id tap --step at --target who   (label sequences of different length)
   gatewise train digits --config runs/digits/config.toml --seed 1
 
 gatewise train TASK --help lists a task's settings."""
@@ -167,6 +168,9 @@ class Evaluate:
     A text's test part is read once from its beginning to its end, from a fresh state: bits per character or byte, the
     loss in nats, and the perplexity, 2 to the bits.
 
+    Labelled sequences have a table by class as well, and the confusion matrix as the figure. Where each step has a
+    label, loss and accuracy are means over sequences of the means over their steps, and the table counts steps.
+
     Example:
       gatewise evaluate runs/digits
       gatewise evaluate runs/load --figure backtest.png
@@ -178,15 +182,15 @@ class Evaluate:
     """A folder that gatewise train made."""
 
     data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """The folder or file of the data, where they have moved since the training."""
+    """The folder or file of the data, where they have moved since the training; of the test part, if it has its own."""
 
     weights: Literal["best", "last"] = "best"
     """Which epoch's weights."""
 
     json: bool = False
-    """Print one JSON object: loss, accuracy (a share of 1), samples; with --figure classes, confusion, mistakes. Of a
-    forecast: target, origins, series, season, interval, errors. Of text: loss (nats), bits_per_character or
-    bits_per_byte, perplexity, unknown (characters that the training never saw), samples."""
+    """Print one JSON object: loss, accuracy (a share of 1), samples; with --figure, and of labelled sequences always,
+    classes, confusion, mistakes. Of a forecast: target, origins, series, season, interval, errors. Of text: loss (nats),
+    bits_per_character or bits_per_byte, perplexity, unknown (characters that the training never saw), samples."""
 
     figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Draw the confusion matrix and the worst mistakes, or some forecasts: .png, .pdf or .svg."""
@@ -194,7 +198,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Predict:
-    """Apply a trained model to one sample: an image file, for digit-sum a sequence of digits, for series a file.
+    """Apply a trained model to one sample: an image file, for digit-sum digits, for series and sequences a file.
 
     The image must have the size of those trained on (8×8 for digits, 28×28 for MNIST) and be like them: bright
     ink on a dark ground, black read as 0 and white as full ink. Grey of 1, 8 or 16 bits is taken; colour only if
@@ -204,32 +208,36 @@ class Predict:
     A model of gatewise train series forecasts what comes after the last target of each series in a file that has the
     columns of the training, as CSV or Parquet. What is known in advance is in rows whose target is empty.
 
+    A model of gatewise train sequences labels each sequence of a file such as it was trained on, or each of its steps,
+    and says how probable the label is. The file needs no labels.
+
     Example:
       gatewise predict runs/mnist seven.png
       gatewise predict runs/photos one.jpg
       gatewise predict runs/mnist seven.png --json
       gatewise predict runs/sum "6 7 0 0 1 0 0 0 0 0"
       gatewise predict runs/load load.csv --out forecast.csv --figure forecast.png
+      gatewise predict runs/taps new.csv --out labels.csv
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """A folder that gatewise train made."""
 
     given: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="IMAGE|DIGITS|FILE")]
-    """The image, such as a PNG file; the digits, in quotes, with spaces between them; or the file of series."""
+    """The image, such as a PNG file; the digits, in quotes, with spaces between; or the file of series or sequences."""
 
     weights: Literal["best", "last"] = "best"
     """Which epoch's weights."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write the forecast of series here: .csv or .parquet. Without it, it is printed as CSV."""
+    """Write the forecast of series, or the labels, here: .csv or .parquet. Without it, they are printed as CSV."""
 
     figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Draw the forecast of series and what was before it: .png, .pdf or .svg."""
 
     json: bool = False
     """Print one JSON object: label, and scores, the probability of each class (softmax, together 1); and where classes
-    have names, name and names. Of series: forecast, a list with an object for each row."""
+    have names, name and names. Of series forecast, of sequences labels: a list with an object for each row."""
 
 
 @dataclass(frozen=True)

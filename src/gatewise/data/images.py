@@ -2,9 +2,10 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -255,6 +256,43 @@ def stratified_split(labels: NDArray[Any], fractions: Sequence[float], seed: int
                 "empty: change them"
             )
     return split
+
+
+def too_few(counts: Mapping[str, int], fractions: Sequence[float]) -> tuple[str, int] | None:
+    """The first class that `stratified_split` would leave out of a part, and how many examples of it there must be.
+
+    Parameters
+    ----------
+    counts : mapping of str to int
+        The examples of each class.
+    fractions : sequence of float
+        The share of each part but the last.
+
+    Returns
+    -------
+    (str, int) or None
+        None: each class is in each part whose fraction is not 0.
+
+    Examples
+    --------
+    >>> too_few({"cat": 10, "dog": 3}, [0.2, 0.1])
+    ('dog', 6)
+    """
+    for name, count in counts.items():
+        if not _enough(count, fractions):
+            smallest = min(fraction for fraction in [*fractions, 1 - sum(fractions)] if fraction > 0)
+            needed = max(2, math.floor(0.5 / smallest))
+            while not _enough(needed, fractions):
+                needed += 1
+            return name, needed
+    return None
+
+
+def _enough(count: int, fractions: Sequence[float]) -> bool:
+    """Whether so many examples of a class are some in each part."""
+    counts = [round(fraction * count) for fraction in fractions]
+    counts_needed = [n for n, fraction in zip(counts, fractions, strict=True) if fraction > 0]
+    return min([*counts_needed, count - sum(counts)]) > 0
 
 
 def _listed(fractions: Sequence[float]) -> str:

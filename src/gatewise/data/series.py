@@ -1,6 +1,6 @@
 """Series out of a table: each group's rows in order of time, complete and regular, or refused by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -161,12 +161,15 @@ def read_series(
     found = None if columns.time is None else times(frame, columns.time, path, columns.time_format)
     groups: dict[str, NDArray[np.intp]] = {"": np.arange(len(frame))}
     if columns.group is not None:
-        groups = _by_name(names(frame, columns.group, path))
+        groups = by_name(names(frame, columns.group, path))
     clocks = {
         name: Times(np.arange(len(rows)), "row") if found is None else found.take(rows) for name, rows in groups.items()
     }
     for name, rows in groups.items():
-        _need_increase(path, columns, rows, clocks[name])
+        remedy = "sort the rows, remove doubles" + (
+            "" if columns.group else ", or give --group if there are several series"
+        )
+        need_increase(path, columns.time or "time", rows, clocks[name], "times that increase within a series", remedy)
     enough = [clock for clock in clocks.values() if len(clock.values) > 1]
     if not enough:
         raise DataError(f"{path}: no series has more than one row, needed are more than a window: give longer ones")
@@ -195,8 +198,14 @@ class _Where:
         return f"{self.path}, row {self.rows[place] + 1}"
 
 
-def _by_name(order: list[str]) -> dict[str, NDArray[np.intp]]:
-    """The rows of each name, both in the order in which they appear."""
+def by_name(order: Sequence[str]) -> dict[str, NDArray[np.intp]]:
+    """The rows of each name, both in the order in which they appear.
+
+    Examples
+    --------
+    >>> by_name(["b", "a", "b"])
+    {'b': array([0, 2]), 'a': array([1])}
+    """
     place = {name: number for number, name in enumerate(dict.fromkeys(order))}
     labels = np.array([place[name] for name in order])
     sorted_rows = np.argsort(labels, kind="stable")
@@ -204,17 +213,14 @@ def _by_name(order: list[str]) -> dict[str, NDArray[np.intp]]:
     return dict(zip(place, np.split(sorted_rows, ends[:-1]), strict=True))
 
 
-def _need_increase(path: Path, columns: Columns, rows: NDArray[np.intp], clock: Times) -> None:
+def need_increase(path: Path, column: str, rows: NDArray[np.intp], clock: Times, needed: str, remedy: str) -> None:
+    """Refuse times of rows that go back or are doubled: the first such row is named."""
     back = np.flatnonzero(np.diff(clock.values) <= 0)
     if len(back):
         place = int(back[0]) + 1
         before, own = clock.take(slice(place - 1, place + 1)).shown()
         what = f"{own} a second time" if own == before else f"{own} after {before}"
-        several = "" if columns.group else ", or give --group if there are several series"
-        raise DataError(
-            f"{path}, row {rows[place] + 1}: {columns.time} is {what}, needed are times that increase within a series: "
-            f"sort the rows, remove doubles{several}"
-        )
+        raise DataError(f"{path}, row {rows[place] + 1}: {column} is {what}, needed are {needed}: {remedy}")
 
 
 def _regular(

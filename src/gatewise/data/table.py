@@ -54,6 +54,24 @@ class Times:
         """Those at some places."""
         return Times(self.values[places], self.kind)
 
+    def column(self) -> "pl.Series":
+        """As a table has them: rows from 1 and whole numbers as integers, dates and moments as such.
+
+        Examples
+        --------
+        >>> Times(np.array([1.0, 2.0]), "number").column().to_list()
+        [1, 2]
+        """
+        import polars as pl
+
+        if self.kind == "row":
+            return pl.Series(self.values.astype(np.int64) + 1)
+        if self.kind == "number":
+            whole = np.round(self.values)
+            return pl.Series(whole.astype(np.int64) if (whole == self.values).all() else self.values)
+        moments = pl.Series(self.values.astype(np.int64)).cast(pl.Datetime("us"))
+        return moments.cast(pl.Date) if self.kind == "date" else moments
+
 
 def show_time(value: float, kind: TimeKind) -> str:
     """One time as it is written.
@@ -73,7 +91,7 @@ def show_time(value: float, kind: TimeKind) -> str:
     return str(moment if int(value) % 1_000_000 else moment.astype("datetime64[s]")).replace("T", " ")
 
 
-def read_table(path: Path, columns: Sequence[str]) -> "pl.DataFrame":
+def read_table(path: Path, columns: Sequence[str], others: bool = False) -> "pl.DataFrame":
     r"""Read some columns of a file: of CSV (UTF-8, commas, names in the first line) as text, of Parquet as they are.
 
     Parameters
@@ -82,6 +100,8 @@ def read_table(path: Path, columns: Sequence[str]) -> "pl.DataFrame":
         Ends in .csv or .parquet.
     columns : sequence of str
         Those that must be there.
+    others : bool, default False
+        Whether all others are wanted as well.
 
     Raises
     ------
@@ -108,7 +128,7 @@ def read_table(path: Path, columns: Sequence[str]) -> "pl.DataFrame":
             there = frame.columns
         else:
             there = list(pl.read_parquet_schema(path))
-            frame = pl.read_parquet(path, columns=[name for name in there if name in columns])
+            frame = pl.read_parquet(path, columns=[name for name in there if others or name in columns])
     except (pl.exceptions.PolarsError, OSError) as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(
@@ -120,6 +140,7 @@ def read_table(path: Path, columns: Sequence[str]) -> "pl.DataFrame":
             if len(there) == 1 and any(mark in there[0] for mark in ";\t|"):
                 raise DataError(f"{path} begins with {listed!r}, needed are columns with commas between: convert it")
             raise DataError(f"{path} has no column {name!r}, there are {listed}: name one of them, or mend the file")
+    for name in there if others else columns:
         if f"{name}_duplicated_0" in there:  # as polars calls the second
             raise DataError(f"{path} has two columns {name!r}, needed is one: rename the other")
     if not len(frame):
@@ -127,13 +148,13 @@ def read_table(path: Path, columns: Sequence[str]) -> "pl.DataFrame":
     return frame
 
 
-def numbers(frame: "pl.DataFrame", column: str, path: Path) -> NDArray[np.float64]:
+def numbers(frame: "pl.DataFrame", column: str, path: Path, empty: bool = True) -> NDArray[np.float64]:
     """A column as numbers; NaN where a cell is empty.
 
     Raises
     ------
     DataError
-        A cell holds no number, NaN, infinity, or what is beyond `LARGEST`.
+        A cell holds no number, NaN, infinity, or what is beyond `LARGEST`; or, without `empty`, nothing.
     """
     import polars as pl
 
@@ -148,7 +169,9 @@ def numbers(frame: "pl.DataFrame", column: str, path: Path) -> NDArray[np.float6
         found, missing = cells.cast(pl.Float64), cells.is_null()
     else:
         raise DataError(f"{path}: {column} holds values of type {cells.dtype}, needed are numbers: give another column")
-    _refuse(~found.is_finite() & ~missing, cells, column, path, "a finite number or an empty cell")
+    _refuse(~found.is_finite() & ~missing, cells, column, path, f"a finite number{' or an empty cell' * empty}")
+    if not empty:
+        _refuse(missing, cells, column, path, "a number", "fill it, or remove the row")
     _refuse((found.abs() > LARGEST) & ~missing, cells, column, path, f"a number up to {LARGEST:g}")
     values: NDArray[np.float64] = found.to_numpy().astype(np.float64)
     return values
@@ -170,7 +193,9 @@ def names(frame: "pl.DataFrame", column: str, path: Path) -> list[str]:
     return text.to_list()
 
 
-def times(frame: "pl.DataFrame", column: str, path: Path, form: str | None = None) -> Times:
+def times(
+    frame: "pl.DataFrame", column: str, path: Path, form: str | None = None, option: str = "--time-format"
+) -> Times:
     """A column as times.
 
     Parameters
@@ -183,6 +208,8 @@ def times(frame: "pl.DataFrame", column: str, path: Path, form: str | None = Non
         For messages.
     form : str, default: `FORMATS`, and numbers
         How the dates are written, such as "%d/%m/%Y %H:%M" (the letters of strftime).
+    option : str, default "--time-format"
+        What says so on the command line, for messages.
 
     Raises
     ------
@@ -210,7 +237,7 @@ def times(frame: "pl.DataFrame", column: str, path: Path, form: str | None = Non
                 _refuse(~plain.is_finite(), cells, column, path, "a time")
                 return Times(plain.to_numpy().astype(np.float64), "number")
         found = _parsed(text, form)
-        remedy = "mend it, or give --time-format" if form is None else "mend it, or change --time-format"
+        remedy = f"mend it, or {'give' if form is None else 'change'} {option}"
         needed = "a number or a date such as 2010-12-31 23:00" if form is None else f"a date as {form}"
         _refuse(found.is_null(), cells, column, path, needed, remedy)
     elif cells.dtype == pl.Date or isinstance(cells.dtype, pl.Datetime):

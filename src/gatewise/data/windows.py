@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from gatewise.data.scaling import moments
 from gatewise.data.series import Series
 from gatewise.data.steps import PERIODS, Calendar, Step, calendar_features
 from gatewise.data.table import TimeKind, Times
@@ -412,13 +413,8 @@ def _scaled_columns(series: Series) -> NDArray[np.float64]:
 def _moments(
     columns: Sequence[NDArray[np.float64]], rows: Sequence[tuple[int, int]]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and deviation of each column over the training parts; a column that stays the same is left as wide."""
-    train = np.concatenate([own[:dev] for own, (dev, _) in zip(columns, rows, strict=True)])
-    mean, deviation = np.nanmean(train, axis=0), np.nanstd(train, axis=0)
-    spread = np.nanmax(train, axis=0) - np.nanmin(train, axis=0)
-    deviation = np.where(deviation > 0, deviation, spread)  # of numbers whose squares are below all numbers
-    deviation[spread == 0] = 1
-    return tuple(mean.tolist()), tuple(deviation.tolist())
+    """The mean and deviation of each column over the training parts."""
+    return moments(np.concatenate([own[:dev] for own, (dev, _) in zip(columns, rows, strict=True)]))
 
 
 def _turns_twice(series: Sequence[Series], rows: Sequence[tuple[int, int]], name: Calendar) -> bool:

@@ -221,7 +221,8 @@ def _follow(subject: Subject) -> "tuple[GradientFlow, int]":
     most = min(FLOW_BATCH, len(subject.truth), max(1, FLOW_NUMBERS // (subject.inputs.size(1) * widest)))
     places = torch.from_numpy(np.linspace(0, len(subject.truth) - 1, most).round().astype(np.int64))
     targets = torch.from_numpy(subject.truth.astype(np.int64))[places]
-    return gradient_flow(subject.model, subject.inputs[places], lambda out: subject.loss(out, targets)), most
+    given = (subject.inputs[places], *(() if subject.lengths is None else (subject.lengths[places],)))
+    return gradient_flow(subject.model, given, lambda out: subject.loss(out, targets)), most
 
 
 def _page(

@@ -333,16 +333,8 @@ def frame_of(forecasts: Sequence[Forecast], config: SeriesConfig) -> "pl.DataFra
     if config.group is not None:
         labels = [each.series.name for each in forecasts for _ in range(horizon)]
         columns[config.group] = pl.Series(labels)
-    kind = forecasts[0].times.kind
-    values = np.concatenate([each.times.values for each in forecasts])
-    if kind == "row":
-        columns["row"] = pl.Series(values.astype(np.int64) + 1)
-    elif kind == "number":
-        whole = np.round(values)
-        columns[config.time or "time"] = pl.Series(whole.astype(np.int64) if (whole == values).all() else values)
-    else:
-        moments = pl.Series(values.astype(np.int64)).cast(pl.Datetime("us"))
-        columns[config.time or "time"] = moments.cast(pl.Date) if kind == "date" else moments
+    times = Times(np.concatenate([each.times.values for each in forecasts]), forecasts[0].times.kind)
+    columns["row" if times.kind == "row" else config.time or "time"] = times.column()
     found = np.concatenate([each.values for each in forecasts])
     columns[config.target] = pl.Series(found[:, _middle(config)])
     for place, quantile in enumerate(config.quantiles):

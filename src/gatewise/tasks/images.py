@@ -1,6 +1,5 @@
 """Images of one's own, a folder for each class, read by rows or by columns."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewise.data.image_folder import find_images, read_images, read_picture
-from gatewise.data.images import ImageSet, stratified_split
+from gatewise.data.images import ImageSet, stratified_split, too_few
 from gatewise.errors import DataError
 from gatewise.tasks.task import Task
 from gatewise.train.config import ImageConfig
@@ -96,27 +95,18 @@ def _places(images: Mapping[str, Sequence[Path]], config: ImagesConfig) -> dict[
         A class would be missing from a split.
     """
     fractions = [config.test_fraction, config.dev_fraction]
-    for name, paths in images.items():
-        if not _enough(len(paths), fractions):
-            smallest = min(fraction for fraction in [*fractions, 1 - sum(fractions)] if fraction > 0)
-            needed = max(2, math.floor(0.5 / smallest))
-            while not _enough(needed, fractions):
-                needed += 1
-            raise DataError(
-                f"{config.data / name} holds {len(paths)} image{'s' * (len(paths) != 1)}, needed are at least {needed} "
-                f"for some in each split (test_fraction {fractions[0]:g}, dev_fraction {fractions[1]:g}): add images, "
-                "or change the fractions"
-            )
+    lacking = too_few({name: len(paths) for name, paths in images.items()}, fractions)
+    if lacking is not None:
+        name, needed = lacking
+        count = len(images[name])
+        raise DataError(
+            f"{config.data / name} holds {count} image{'s' * (count != 1)}, needed are at least {needed} "
+            f"for some in each split (test_fraction {fractions[0]:g}, dev_fraction {fractions[1]:g}): add images, "
+            "or change the fractions"
+        )
     labels = np.repeat(np.arange(len(images)), [len(paths) for paths in images.values()])
     test, dev, train = stratified_split(labels, fractions, config.seed)
     return {"train": train, "dev": dev, "test": test}
-
-
-def _enough(count: int, fractions: Sequence[float]) -> bool:
-    """Whether so many images of a class are some in each split, as `stratified_split` rounds."""
-    counts = [round(fraction * count) for fraction in fractions]
-    counts_needed = [n for n, fraction in zip(counts, fractions, strict=True) if fraction > 0]
-    return min([*counts_needed, count - sum(counts)]) > 0
 
 
 def _read_image(config: ImagesConfig, path: str, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -29,6 +29,9 @@ def load(run: str | os.PathLike[str], weights: Literal["best", "last"] = "best")
         the settings say, or digits (N, T); and gives logits. Of series it reads scaled rows (N, window + horizon,
         channels), and gives scaled forecasts (N, horizon, 1), or with quantiles (N, horizon, quantiles). Of text it
         reads the numbers (N, T) that its `vocabulary` encodes, and a state or None, and gives logits and the state.
+        channels), and gives scaled forecasts (N, horizon, 1), or with quantiles (N, horizon, quantiles). Of sequences
+        it reads scaled steps (N, T, features) and, unless all have T steps, their lengths (N,); it gives logits
+        (N, classes), or with a label a step (N, T, classes).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What a classifier takes images for: the confusion matrix, and the worst mistakes as pictures."""
+"""What a classifier takes samples for: the confusion matrix, and the worst mistakes, of images as pictures."""
 
 import dataclasses
 import math
@@ -38,12 +38,12 @@ NUMBERS_FIT = 40
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that was taken for another class than its own.
+    """A sample that was taken for another class than its own.
 
     Parameters
     ----------
     place : int
-        Of the image among those tested, from 0.
+        Of the sample among those tested, from 0.
     truth, taken_for : str
         The name of its class, and of the one of the highest score.
     probability : float
@@ -51,7 +51,7 @@ class Mistake:
     loss : float
         The cross-entropy in nats: how little was left for its own class.
     file : str
-        Where it has one of its own.
+        Where it has one of its own; or another name.
     """
 
     place: int
@@ -69,22 +69,24 @@ class Mistake:
 
 @dataclass(frozen=True, eq=False)
 class Verdicts:
-    """What each image of a set was taken for.
+    """What each sample of a set was taken for.
 
     Parameters
     ----------
     score : Score
         Of the whole set.
     truth : integer array, shape (N,)
-        The class of each image.
+        The class of each.
     log_scores : float32 array, shape (N, classes)
         The logarithm of the probability of each class.
     names : sequence of str
         What each class is called.
-    pixels : float32 array, shape (N, rows, columns) or (N, rows, columns, 3)
-        From 0 to 1.
+    pixels : float32 array, shape (N, rows, columns) or (N, rows, columns, 3), or None
+        From 0 to 1, of images.
     files : sequence of str
-        The file of each image; none where they have none of their own.
+        The file of each image, or another name; none where they have none of their own.
+    kind : str, default "image"
+        What a sample is.
 
     Examples
     --------
@@ -101,18 +103,19 @@ class Verdicts:
     truth: NDArray[np.intp]
     log_scores: NDArray[np.float32]
     names: Sequence[str]
-    pixels: NDArray[np.float32]
+    pixels: NDArray[np.float32] | None
     files: Sequence[str] = ()
+    kind: str = "image"
 
     @cached_property
     def taken_for(self) -> NDArray[np.intp]:
-        """The class of the highest score of each image, the first of equals."""
+        """The class of the highest score of each sample, the first of equals."""
         taken_for: NDArray[np.intp] = self.log_scores.argmax(axis=1)
         return taken_for
 
     @property
     def confusion(self) -> NDArray[np.intp]:
-        """How many images of each class (rows) were taken for each class (columns)."""
+        """How many samples of each class (rows) were taken for each class (columns)."""
         matrix = np.zeros((len(self.names), len(self.names)), dtype=np.intp)
         np.add.at(matrix, (self.truth, self.taken_for), 1)
         return matrix
@@ -144,7 +147,7 @@ class Verdicts:
 
 
 def draw_mistakes(path: Path, verdicts: Verdicts, title: str) -> None:
-    """Draw the confusion matrix and the worst mistakes.
+    """Draw the confusion matrix and, of images, the worst mistakes.
 
     Parameters
     ----------
@@ -168,11 +171,17 @@ def draw_mistakes(path: Path, verdicts: Verdicts, title: str) -> None:
     """
     classes = len(verdicts.names)
     side = min(15.0, max(5.5, 1.6 + (0.55 if classes <= ROOMY else 0.42) * classes))
+    if verdicts.pixels is None:
+        figure = new_figure(side, side + 0.6)
+        figure.suptitle(title, fontsize=11)
+        _draw_confusion(figure.subplots(), verdicts)
+        save(figure, path)
+        return
     figure = new_figure(side + 5.4, side + 0.6)
     figure.suptitle(title, fontsize=11)
     halves = figure.subfigures(1, 2, squeeze=False, width_ratios=(side, 5.4))
     _draw_confusion(halves[0, 0].subplots(), verdicts)
-    _draw_worst(halves[0, 1], verdicts, down=int(side / 1.75) + 1)
+    _draw_worst(halves[0, 1], verdicts, verdicts.pixels, down=int(side / 1.75) + 1)
     save(figure, path)
 
 
@@ -208,9 +217,9 @@ def _percent(share: float, roomy: bool) -> str:
 
 
 def _tints(shares: NDArray[Any]) -> NDArray[Any]:
-    """White for no image, the full colour for all of a class, shape (classes, classes, 3).
+    """White for none, the full colour for all of a class, shape (classes, classes, 3).
 
-    The scale is the root of the share: a few mistakes among many images are what is looked for.
+    The scale is the root of the share: a few mistakes among many samples are what is looked for.
     """
     from matplotlib.colors import to_rgb
 
@@ -220,7 +229,7 @@ def _tints(shares: NDArray[Any]) -> NDArray[Any]:
     return tints
 
 
-def _draw_worst(figure: "SubFigure", verdicts: Verdicts, down: int) -> None:
+def _draw_worst(figure: "SubFigure", verdicts: Verdicts, pixels: NDArray[np.float32], down: int) -> None:
     mistakes = verdicts.worst(down * ACROSS)
     wrong = int((verdicts.taken_for != verdicts.truth).sum())
     total = f"{wrong:,} of {len(verdicts.truth):,} images wrong"
@@ -231,7 +240,7 @@ def _draw_worst(figure: "SubFigure", verdicts: Verdicts, down: int) -> None:
     for axes in grid.flat:
         axes.set_axis_off()
     for axes, mistake in zip(grid.flat, mistakes, strict=False):
-        axes.imshow(verdicts.pixels[mistake.place], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(pixels[mistake.place], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         lines = f"is {shortened(mistake.truth)}", f"taken for {shortened(mistake.taken_for)}"
         axes.set_title("\n".join([*lines, f"with {100 * mistake.probability:.3g} %"]), fontsize=7, linespacing=1.15)
 

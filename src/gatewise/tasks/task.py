@@ -139,6 +139,8 @@ class Subject:
         Maps the place of a test sample to it.
     given : sequence of Sample
         What was given beside them.
+    lengths : integer tensor, shape (N,), default None
+        Of the test samples, where they differ: the model takes them as its second argument.
     """
 
     model: "nn.Module"
@@ -151,6 +153,7 @@ class Subject:
     step: str
     test_sample: Callable[[int], Sample]
     given: Sequence[Sample]
+    lengths: "Tensor | None" = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,7 +286,7 @@ class Task:
         return cast(Runner, importlib.import_module(self.module))
 
     def with_data(self, config: TrainConfig, data: Path) -> TrainConfig:
-        """The configuration with its data taken from another folder.
+        """The configuration with its data taken from another place: the test part's, where that has a file of its own.
 
         Raises
         ------
@@ -292,7 +295,7 @@ class Task:
         """
         if not hasattr(config, "data"):
             raise ArgumentError(f"--data is {data}, but the data of {self.name} come with gatewise: leave it out")
-        changes: dict[str, Any] = {"data": data}
+        changes: dict[str, Any] = {"data" if getattr(config, "test", None) is None else "test": data}
         return dataclasses.replace(config, **changes)
 
 
@@ -302,12 +305,12 @@ def tasks() -> dict[str, Task]:
     Examples
     --------
     >>> list(tasks())
-    ['digits', 'mnist', 'images', 'digit-sum', 'series', 'text']
+    ['digits', 'mnist', 'images', 'digit-sum', 'series', 'text', 'sequences']
     """
-    from gatewise.tasks import digit_sum, digits, images, mnist, series, text
+    from gatewise.tasks import digit_sum, digits, images, mnist, sequences, series, text
 
-    listed = (digits.TASK, mnist.TASK, images.TASK, digit_sum.TASK, series.TASK, text.TASK)
-    return {task.name: task for task in listed}
+    table = (digits.TASK, mnist.TASK, images.TASK, digit_sum.TASK, series.TASK, text.TASK, sequences.TASK)
+    return {task.name: task for task in table}
 
 
 def task_of(run: "Run") -> tuple[Task, TrainConfig]:
