@@ -109,3 +109,29 @@ def test_the_probe_is_the_runs_own_model(sums):
     for one, other in zip(probe.model.parameters(), own.parameters(), strict=True):
         assert one.equal(other)
     assert probe.loss(probe.model(*probe.inputs)).dim() == 0
+
+
+def test_of_a_text(tmp_path_factory):
+    file = tmp_path_factory.mktemp("data") / "book.txt"
+    file.write_text("the cat sat on the mat and looked at the rat. " * 40)
+    words = ["--data", str(file), "--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--bptt", "5/10"]
+    folder = run_of(tmp_path_factory, "text", *words, "--epochs", "1")
+    found = horizons(folder, steps=30)
+    assert (found.reach, found.steps, found.step) == (10, 30, "character")
+    assert found.layers[0].left == found.flow.layers[0].decay[10].item()
+    with pytest.raises(ArgumentError, match="steps is 500, and the test part has"):
+        horizons(folder, steps=500)
+
+
+@pytest.mark.parametrize("per_step", [False, True])
+def test_of_sequences_of_different_length(tmp_path_factory, per_step):
+    rows = [(name, value) for name in range(20) for value in range(3 + name % 4)]
+    columns = {"id": [n for n, _ in rows], "x": [v for _, v in rows], "who": ["ab"[n % 2] for n, _ in rows]}
+    file = write(tmp_path_factory.mktemp("data") / "taps.csv", columns)
+    words = ["--data", str(file), "--id", "id", "--target", "who", "--hidden-size", "4", "--epochs", "1"]
+    folder = run_of(tmp_path_factory, "sequences", *words, "--dev-fraction", "0.2", *["--per-step"] * per_step)
+    found = horizons(folder)
+    assert found.reach is None and 3 <= found.steps <= 6 and found.step == "step"
+    assert [layer.layer for layer in found.layers] == ["lstm.l0", "lstm.l0_reverse"]
+    with pytest.raises(ArgumentError, match="steps is 3, and the sequences are as long as they are"):
+        horizons(folder, steps=3)

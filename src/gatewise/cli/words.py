@@ -189,8 +189,8 @@ class Evaluate:
 
     json: bool = False
     """Print one JSON object: loss, accuracy (a share of 1), samples; with --figure, and of labelled sequences always,
-    classes, confusion, mistakes. Of a forecast: target, origins, series, season, interval, errors. Of text: loss (nats),
-    bits_per_character or bits_per_byte, perplexity, unknown (characters that the training never saw), samples."""
+    classes, confusion, mistakes. Of a forecast: target, origins, series, season, interval, errors. Of text: loss (in
+    nats), bits_per_character or bits_per_byte, perplexity, unknown (characters never seen in training), samples."""
 
     figure: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Draw the confusion matrix and the worst mistakes, or some forecasts: .png, .pdf or .svg."""
