@@ -125,7 +125,7 @@ def _by_horizon(replay: Replay) -> list[Any]:
     texts = [Text(f"{verdict[0].upper()}{verdict[1:]}.") for verdict in result.verdicts()]
     about = (
         "MAE and RMSE are in the target's units. MASE is the MAE in units of what the seasonal naive forecast, a "
-        f"season of {result.season:,} back, came to over the training part; sMAPE lies between 0 and 200 %."
+        f"season of {result.season:,} back, came to over the training part; sMAPE lies between 0 and 200\u00a0%."
     )
     overall = [row[1:] for row in rows if row[0] == whole]
     steps = f"all {horizon:,} steps" if horizon > 1 else "the one step"
@@ -150,10 +150,11 @@ def _worst(replay: Replay, worst: Sequence[_Shown]) -> list[Any]:
     target = visible(replay.result.target)
     charts = [
         forecast_chart(
-            _name(shown).capitalize() if shown.origin.forecast.series.name == "" else _name(shown),
+            _name(shown),
             f"Mean absolute error {_errors(replay, shown)}.",
-            Rows(f"worst {number}", _rows(replay, shown)),
+            Rows(f"worst {number}", _rows(replay, shown, first_drawn(shown.origin.row, horizon))),
             target,
+            horizon,
             dated=_dated(shown.origin),
         )
         for number, shown in enumerate(worst)
@@ -174,12 +175,15 @@ def _gates(subject: ForecastSubject, chosen: Sequence[_Shown]) -> list[Any]:
             subject.model(*shown.origin.inputs)
         card = Card([_name(shown), *([] if shown.place is None else [f"MAE {_errors(subject.replay, shown)}"])])
         looked.append(Looked(_listed(subject.replay, shown), card, traces, _reads(shown.origin)))
-        rows += [{"sample": number} | row for row in _rows(subject.replay, shown)]
+        rows += [
+            {"sample": number} | row for row in _rows(subject.replay, shown, shown.origin.row - shown.origin.steps)
+        ]
     chart = forecast_chart(
         "The series",
-        "What the model has read is to the left of the grey bar.",
+        f"{_legend(subject.replay)} The rows before it are the steps of the charts below.",
         Rows("series", rows),
         visible(subject.replay.result.target),
+        subject.replay.truth.shape[1],
         dated=_dated(chosen[0].origin),
         chosen=True,
     )
@@ -188,7 +192,7 @@ def _gates(subject: ForecastSubject, chosen: Sequence[_Shown]) -> list[Any]:
         "The state is carried on: a forecast here rests on all rows of the series before it. The gates are those of "
         f"the last {steps:,} rows before it alone, or of as many as there are, read from a state of zeros."
     )
-    return [*([Text(carried)] if subject.carried else []), Text(_legend(subject.replay)), *gate_blocks(looked, [chart])]
+    return [*([Text(carried)] if subject.carried else []), *gate_blocks(looked, [chart])]
 
 
 def _followed(probe: Probe, carried: bool) -> str:
@@ -208,11 +212,10 @@ def _legend(replay: Replay) -> str:
     return f"Black is what came to be, blue the forecast{band}. The grey bar is where the forecast begins."
 
 
-def _rows(replay: Replay, shown: _Shown) -> list[dict[str, Any]]:
-    """What is drawn of an origin: see `forecast_chart`."""
+def _rows(replay: Replay, shown: _Shown, first: int) -> list[dict[str, Any]]:
+    """What is drawn of an origin from a row on: see `forecast_chart`."""
     forecast, row = shown.origin.forecast, shown.origin.row
     series, horizon = forecast.series, len(forecast.values)
-    first = first_drawn(row, horizon)
     truth = np.where(series.observed, series.target, np.nan)[first : row + horizon]
     before = series.times.take(slice(first, first + len(truth)))
     when = [{"at": _at(at, before.kind), "time": show_time(at, before.kind)} for at in before.values.tolist()]
@@ -264,7 +267,7 @@ def _when(origin: Origin) -> str:
 
 def _name(shown: _Shown) -> str:
     series = visible(shown.origin.forecast.series.name)
-    return f"{series}, from {_when(shown.origin)}" if series else f"from {_when(shown.origin)}"
+    return f"{series}, from {_when(shown.origin)}" if series else f"From {_when(shown.origin)}"
 
 
 def _listed(replay: Replay, shown: _Shown) -> str:

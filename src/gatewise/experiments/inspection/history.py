@@ -37,7 +37,7 @@ def setting_blocks(own: Standing, task: Task) -> list[Any]:
 
 def _shown(value: object) -> str:
     if isinstance(value, tuple):
-        return " ".join(map(_shown, value))
+        return " ".join(map(_shown, value)) or "none"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

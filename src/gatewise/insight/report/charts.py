@@ -82,7 +82,7 @@ def curve(quantity: str, unit: str, lines: Mapping[str, Sequence[tuple[float, fl
     positive = quantity == "loss" and all(row["value"] > 0 for row in rows)
     splits = list(lines)
     last = max(row["epoch"] for row in rows)
-    scale, axis = alt.Scale(type="log") if positive else alt.Scale(zero=False), alt.Undefined
+    scale, axis = alt.Scale(type="log") if positive else alt.Scale(zero=False), alt.Axis()
     values = {row["value"] for row in rows}
     if len(values) == 1:  # an axis without a length has no ticks of its own
         (value,) = values

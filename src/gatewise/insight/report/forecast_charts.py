@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from gatewise.drawing import BLACK, BLUE
 from gatewise.insight.report.charts import dots, finished, told_apart
@@ -10,6 +11,9 @@ from gatewise.insight.report.page import Chart, Rows
 
 TRUTH, FORECAST = "truth", "forecast"
 """The lines of a forecast's chart."""
+
+DATES = {"hours": "%H:%M", "minutes": "%H:%M", "day": "%-d %b", "date": "%-d %b", "week": "%-d %b", "month": "%b %Y"}
+"""How an axis of dates is written, by what its ticks are."""
 
 
 def step_lines(rows: Rows, names: Sequence[str], horizon: int, target: str) -> Chart:
@@ -38,7 +42,7 @@ def step_lines(rows: Rows, names: Sequence[str], horizon: int, target: str) -> C
                 scale=alt.Scale(domain=[1, max(2, horizon)], nice=False, padding=8),
                 axis=alt.Axis(tickMinStep=1, format="d"),
             ),
-            y=alt.Y("error:Q", title="mean absolute error", axis=alt.Axis(format="~g")),
+            y=alt.Y("error:Q", title="mean absolute error"),
             tooltip=["forecast:N", "step:Q", alt.Tooltip("error:Q", format=".4~g", title="MAE")],
             **told_apart("forecast", names),
         )
@@ -51,7 +55,9 @@ def step_lines(rows: Rows, names: Sequence[str], horizon: int, target: str) -> C
     )
 
 
-def forecast_chart(title: str, caption: str, rows: Rows, target: str, *, dated: bool, chosen: bool = False) -> Chart:
+def forecast_chart(
+    title: str, caption: str, rows: Rows, target: str, horizon: int, *, dated: bool, chosen: bool = False
+) -> Chart:
     """What was before an origin, what came to be, the forecast, and its band.
 
     Parameters
@@ -63,6 +69,8 @@ def forecast_chart(title: str, caption: str, rows: Rows, target: str, *, dated: 
         the value; or with low and high, of the band; or, of the origin, with the time alone.
     target : str
         What is forecast.
+    horizon : int
+        Steps of a forecast.
     dated : bool
         Whether times are dates.
     chosen : bool, default False
@@ -70,28 +78,28 @@ def forecast_chart(title: str, caption: str, rows: Rows, target: str, *, dated: 
     """
     import altair as alt
 
-    axis = alt.Axis(labelOverlap="greedy", labelSeparation=8, tickCount=5, tickMinStep=alt.Undefined if dated else 1)
-    kind, scaled = ("at:T", "utc") if dated else ("at:Q", "linear")
-    x = alt.X(kind, title=None, axis=axis, scale=alt.Scale(type=scaled, nice=False, zero=False, padding=6))
-    y = alt.Y("value:Q", title=target, scale=alt.Scale(zero=False), axis=alt.Axis(format="~g", titleLimit=180))
+    sparse: dict[str, Any] = {"labelOverlap": "greedy", "labelSeparation": 8, "tickCount": 5}
+    axis = alt.Axis(**sparse, format=DATES) if dated else alt.Axis(**sparse, tickMinStep=1)
+    x = (
+        alt.X("at:T", title=None, axis=axis, scale=alt.Scale(type="utc", nice=False, padding=6))
+        if dated
+        else alt.X("at:Q", title=None, axis=axis, scale=alt.Scale(nice=False, zero=False, padding=6))
+    )
+    y = alt.Y("value:Q", title=target, scale=alt.Scale(zero=False), axis=alt.Axis(titleLimit=180))
     when = alt.Tooltip("time:N")
-    long = max(sum(row.get("line") == name for row in rows.rows) for name in (TRUTH, FORECAST))
     scale = alt.Scale(domain=[TRUTH, FORECAST], range=[BLACK, BLUE])
     dashes = alt.Scale(domain=[TRUTH, FORECAST], range=[[1, 0], [6, 3]])
     legend = alt.Legend(orient="bottom", symbolType="stroke", symbolSize=500)
     origin = (
         alt.Chart().transform_filter("datum.origin").mark_rule(color="#8a919a", strokeWidth=3, opacity=0.5).encode(x=x)
     )
-    band = (
-        alt.Chart()
-        .transform_filter("isValid(datum.low)")
-        .mark_area(color=BLUE, opacity=0.2, line={"color": BLUE, "opacity": 0.2, "strokeWidth": 4})
-        .encode(x=x, y=alt.Y("low:Q", title=target), y2="high:Q", tooltip=[when, "low:Q", "high:Q"])
-    )
+    band = alt.Chart().transform_filter("isValid(datum.low)")
+    band = band.mark_area(color=BLUE, opacity=0.2) if horizon > 1 else band.mark_rule(color=BLUE, strokeWidth=3)
+    band = band.encode(x=x, y=alt.Y("low:Q", title=target), y2="high:Q", tooltip=[when, "low:Q", "high:Q"])
     lines = (
         alt.Chart()
         .transform_filter("isValid(datum.line)")
-        .mark_line(point=dots(long), strokeWidth=1.6)
+        .mark_line(point=dots(4 * horizon), strokeWidth=1.6)
         .encode(
             x=x,
             y=y,
@@ -100,7 +108,8 @@ def forecast_chart(title: str, caption: str, rows: Rows, target: str, *, dated: 
             tooltip=[alt.Tooltip("line:N", title="of"), when, alt.Tooltip("value:Q", format=".5~g")],
         )
     )
-    layers = alt.layer(origin, band, lines, data=alt.NamedData("rows"))
+    bands = [band] if any("low" in row for row in rows.rows) else []  # an axis of no rows has no length
+    layers = alt.layer(origin, *bands, lines, data=alt.NamedData("rows"))
     if chosen:
         chosen_sample = alt.param(name="chosen_sample", value=0)
         layers = layers.add_params(chosen_sample).transform_filter("datum.sample == chosen_sample")

@@ -138,7 +138,7 @@ def gate_blocks(sequences: Sequence[Looked], above: Sequence[Chart] = ()) -> lis
             "gatewise.trace. Hover over a cell for its value; click on it to choose its unit."
         ),
         *note,
-        Chosen(choices, [*seen, *above, Charts(lines), Charts(maps)]),
+        Chosen(choices, [*seen, *([Charts(above)] if above else []), Charts(lines), Charts(maps)]),
     ]
 
 
