@@ -16,6 +16,7 @@ from gatewise.tasks.backtest import Backtest
 from gatewise.tasks.forecast_subject import Replay
 from gatewise.tasks.forecasting import backtest, data_of, look, model
 from gatewise.tasks.task import task_of
+from gatewise.train import keeper
 from gatewise.train.run import Run
 from test_inspect import browser, opened, options, printed, refused  # noqa: F401
 from test_report import LINES, MAPS, choose, titles_changed
@@ -34,7 +35,9 @@ TITLES = [
 
 
 def trained(folder, file, *words):
-    assert main(["train", "series", "--data", str(file), *WORDS, *words, "--run", str(folder)]) == 0
+    with pytest.MonkeyPatch.context() as patch:  # the curves' figure takes longer than such a training
+        patch.setattr(keeper, "draw_curves", lambda *args, **kwargs: None)
+        assert main(["train", "series", "--data", str(file), *WORDS, *words, "--run", str(folder)]) == 0
     return folder
 
 
@@ -61,6 +64,14 @@ def carried(tmp_path_factory):
     file = write(folder / "a.parquet", columns)
     words = ["--target", HOSTILE, "--group", "shop", "--fill", "previous", "--bptt", "5/9", "--batch-size", "4"]
     return trained(folder / "a <b>run", file, *words)
+
+
+@pytest.fixture(scope="module")
+def pages(windowed, carried, tmp_path_factory):
+    """What was found in each run, with nothing given."""
+    folder = tmp_path_factory.mktemp("pages")
+    runs = {"windowed": windowed, "carried": carried}
+    return {kind: inspect(run, out=folder / f"{kind}.html") for kind, run in runs.items()}
 
 
 def numbers_of(path):
@@ -104,9 +115,9 @@ def test_what_it_prints(windowed, capsys):
 
 
 @pytest.mark.parametrize("kind", ["windowed", "carried"])
-def test_the_worst_are_a_horizon_apart_and_have_their_errors(kind, tmp_path, request):
-    run = request.getfixturevalue(kind)
-    found, replay = inspect(run, out=tmp_path / "a.html"), replay_of(run)
+def test_the_worst_are_a_horizon_apart_and_have_their_errors(kind, pages):
+    found = pages[kind]
+    replay = replay_of(found.run)
     point = replay.forecasts[:, :, replay.forecasts.shape[2] // 2]
     errors = np.nanmean(np.abs(point - replay.truth), axis=1)
     places = []
@@ -125,20 +136,18 @@ def test_the_worst_are_a_horizon_apart_and_have_their_errors(kind, tmp_path, req
     for group in range(len(replay.series)):
         rows = replay.windows.origins[[p for p in places if replay.windows.groups[p] == group]]
         assert (np.diff(np.sort(rows)) >= 3).all()
-    rows = numbers_of(tmp_path / "a.html")["worst 0"]
+    rows = numbers_of(found.report)["worst 0"]
     forecast = [row["value"] for row in rows if row.get("line") == "forecast"]
     np.testing.assert_allclose(forecast, point[places[0]], rtol=1e-5)
     assert any("low" in row for row in rows) == (kind == "windowed")
 
 
-def test_no_series_of_large_numbers_has_all_the_worst(carried, tmp_path):
-    found = inspect(carried, out=tmp_path / "a.html")
-    assert {mistake["series"] for mistake in found.mistakes} == set(GROUPS)
+def test_no_series_of_large_numbers_has_all_the_worst(pages):
+    assert {mistake["series"] for mistake in pages["carried"].mistakes} == set(GROUPS)
 
 
-def test_what_was_not_observed_is_a_gap(carried, tmp_path):
-    inspect(carried, out=tmp_path / "a.html")
-    rows = [row for row in numbers_of(tmp_path / "a.html")["series"] if row.get("line") == "truth"]
+def test_what_was_not_observed_is_a_gap(pages):
+    rows = [row for row in numbers_of(pages["carried"].report)["series"] if row.get("line") == "truth"]
     assert {row["time"] for row in rows if row["value"] is None} == {"2001-04-11"}  # 100 days after the first
 
 
@@ -159,15 +168,14 @@ def test_the_worst_then_the_best_then_the_last():
     assert forecasts.choose(replay, 0) == []
 
 
-def test_the_gates_are_those_of_the_window(windowed, tmp_path):
-    inspect(windowed, out=tmp_path / "a.html")
+def test_the_gates_are_those_of_the_window(windowed, pages):
     replay = replay_of(windowed)
     place = forecasts.worst_of(replay, 1)[0]
     _, config = task_of(Run.open(windowed))
     net = model(config, Run(windowed), "best").eval()
     with record(net) as traces, torch.no_grad():
         net(torch.from_numpy(replay.windows.inputs[place : place + 1]))
-    row = next(row for row in numbers_of(tmp_path / "a.html")["gate f"] if row["sample"] == 0)
+    row = next(row for row in numbers_of(pages["windowed"].report)["gate f"] if row["sample"] == 0)
     expected = traces["lstm"][0].layers[0].f[:, 0]
     torch.testing.assert_close(torch.tensor(row["values"]).reshape(8, 6), expected, atol=5.1e-4, rtol=0)
     series, origin = replay.series[0], replay.windows.origins[place]
@@ -175,8 +183,7 @@ def test_the_gates_are_those_of_the_window(windowed, tmp_path):
     assert float(row["reads"][-1].split(": ")[1]) == pytest.approx(series.target[origin - 1], rel=1e-4)
 
 
-def test_where_the_state_is_carried_on_the_rows_before_are_read_afresh(carried, tmp_path):
-    inspect(carried, out=tmp_path / "a.html")
+def test_where_the_state_is_carried_on_the_rows_before_are_read_afresh(carried, pages):
     replay = replay_of(carried)
     place = forecasts.worst_of(replay, 1)[0]
     _, config = task_of(Run.open(carried))
@@ -185,10 +192,10 @@ def test_where_the_state_is_carried_on_the_rows_before_are_read_afresh(carried, 
     net = model(config, Run(carried), "best").eval()
     with record(net) as traces, torch.no_grad():
         net(torch.from_numpy(rows[None]), torch.zeros(1, 36, dtype=torch.bool), None)
-    row = next(row for row in numbers_of(tmp_path / "a.html")["gate f"] if row["sample"] == 0)
+    row = next(row for row in numbers_of(pages["carried"].report)["gate f"] if row["sample"] == 0)
     expected = traces["lstm"][0].layers[0].f[:, 0]
     torch.testing.assert_close(torch.tensor(row["values"]).reshape(36, 6), expected, atol=5.1e-4, rtol=0)
-    content = (tmp_path / "a.html").read_text(encoding="utf-8")
+    content = pages["carried"].report.read_text(encoding="utf-8")
     assert "the last 36 rows before it alone, or of as many as there are, read from a state of zeros" in content
     assert "gradients flowed through 9 rows at the most" in content
 
@@ -241,13 +248,13 @@ def test_refusals(windowed, carried, tmp_path, capsys, monkeypatch):
 # --- in a browser -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("width", "phone"), [(1280, False), (390, True)])
-def test_a_page_about_windows(browser, windowed, file, tmp_path, width, phone):  # noqa: F811
+def test_a_page_about_windows(browser, windowed, file, tmp_path):  # noqa: F811
     found = inspect(windowed, [str(file)], out=tmp_path / "a.html")
     shown = opened(browser, tmp_path / "a.html")
-    browser.open(tmp_path / "a.html", width, 900, phone)
     assert browser.run("[...document.querySelectorAll('h2')].map(h => h.textContent)") == TITLES
-    assert browser.run("document.documentElement.scrollWidth") == width
+    assert browser.run("document.documentElement.scrollWidth") == 1280
+    browser.open(tmp_path / "a.html", 390, 900, phone=True)
+    assert browser.run("document.documentElement.scrollWidth") == 390
     assert found.flow[0]["sentence"] in shown
     for verdict in found.verdicts:
         assert f"{verdict[1:]}." in shown
@@ -263,9 +270,8 @@ def test_a_page_about_windows(browser, windowed, file, tmp_path, width, phone): 
     assert browser.complaints == []
 
 
-def test_names_of_columns_and_groups_are_shown_and_never_run(browser, carried, tmp_path):  # noqa: F811
-    inspect(carried, out=tmp_path / "a.html")
-    opened(browser, tmp_path / "a.html")
+def test_names_of_columns_and_groups_are_shown_and_never_run(browser, pages):  # noqa: F811
+    opened(browser, pages["carried"].report)
     everything = browser.run("document.body.textContent")
     assert browser.run("window.hacked") is None
     for name in [HOSTILE, *GROUPS, "a <b>run"]:
