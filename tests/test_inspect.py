@@ -11,8 +11,9 @@ from PIL import Image
 
 from browser import browser_or_skip
 from gatewise.cli import main
-from gatewise.experiments import inspect as inspecting
-from gatewise.experiments.inspect import choose, inspect, picture_of, worst
+from gatewise.experiments.inspection import shared
+from gatewise.experiments.inspection.classes import choose, picture_of, worst
+from gatewise.experiments.inspection.report import inspect
 from gatewise.insight.trace import trace
 from gatewise.tasks.sequence_sum import look
 from gatewise.tasks.task import Subject, task_of
@@ -168,7 +169,7 @@ def test_pictures_are_as_the_pixels_and_large_ones_shrink(tmp_path):
 
 
 def test_long_and_wide_models_have_their_gradient_followed_on_fewer_samples(sum_runs, tmp_path, monkeypatch):
-    monkeypatch.setattr(inspecting, "FLOW_NUMBERS", 6 * 6 * 3)
+    monkeypatch.setattr(shared, "FLOW_NUMBERS", 6 * 6 * 3)
     inspect(sum_runs["lstm"], out=tmp_path / "a.html")
     assert "on 3 of the test samples" in (tmp_path / "a.html").read_text(encoding="utf-8")
 

@@ -11,11 +11,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from browser import browser_or_skip
 from gatewise.insight.gradient_flow import gradient_flow
-from gatewise.insight.report.charts import class_bars, confusion, curve
+from gatewise.insight.report.charts import class_bars, confusion, constant_bars, curve
 from gatewise.insight.report.flow import ALL, flow_blocks, meaning
 from gatewise.insight.report.gates import CELLS, Looked, gate_blocks, thinning
 from gatewise.insight.report.page import (
@@ -259,6 +260,13 @@ def test_a_loss_of_zero_has_no_logarithm():
     assert '"log"' not in json.dumps(chart.spec)
 
 
+def test_values_that_are_all_the_same_have_their_tick():
+    chart = curve("accuracy", "share", {"train": [(1, 1 / 6), (2, 1 / 6)]}, None)
+    y = chart.spec["layer"][0]["encoding"]["y"]
+    low, high = y["scale"]["domain"]
+    assert low < 1 / 6 < high and y["axis"]["values"] == [1 / 6]
+
+
 # --- in a browser -------------------------------------------------------------------------------------------
 
 
@@ -436,6 +444,58 @@ def test_charts_follow_the_width_of_the_window(browser, path):
     browser("Emulation.setDeviceMetricsOverride", width=600, height=900, deviceScaleFactor=1, mobile=False)
     browser.wait_for(f"{widest} <= 600")
     assert browser.run(widest) <= 600
+
+
+def page_with(browser, folder, *blocks, width=1280):
+    """Open a page that has these blocks alone."""
+    (folder / "some.html").write_bytes(render(Page("some", ["some"], [Section("some", [*blocks, Chosen([], [])])])))
+    browser.complaints.clear()
+    browser.open(folder / "some.html", width)
+    assert browser.complaints == []
+
+
+TICKS = (
+    """[...document.querySelectorAll("svg .role-axis-label text")].filter((t) => t.getAttribute("opacity") !== "0")"""
+)
+
+
+def test_labels_of_an_axis_never_touch(browser, tmp_path):
+    for low, high in ((2.9, 3.7), (1.01, 1.9), (1, 1000), (2.95, 3.02)):
+        edges = np.geomspace(low, high, 9)
+        rows = [{"layer": 0, "from": start, "to": end, "units": 3} for start, end in itertools.pairwise(edges.tolist())]
+        for width in (390, 1280):
+            page_with(browser, tmp_path, constant_bars(Rows("constants", rows)), width=width)
+            boxes = browser.run(f"{TICKS}.map((t) => t.getBoundingClientRect()).map((b) => [b.left, b.right, b.top])")
+            along = sorted((left, right) for left, right, top in boxes if top == max(box[2] for box in boxes))
+            assert len(along) > 1
+            assert all(after[0] - before[1] > 4 for before, after in itertools.pairwise(along)), (low, high, width)
+
+
+def test_a_curve_of_one_point_has_its_value_and_is_whole(browser, tmp_path):
+    page_with(browser, tmp_path, curve("accuracy", "share", {"train": [(1, 1 / 6)]}, None))
+    assert "0.1667" in browser.run(f"{TICKS}.map((t) => t.textContent)")
+    inside = """(() => {
+        const points = [...document.querySelectorAll("svg .mark-symbol.role-mark path")];
+        const box = document.querySelector("svg").getBoundingClientRect();
+        return points.map((p) => box.right - p.getBoundingClientRect().right);
+    })()"""
+    assert min(browser.run(inside)) >= 2
+
+
+@pytest.mark.parametrize("width", [1280, 700, 390, 391])
+def test_a_table_has_a_shadow_where_it_goes_on_alone(browser, tmp_path, width):
+    narrow = Table("narrow", ("a", "b"), [("1", "2")])
+    wide = Table("wide", [f"column {n}" for n in range(40)], [["1234567"] * 40])
+    chart = curve("loss", "nats", {"train": [(1, 1.0)]}, None)
+    page_with(browser, tmp_path, narrow, wide, chart, width=width)
+    browser.picture(tmp_path / "page.png")
+    with Image.open(tmp_path / "page.png") as image:
+        pixels = np.asarray(image.convert("L"))
+    boxes = browser.run(
+        "[...document.querySelectorAll('.scrolls')].map(e => e.getBoundingClientRect()).map(b => [b.right, b.top])"
+    )
+    darkest = [pixels[round(top) + 2 : round(top) + 6, round(right) - 24 : round(right)].min() for right, top in boxes]
+    assert darkest[0] == 255 and darkest[1] < 230
 
 
 def test_headings_labels_and_descriptions(opened):

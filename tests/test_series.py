@@ -737,7 +737,6 @@ def test_options_that_do_not_fit(run, file, tmp_path, capsys):
         (["predict", str(run), str(file), "--out", "a.txt"], "out is a.txt, needed is a name that ends in .csv or"),
         (["predict", str(run), str(file), "--figure", "a.gif"], "figure is a.gif, needed is a name that ends in .png"),
         (["evaluate", str(run), "--figure", "a.gif"], "figure is a.gif, needed"),
-        (["inspect", str(run)], "gatewise inspect is for tasks with classes, and series forecasts: see gatewise eval"),
     ):
         assert main(words) == 2
         out, err = capsys.readouterr()

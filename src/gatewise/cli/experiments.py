@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 BEST_TRIALS = 5
 
+SHARES = ("accuracy", "coverage")
+"""The measures that are shares of 1."""
+
 
 def memory(config: MemoryConfig) -> int:
     """Run the memory experiment, and print, draw and write what it came to."""
@@ -121,15 +124,18 @@ def tune(command: Tune[Any]) -> int:
 
 def inspect(command: Inspect) -> int:
     """Write the report of a run, and print what was found."""
-    from gatewise.experiments.inspect import inspect as look_into
+    from gatewise.experiments.inspection.report import inspect as look_into
 
     found = look_into(command.run, command.inputs, command.weights, command.out, command.data)
     if command.json:
         print(json.dumps(found.to_json()))
         return 0
-    score = ", ".join(f"{name} {value:.2%}" for name, value in found.score.items() if name != "loss")
-    loss = number(found.score["loss"])
-    print(f"{command.run}, {command.weights} weights: test loss {loss}, {score} of {found.samples:,}")
+    score = ", ".join(
+        f"{name} {value:.2%}" if name in SHARES else f"{name} {number(value)}" for name, value in found.score.items()
+    )
+    print(f"{command.run}, {command.weights} weights: test {score} of {found.samples:,}")
+    for line in found.verdicts:
+        print(line)
     for layer in found.flow:
         print(layer["sentence"])
     print(f"wrote {found.report}")

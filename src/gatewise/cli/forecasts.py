@@ -13,7 +13,7 @@ from gatewise.errors import ArgumentError
 from gatewise.tasks.series import SeriesConfig
 
 if TYPE_CHECKING:
-    from gatewise.tasks.backtest import Backtest, Errors
+    from gatewise.tasks.backtest import Backtest
     from gatewise.train.run import Run
 
 
@@ -47,25 +47,11 @@ def evaluate(command: Evaluate, config: SeriesConfig, run: "Run") -> int:
 
 def _print(result: "Backtest") -> None:
     """The errors over the whole horizon, then over its parts."""
-    quantiles = result.interval is not None
-    inside = [f"coverage (of {result.interval:.0%})", "pinball"] if quantiles else []
-    columns = ["MAE", "RMSE", "MASE", "sMAPE", *inside]
-    rows = []
+    columns, rows = result.table()
     before = ""
-    for each in result.errors:
-        steps = f"{each.first}–{each.last}" if each.first < each.last else str(each.first)
-        rows.append([steps if steps != before else "", each.forecast, *_numbers(each, quantiles)])
-        before = steps
-    print_table(("steps", "forecast", *columns), columns, rows)
-
-
-def _numbers(errors: "Errors", quantiles: bool) -> list[str]:
-    shown = [f"{errors.mae:.4g}", f"{errors.rmse:.4g}", "" if errors.mase is None else f"{errors.mase:.3f}"]
-    shown.append(f"{errors.smape:.2f} %")
-    if quantiles:
-        shown.append("" if errors.coverage is None else f"{errors.coverage:.1%}")
-        shown.append("" if errors.pinball is None else f"{errors.pinball:.4g}")
-    return shown
+    for row in rows:
+        row[0], before = row[0] if row[0] != before else "", row[0]
+    print_table(columns, columns[2:], rows)
 
 
 def predict(command: Predict, config: SeriesConfig, run: "Run") -> int:

@@ -281,33 +281,38 @@ class Generate:
 class Inspect:
     """Look into a run: one HTML file that opens from disk, without a network.
 
-    It shows the settings and the curves, the results by class, the worst mistakes, the gates and the memory of an LSTM
-    for a few sequences (choose the sequence, the layer and the unit; hover for values), and how far back the loss's
-    gradient reaches. The sequences are some of the test samples, wrong and right ones, after what is given here.
+    It shows the settings and the curves, the results by class or by horizon, the worst mistakes or forecasts, the gates
+    and the memory of an LSTM for a few sequences (choose the sequence, the layer and the unit; hover for values), and
+    how far back the loss's gradient reaches. The sequences are some of the test samples, wrong and right ones, after
+    what is given here; of series those that end in the worst, the best and the last origins of the backtest, after the
+    forecast of what comes after the last rows in a file that is given.
 
     Example:
       gatewise inspect runs/digits
       gatewise inspect runs/mnist seven.png four.png --out seven.html
       gatewise inspect runs/sum "6 7 0 0 1 0 0 0 0 0" "9 9 0 0 0 0 0 5 0 0"
+      gatewise inspect runs/load load.csv
     """
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """A folder that gatewise train made."""
 
-    inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[IMAGE|DIGITS...]")] = ()
-    """Up to 8 images like those trained on; or sequences of digits, each in quotes, with spaces between them."""
+    inputs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[IMAGE|DIGITS|FILE...]")] = ()
+    """Up to 8 images like those trained on; or sequences of digits, each in quotes, with spaces between them; or files
+    of up to 8 series, as gatewise predict takes them."""
 
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """The file to write. Without it: report.html in the run's folder."""
 
-    data: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """The folder of the data, where they have moved since the training."""
+    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
+    """The folder, or the file, of the data, where they have moved since the training."""
 
     weights: Literal["best", "last"] = "best"
     """Which epoch's weights."""
 
     json: bool = False
-    """Print one JSON object: report (the file), score, sequences, mistakes, and flow, the horizon of each layer."""
+    """Print one JSON object: report (the file), score, sequences, mistakes, flow (the horizon of each layer), verdicts
+    (of forecasts, beside each baseline)."""
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,27 @@ class Backtest:
         horizon = max(each.last for each in self.errors)
         return {each.forecast: each for each in self.errors if (each.first, each.last) == (1, horizon)}
 
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The errors as they are written: the columns (steps, forecast, and numbers), and the rows.
+
+        Examples
+        --------
+        >>> Backtest("kw", 5, 1, 1, None, [Errors("naive", 1, 3, 1.0, 1.5, None, 9.0)]).table()
+        (['steps', 'forecast', 'MAE', 'RMSE', 'MASE', 'sMAPE'], [['1–3', 'naive', '1', '1.5', '', '9.00 %']])
+        """
+        columns, rows = ["steps", "forecast", "MAE", "RMSE", "MASE", "sMAPE"], []
+        if self.interval is not None:
+            columns += [f"coverage (of {self.interval:.0%})", "pinball"]
+        for each in self.errors:
+            steps = f"{each.first}–{each.last}" if each.first < each.last else str(each.first)
+            scaled = "" if each.mase is None else f"{each.mase:.3f}"
+            row = [steps, each.forecast, f"{each.mae:.4g}", f"{each.rmse:.4g}", scaled, f"{each.smape:.2f} %"]
+            if self.interval is not None:
+                row.append("" if each.coverage is None else f"{each.coverage:.1%}")
+                row.append("" if each.pinball is None else f"{each.pinball:.4g}")
+            rows.append(row)
+        return columns, rows
+
     def verdicts(self) -> list[str]:
         """Whether the model is better than each baseline by MAE over the whole horizon, in a line each.
 

@@ -14,7 +14,7 @@ from gatewise.drawing import BLACK, BLUE, new_figure, save, tidy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gatewise.tasks.forecasting import Forecast, Replay
+    from gatewise.tasks.forecast_subject import Forecast, Replay
 
 ORIGINS = 6
 """Of a backtest that are drawn, evenly apart; or series whose future is."""
@@ -77,6 +77,17 @@ def draw_forecasts(path: Path, forecasts: Sequence["Forecast"], quantiles: Seque
     save(figure, path)
 
 
+def first_drawn(origin: int, horizon: int) -> int:
+    """The first row that is drawn before an origin.
+
+    Examples
+    --------
+    >>> first_drawn(100, 12), first_drawn(100, 1), first_drawn(10, 12)
+    (64, 76, 0)
+    """
+    return max(0, origin - max(CONTEXT * horizon, 24))
+
+
 def _draw(
     axes: "Axes",
     series: Series,
@@ -89,7 +100,7 @@ def _draw(
 ) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    first = max(0, origin - max(CONTEXT * horizon, 24))
+    first = first_drawn(origin, horizon)
     truth = np.where(series.observed, series.target, np.nan)[first : origin + horizon]
     axes.plot(_along(series.times.take(slice(first, first + len(truth)))), truth, color=BLACK, lw=1, label="truth")
     middle = list(quantiles).index(0.5) if quantiles else 0

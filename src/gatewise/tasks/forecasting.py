@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from gatewise.data.windows import Form, Part, Windows, last_window, make_form, m
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.tasks.backtest import MODEL, Backtest, linear, measure, naive, seasonal_naive
 from gatewise.tasks.bptt import Bptt, parse_bptt
+from gatewise.tasks.forecast_subject import Forecast, ForecastSubject, Origin, Replay
 from gatewise.tasks.forecaster import (
     CarriedForecaster,
     Forecaster,
@@ -28,7 +29,7 @@ from gatewise.tasks.forecaster import (
 )
 from gatewise.tasks.mistakes import Verdicts
 from gatewise.tasks.series import SeriesConfig
-from gatewise.tasks.task import PROBED, Outcome, Prediction, Probe, Report, Subject, Task
+from gatewise.tasks.task import PROBED, Outcome, Prediction, Probe, Report, Task
 from gatewise.tasks.training import Problem, built, counted, train_problem
 from gatewise.train.lanes import Lanes, Track
 from gatewise.train.progress import Score
@@ -146,7 +147,7 @@ def problem(config: SeriesConfig) -> Problem:
                 f"{form.horizon}×{_outputs(config)} outputs, {parameters:,} parameters"
             ),
         },
-        unit=UNITS["pinball" if config.quantiles else config.point],
+        unit=_unit(config),
         carries=bptt is not None,
     )
 
@@ -177,31 +178,6 @@ def evaluate(task: Task, config: SeriesConfig, run: Run, weights: str) -> Score:
     return runner.evaluate(_samples(data_of(config, form), config, "test"))
 
 
-@dataclass(frozen=True, eq=False)
-class Replay:
-    """A backtest, and what it was computed from.
-
-    Parameters
-    ----------
-    result : Backtest
-        The errors.
-    series : list of Series
-        What the data hold.
-    windows : Windows
-        Those of the test part.
-    forecasts : float64 array, shape (N, horizon, Q)
-        In the target's units.
-    quantiles : tuple of float
-        Which; none for a point forecast.
-    """
-
-    result: Backtest
-    series: list[Series]
-    windows: Windows
-    forecasts: NDArray[np.float64]
-    quantiles: tuple[float, ...]
-
-
 def backtest(config: SeriesConfig, run: Run, weights: str) -> Replay:
     """Forecast from each origin in the test part, by the model and by the baselines.
 
@@ -222,8 +198,11 @@ def backtest(config: SeriesConfig, run: Run, weights: str) -> Replay:
         The data are not in order, or not those of the training.
     """
     runner, form = _load(config, run.weights(weights))
-    data = data_of(config, form)
-    test = _windows(data, config, "test")
+    return _replay(runner, data_of(config, form), config)
+
+
+def _replay(runner: Runner, data: Data, config: SeriesConfig) -> Replay:
+    form, test = data.form, _windows(data, config, "test")
     mean, deviation, scale = _of_groups(data, test)
 
     def unscaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -234,7 +213,8 @@ def backtest(config: SeriesConfig, run: Run, weights: str) -> Replay:
     forecasts = unscaled(_tested(runner, data, config, test))
     truth = _truth(data, test)
     of_quantiles = forecasts if config.quantiles else None
-    errors = measure(MODEL, forecasts[:, :, _middle(config)], truth, scale, config.quantiles, of_quantiles)
+    own = forecasts[:, :, _middle(config)]
+    errors = measure(MODEL, own, truth, scale, config.quantiles, of_quantiles)
     baselines = {"naive": naive(data.series, test, form.horizon)}
     if form.season > 1:
         baselines[f"seasonal naive ({form.season})"] = seasonal_naive(data.series, test, form.horizon, form.season)
@@ -247,26 +227,8 @@ def backtest(config: SeriesConfig, run: Run, weights: str) -> Replay:
     errors.sort(key=lambda each: (each.last - each.first + 1 < form.horizon, each.first))  # the whole horizon first
     interval = config.quantiles[-1] - config.quantiles[0] if config.quantiles else None
     result = Backtest(config.target, len(test), len(data.series), form.season, interval, errors)
-    return Replay(result, data.series, test, forecasts, config.quantiles)
-
-
-@dataclass(frozen=True, eq=False)
-class Forecast:
-    """What comes after the last row of a series.
-
-    Parameters
-    ----------
-    series : Series
-        What was read.
-    times : Times, shape (horizon,)
-        When it is for.
-    values : float64 array, shape (horizon, Q)
-        In the target's units: a quantile each, or the point forecast alone.
-    """
-
-    series: Series
-    times: Times
-    values: NDArray[np.float64]
+    points = {MODEL: own, **baselines}
+    return Replay(result, data.series, test, forecasts, config.quantiles, points, truth, deviation)
 
 
 def forecast(config: SeriesConfig, run: Run, weights: str, path: Path) -> list[Forecast]:
@@ -291,6 +253,11 @@ def forecast(config: SeriesConfig, run: Run, weights: str, path: Path) -> list[F
         The file is not in order, or lacks what the model reads.
     """
     runner, form = _load(config, run.weights(weights))
+    return [origin.forecast for origin in _after(runner, form, config, path)]
+
+
+def _after(runner: Runner, form: Form, config: SeriesConfig, path: Path) -> list[Origin]:
+    """What comes after the last target of each series in a file."""
     series, _ = read_series(path, _columns(config), config.fill, form.step)
     _need_known(series, form, path)
     found = []
@@ -313,11 +280,15 @@ def forecast(config: SeriesConfig, run: Run, weights: str, path: Path) -> list[F
             ahead = Times(form.step.after(last, form.horizon), one.times.kind)
         known = one.known[count : count + form.horizon] if config.known else np.empty((form.horizon, 0))
         if _bptt(config) is None:
-            values = _forecasts(runner, last_window(one, form, ahead, known))[0]
+            window = last_window(one, form, ahead, known)
+            inputs: tuple[Any, ...] = (torch.from_numpy(window),)
+            values = _forecasts(runner, window)[0]
         else:
-            values = _carried(runner, with_future(one, ahead, known), form, config)[-1]
+            whole = with_future(one, ahead, known)
+            inputs = _rows_before(whole, count, form, config)
+            values = _carried(runner, whole, form, config)[-1]
         values = values * group.deviation[0] + group.mean[0]
-        found.append(Forecast(one, ahead, values))
+        found.append(Origin(Forecast(one, ahead, values), count, inputs, _steps_before(count, form, config)))
     return found
 
 
@@ -354,43 +325,86 @@ def predict(config: SeriesConfig, run: Run, weights: str, given: str) -> Predict
     raise ArgumentError("series are forecast from a file and have no classes: see gatewise predict --help")
 
 
-def look(task: Task, config: SeriesConfig, run: Run, weights: str, given: Sequence[str]) -> Subject:
-    """Refuse: the report is of classes."""
-    raise ArgumentError(f"gatewise inspect is for tasks with classes, and {task.name} forecasts: see gatewise evaluate")
+def look(task: Task, config: SeriesConfig, run: Run, weights: str, given: Sequence[str]) -> ForecastSubject:
+    """Load a run's model, and what it can be looked at with."""
+    runner, form = _load(config, run.weights(weights))
+    ahead = [origin for path in given for origin in _after(runner, form, config, Path(path))]
+    data = data_of(config, form)
+    score, replay = runner.evaluate(_samples(data, config, "test")), _replay(runner, data, config)
+    test = replay.windows
+
+    def at(place: int) -> Origin:
+        one, row = data.series[test.groups[place]], int(test.origins[place])
+        found = Forecast(one, one.times.take(slice(row, row + form.horizon)), replay.forecasts[place])
+        if _bptt(config) is None:
+            inputs: tuple[Any, ...] = (torch.from_numpy(test.inputs[place : place + 1]),)
+        else:
+            inputs = _rows_before(one, row, form, config)
+        return Origin(found, row, inputs, _steps_before(row, form, config))
+
+    return ForecastSubject(
+        runner.model.eval(),
+        score,
+        _unit(config),
+        replay,
+        _probed(test, form, config),
+        _bptt(config) is not None,
+        at,
+        lambda most: _probe(runner, data, config, test, _probed(test, form, config), most),
+        ahead,
+    )
 
 
 def probe(task: Task, config: SeriesConfig, run: Run, weights: str, steps: int | None) -> Probe:
     """Load the model, and windows of the test part; or, where the state is carried on, the rows before some origins."""
     runner, form = _load(config, run.weights(weights))
-    data, bptt = data_of(config, form), _bptt(config)
+    data = data_of(config, form)
     test = _windows(data, config, "test")
-    if bptt is None and steps not in (None, form.window):
+    if _bptt(config) is None and steps not in (None, form.window):
         raise ArgumentError(f"steps is {steps}, and the model reads windows of {form.window} rows: leave it out")
-    longest = int(test.origins.max())
-    length = form.window if bptt is None else steps or min(4 * bptt.reach, longest)
+    return _probe(runner, data, config, test, steps or _probed(test, form, config), PROBED)
+
+
+def _probed(test: Windows, form: Form, config: SeriesConfig) -> int:
+    """How many rows a probe's sequences have where nobody says it."""
+    bptt = _bptt(config)
+    return form.window if bptt is None else min(4 * bptt.reach, int(test.origins.max()))
+
+
+def _probe(runner: Runner, data: Data, config: SeriesConfig, test: Windows, length: int, most: int) -> Probe:
+    """The rows before some origins of the test part, at most so many."""
+    form, bptt = data.form, _bptt(config)
     there = np.flatnonzero(test.origins >= length)
     if not len(there):
+        longest = int(test.origins.max())
         raise ArgumentError(f"steps is {length}, and there are {longest} rows before the last origin: make it smaller")
-    places = there[np.linspace(0, len(there) - 1, min(PROBED, len(there))).round().astype(np.intp)]
-    targets = torch.from_numpy(test.targets[places])
+    places = there[np.linspace(0, len(there) - 1, min(most, len(there))).round().astype(np.intp)]
+    targets, model = torch.from_numpy(test.targets[places]), runner.model.eval()
     if bptt is None:
         inputs: tuple[object, ...] = (torch.from_numpy(test.inputs[places]),)
-        return Probe(
-            runner.model.eval(), inputs, lambda out: runner.loss(out, targets), len(places), length, "row", length
-        )
+        return Probe(model, inputs, lambda out: runner.loss(out, targets), len(places), length, "row", length)
     lag = _lag(form, config)
     of_each = [step_inputs(one, form, lag) for one in data.series]
     rows = np.stack([of_each[test.groups[n]][test.origins[n] - length : test.origins[n]] for n in places])
-    inputs = (torch.from_numpy(rows), torch.zeros(rows.shape[:2], dtype=torch.bool), None)
-    return Probe(
-        runner.model.eval(),
-        inputs,
-        lambda out: runner.loss(out[0][:, -1], targets),
-        len(places),
-        length,
-        "row",
-        bptt.reach,
-    )
+    at_end = len(places), length, "row", bptt.reach
+    return Probe(model, _from_fresh(rows), lambda out: runner.loss(out[0][:, -1], targets), *at_end)
+
+
+def _from_fresh(rows: NDArray[np.float32]) -> tuple[Any, ...]:
+    """What a model whose state is carried on is called with to read rows (B, T, ·) from a state of zeros."""
+    return torch.from_numpy(rows), torch.zeros(rows.shape[:2], dtype=torch.bool), None
+
+
+def _steps_before(row: int, form: Form, config: SeriesConfig) -> int:
+    """How many rows before one are looked at: a window, and where the state is carried on four times the truncation."""
+    bptt = _bptt(config)
+    return form.window if bptt is None else min(row, max(form.window, 4 * bptt.reach))
+
+
+def _rows_before(series: Series, row: int, form: Form, config: SeriesConfig) -> tuple[Any, ...]:
+    """These rows, where the state is carried on."""
+    first = row - _steps_before(row, form, config)
+    return _from_fresh(step_inputs(series, form, _lag(form, config))[None, first:row])
 
 
 def model(config: SeriesConfig, run: Run, weights: str) -> nn.Module:
@@ -446,6 +460,11 @@ def _count(data: Data, config: SeriesConfig, part: Part) -> int:
 def _lag(form: Form, config: SeriesConfig) -> int:
     """Rows back to what a naive forecast repeats; 0 where the model adds to none."""
     return {"none": 0, "last": 1, "season": form.season}[config.skip]
+
+
+def _unit(config: SeriesConfig) -> str:
+    """What the loss is measured in."""
+    return UNITS["pinball" if config.quantiles else config.point]
 
 
 def _samples(data: Data, config: SeriesConfig, part: Part) -> Samples:

@@ -19,6 +19,7 @@ from gatewise.train.progress import Progress, Score
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from gatewise.tasks.forecast_subject import ForecastSubject
     from gatewise.train.run import Run
 
 
@@ -236,7 +237,9 @@ class Runner(Protocol):
     def model(self, config: Any, run: "Run", weights: str) -> "nn.Module":
         """A run's model with its weights."""
 
-    def look(self, task: "Task", config: Any, run: "Run", weights: str, given: Sequence[str]) -> Subject:
+    def look(
+        self, task: "Task", config: Any, run: "Run", weights: str, given: Sequence[str]
+    ) -> "Subject | ForecastSubject":
         """Load the model, and what it can be looked at with: the test samples and what a user gives."""
 
     def probe(self, task: "Task", config: Any, run: "Run", weights: str, steps: int | None) -> Probe:

@@ -82,16 +82,26 @@ def curve(quantity: str, unit: str, lines: Mapping[str, Sequence[tuple[float, fl
     positive = quantity == "loss" and all(row["value"] > 0 for row in rows)
     splits = list(lines)
     last = max(row["epoch"] for row in rows)
+    scale, axis = alt.Scale(type="log") if positive else alt.Scale(zero=False), alt.Axis()
+    values = {row["value"] for row in rows}
+    if len(values) == 1:  # an axis without a length has no ticks of its own
+        (value,) = values
+        room = abs(value) / 10 or 1.0
+        scale = alt.Scale(domain=[value - room, value + room], nice=False)
+        axis = alt.Axis(values=[value], format=".4~g")
     drawn = (
         alt.Chart(alt.NamedData("rows"))
-        .mark_line(point=_dots(max(map(len, lines.values()))), strokeWidth=1.8)
+        .mark_line(point=dots(max(map(len, lines.values()))), strokeWidth=1.8)
         .encode(
             x=alt.X(
-                "epoch:Q", title="epoch", scale=alt.Scale(domain=[0, last], nice=False), axis=alt.Axis(tickMinStep=1)
+                "epoch:Q",
+                title="epoch",
+                scale=alt.Scale(domain=[0, last], nice=False, padding=6),
+                axis=alt.Axis(tickMinStep=1),
             ),
-            y=alt.Y("value:Q", title=unit, scale=alt.Scale(type="log") if positive else alt.Scale(zero=False)),
+            y=alt.Y("value:Q", title=unit, scale=scale, axis=axis),
             tooltip=["split:N", "epoch:Q", alt.Tooltip("value:Q", format=".5~g", title=quantity)],
-            **_told_apart("split", splits),
+            **told_apart("split", splits),
         )
     )
     layers = [drawn]
@@ -313,12 +323,12 @@ def unit_lines(
             step="datum.row * datum.every",
             read="datum.reads[datum.row]",
         )
-        .mark_line(point=_dots(steps), strokeWidth=1.8)
+        .mark_line(point=dots(steps), strokeWidth=1.8)
         .encode(
             x=alt.X("step:Q", title="step", axis=alt.Axis(tickMinStep=1, format="d"), scale=alt.Scale(nice=False)),
             y=alt.Y("value:Q", title="value", scale=alt.Scale(domain=list(domain)) if domain else alt.Undefined),
             tooltip=[alt.Tooltip("name:N", title="of"), *_tooltip(reads)],
-            **_told_apart("name", names),
+            **told_apart("name", names),
         )
     )
     return Chart(title, caption, finished(drawn, f"{title}: lines over steps", height=230), rows)
@@ -344,7 +354,7 @@ def lag_lines(rows: Rows, names: Sequence[str]) -> Chart:
         .transform_calculate(lag="sequence(length(datum.values))")
         .transform_flatten(["values", "lag"], as_=["share", "lag"])
         .transform_filter(f"datum.share >= {FAINTEST}")
-        .mark_line(point=_dots(longest), strokeWidth=1.8)
+        .mark_line(point=dots(longest), strokeWidth=1.8)
         .encode(
             x=alt.X("lag:Q", title="lag (steps back)", axis=alt.Axis(tickMinStep=1, format="d")),
             y=alt.Y(
@@ -358,7 +368,7 @@ def lag_lines(rows: Rows, names: Sequence[str]) -> Chart:
                 alt.Tooltip("lag:Q", title="steps back"),
                 alt.Tooltip("share:Q", format=".3~g"),
             ],
-            **_told_apart("path", names),
+            **told_apart("path", names),
         )
     )
     tenth = alt.Chart().mark_rule(color="#8a919a", strokeDash=[3, 3]).encode(y=alt.datum(0.1))
@@ -392,7 +402,7 @@ def constant_bars(rows: Rows) -> Chart:
                 "from:Q",
                 title="time constant (steps)",
                 scale=alt.Scale(type="log", nice=False),
-                axis=alt.Axis(format="~g", labelOverlap=True),
+                axis=alt.Axis(format="~g", labelOverlap="greedy", labelSeparation=8),
             ),
             x2="to:Q",
             y=alt.Y("units:Q", title="units", axis=alt.Axis(tickMinStep=1, format="d")),
@@ -457,7 +467,7 @@ def _of_chosen(chart: altair.Chart) -> altair.Chart:
     return chart.add_params(*params).transform_filter("datum.sample == chosen_sample && datum.layer == chosen_layer")
 
 
-def _dots(points: int) -> Any:
+def dots(points: int) -> Any:
     """A dot at each point of a line, seen where they are few; where they are not, it can be hovered over."""
     import altair as alt
 
@@ -471,7 +481,7 @@ def _tooltip(reads: Sequence[str]) -> list[Any]:
     return [alt.Tooltip("step:Q"), *read, alt.Tooltip("unit:Q"), alt.Tooltip("value:Q", format=".3~f")]
 
 
-def _told_apart(field: str, names: Sequence[str]) -> dict[str, Any]:
+def told_apart(field: str, names: Sequence[str]) -> dict[str, Any]:
     """A colour and a dash for each name, in one legend."""
     import altair as alt
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewise.insight.report.charts import heat_map, nth, unit_lines
-from gatewise.insight.report.page import Card, Charts, Choice, Chosen, Rows, Text, When
+from gatewise.insight.report.page import Card, Chart, Charts, Choice, Chosen, Rows, Text, When
 from gatewise.insight.trace import NAMES, Traces
 
 CELLS = 8_192
@@ -55,7 +55,7 @@ class Looked:
     reads: Sequence[str] = ()
 
 
-def gate_blocks(sequences: Sequence[Looked]) -> list[Any]:
+def gate_blocks(sequences: Sequence[Looked], above: Sequence[Chart] = ()) -> list[Any]:
     """Heat maps of all gates over time and units, and lines of one unit.
 
     Where there are more steps and units than can be drawn, every so many of them are, and a paragraph says so.
@@ -64,6 +64,8 @@ def gate_blocks(sequences: Sequence[Looked]) -> list[Any]:
     ----------
     sequences : sequence of Looked
         By the same model, at least one.
+    above : sequence of Chart, default: none
+        Of the chosen sequence (`chosen_sample`), above those of its gates.
 
     Returns
     -------
@@ -136,7 +138,7 @@ def gate_blocks(sequences: Sequence[Looked]) -> list[Any]:
             "gatewise.trace. Hover over a cell for its value; click on it to choose its unit."
         ),
         *note,
-        Chosen(choices, [*seen, Charts(lines), Charts(maps)]),
+        Chosen(choices, [*seen, *([Charts(above)] if above else []), Charts(lines), Charts(maps)]),
     ]
 
 
