@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from gatewise.data.windows import borders_of, make_windows, rows_of
 from gatewise.errors import ArgumentError, GatewiseError
-from gatewise.tasks.forecasting import backtest, data_of
+from gatewise.tasks.forecast_data import data_of
+from gatewise.tasks.forecasting import backtest
 from gatewise.tasks.series import SeriesConfig
 from gatewise.tasks.task import Report, task_of, tasks
 from gatewise.train.run import Run

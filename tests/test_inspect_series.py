@@ -13,8 +13,9 @@ from gatewise.experiments.inspection import forecasts
 from gatewise.experiments.inspection.report import inspect
 from gatewise.insight.trace import record
 from gatewise.tasks.backtest import Backtest
+from gatewise.tasks.forecast_data import data_of
 from gatewise.tasks.forecast_subject import Replay
-from gatewise.tasks.forecasting import backtest, data_of, look, model
+from gatewise.tasks.forecasting import backtest, look, model
 from gatewise.tasks.task import task_of
 from gatewise.train import keeper
 from gatewise.train.run import Run

@@ -17,8 +17,8 @@ from gatewise.data.windows import Form, Windows, borders_of, make_form, make_win
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.tasks import forecasting
 from gatewise.tasks.backtest import Backtest, Errors, linear, mase, measure, naive, pinball, seasonal_naive, smape
+from gatewise.tasks.forecast_data import data_of, windows_of
 from gatewise.tasks.forecaster import Forecaster, pinball_loss
-from gatewise.tasks.forecasting import data_of, windows_of
 from gatewise.tasks.series import SeriesConfig
 from gatewise.tasks.task import Report, task_of, tasks
 from gatewise.train import keeper

@@ -11,8 +11,9 @@ from gatewise.cli import main
 from gatewise.data.stepwise import make_steps, step_inputs
 from gatewise.data.windows import make_windows, origins_of
 from gatewise.tasks import forecasting
+from gatewise.tasks.forecast_data import data_of
 from gatewise.tasks.forecaster import Forecaster, of_those_there, squared_error
-from gatewise.tasks.forecasting import backtest, data_of
+from gatewise.tasks.forecasting import backtest
 from gatewise.tasks.load import load
 from gatewise.tasks.series import SeriesConfig
 from gatewise.train import keeper

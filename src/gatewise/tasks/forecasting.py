@@ -1,7 +1,6 @@
 """Forecasts of series: what is trained, tested from each origin, and told about the future."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,14 +9,24 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from gatewise.data.series import Columns, Series, read_series
-from gatewise.data.steps import Calendar
+from gatewise.data.series import Series, read_series
 from gatewise.data.stepwise import make_steps, step_inputs
 from gatewise.data.table import Times
-from gatewise.data.windows import Form, Part, Windows, last_window, make_form, make_windows, origins_of, with_future
+from gatewise.data.windows import Form, Windows, last_window, with_future
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.tasks.backtest import MODEL, Backtest, linear, measure, naive, seasonal_naive
-from gatewise.tasks.bptt import Bptt, parse_bptt
+from gatewise.tasks.forecast_data import (
+    Data,
+    bptt_of,
+    columns_of,
+    count_of,
+    data_of,
+    lag_of,
+    need_known,
+    parts_of,
+    samples_of,
+    windows_in,
+)
 from gatewise.tasks.forecast_subject import Forecast, ForecastSubject, Origin, Replay
 from gatewise.tasks.forecaster import (
     CarriedForecaster,
@@ -35,7 +44,6 @@ from gatewise.train.lanes import Lanes, Track
 from gatewise.train.progress import Score
 from gatewise.train.run import Run
 from gatewise.train.runner import Loss, Runner
-from gatewise.train.samples import Examples, Samples
 from gatewise.train.state import fill_weights
 from gatewise.train.tensors import read_tensors
 
@@ -43,74 +51,13 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-@dataclass(frozen=True, eq=False)
-class Data:
-    """The series of a file, and what they are like."""
-
-    series: list[Series]
-    form: Form
-
-
-def data_of(config: SeriesConfig, form: Form | None = None) -> Data:
-    """Read what the settings name.
-
-    Parameters
-    ----------
-    config : SeriesConfig
-        The settings.
-    form : Form, default: as the data are
-        That of a training: its borders and its scaling.
-
-    Raises
-    ------
-    DataError
-        The file is not in order, its series are too short, or not those of the training.
-    ArgumentError
-        The settings do not fit it.
-    """
-    series, step = read_series(config.data, _columns(config), config.fill, None if form is None else form.step)
-    if form is not None:
-        _need_known(series, form, config.data)
-        lacking = [name for name in form.groups if name not in {one.name for one in series}]
-        if lacking:
-            raise DataError(f"{config.data} lacks the group {lacking[0]!r}: give the data that it was trained on")
-        return Data(series, form)
-    form = make_form(
-        series,
-        step,
-        window=config.window,
-        horizon=config.horizon,
-        season=config.season,
-        calendar=_calendar(config),
-        scaling=config.scaling,
-        dev_fraction=config.dev_fraction,
-        test_fraction=config.test_fraction,
-        whole_windows=config.fill == "linear",
-    )
-    if config.skip == "season" and form.season > form.window:
-        raise ArgumentError(
-            f"skip is season and a season has {form.season} rows, needed is one within the window of {form.window}: "
-            "make window larger, or skip last"
-        )
-    return Data(series, form)
-
-
-def windows_of(data: Data, config: SeriesConfig) -> dict[str, Windows]:
-    """The windows of each part; no "dev" where its fraction is 0."""
-    return {part: _windows(data, config, part) for part in _parts(config)}
-
-
-def _parts(config: SeriesConfig) -> tuple[Part, ...]:
-    return ("train", "dev", "test") if config.dev_fraction else ("train", "test")
-
-
 def problem(config: SeriesConfig) -> Problem:
     """What the settings train."""
     data = data_of(config)
-    form, bptt = data.form, _bptt(config)
+    form, bptt = data.form, bptt_of(config)
     model = _build(form, config)
     if isinstance(model, CarriedForecaster):
-        steps = make_steps(data.series, form, "train", _lag(form, config))
+        steps = make_steps(data.series, form, "train", lag_of(form, config))
         model.fit_spread(torch.from_numpy(steps.inputs), torch.from_numpy(steps.targets))
         lane = len(steps.begins) // config.batch_size
         if lane < form.window:
@@ -119,9 +66,9 @@ def problem(config: SeriesConfig) -> Problem:
                 f"{form.window}: make it smaller"
             )
     elif config.skip != "none":
-        windows = _windows(data, config, "train")
+        windows = windows_in(data, config, "train")
         model.fit_spread(torch.from_numpy(windows.inputs), torch.from_numpy(windows.targets))
-    counts = ", ".join(f"{_count(data, config, part):,} {part}" for part in _parts(config))
+    counts = ", ".join(f"{count_of(data, config, part):,} {part}" for part in parts_of(config))
     read = f"windows of {form.window}+{form.horizon}" if bptt is None else f"forecasts of {form.horizon}"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = sum(map(len, data.series))
@@ -130,7 +77,7 @@ def problem(config: SeriesConfig) -> Problem:
         model,
         _loss(config),
         {},
-        {part: _samples(data, config, part) for part in _parts(config) if part != "test"},
+        {part: samples_of(data, config, part) for part in parts_of(config) if part != "test"},
         about={"form": form.to_json()},
         description={
             "data": (
@@ -162,11 +109,6 @@ UNITS = {
 }
 
 
-def examples(windows: Windows) -> Examples:
-    """Rows (N, window + horizon, channels) and targets (N, horizon) as float32."""
-    return Examples(torch.from_numpy(windows.inputs), torch.from_numpy(windows.targets))
-
-
 def train(task: Task, config: SeriesConfig, folder: Path, report: Report, resume: bool = False) -> Outcome:
     """Train in a run folder: see `train_problem`."""
     return train_problem(task.name, config, problem, folder, report, resume)
@@ -175,7 +117,7 @@ def train(task: Task, config: SeriesConfig, folder: Path, report: Report, resume
 def evaluate(task: Task, config: SeriesConfig, run: Run, weights: str) -> Score:
     """The loss of a run's weights on the test part, of scaled targets."""
     runner, form = _load(config, run.weights(weights))
-    return runner.evaluate(_samples(data_of(config, form), config, "test"))
+    return runner.evaluate(samples_of(data_of(config, form), config, "test"))
 
 
 def backtest(config: SeriesConfig, run: Run, weights: str) -> Replay:
@@ -202,7 +144,7 @@ def backtest(config: SeriesConfig, run: Run, weights: str) -> Replay:
 
 
 def _replay(runner: Runner, data: Data, config: SeriesConfig) -> Replay:
-    form, test = data.form, _windows(data, config, "test")
+    form, test = data.form, windows_in(data, config, "test")
     mean, deviation, scale = _of_groups(data, test)
 
     def unscaled(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -218,8 +160,8 @@ def _replay(runner: Runner, data: Data, config: SeriesConfig) -> Replay:
     baselines = {"naive": naive(data.series, test, form.horizon)}
     if form.season > 1:
         baselines[f"seasonal naive ({form.season})"] = seasonal_naive(data.series, test, form.horizon, form.season)
-    dev = _windows(data, config, "dev") if config.dev_fraction else None
-    by_ridge = linear(_windows(data, config, "train"), dev, test, form)
+    dev = windows_in(data, config, "dev") if config.dev_fraction else None
+    by_ridge = linear(windows_in(data, config, "train"), dev, test, form)
     if by_ridge is not None:
         baselines["linear (ridge)"] = unscaled(by_ridge)
     for name, forecast in baselines.items():
@@ -258,8 +200,8 @@ def forecast(config: SeriesConfig, run: Run, weights: str, path: Path) -> list[F
 
 def _after(runner: Runner, form: Form, config: SeriesConfig, path: Path) -> list[Origin]:
     """What comes after the last target of each series in a file."""
-    series, _ = read_series(path, _columns(config), config.fill, form.step)
-    _need_known(series, form, path)
+    series, _ = read_series(path, columns_of(config), config.fill, form.step)
+    need_known(series, form, path)
     found = []
     for one in series:
         if len(one) < form.window:
@@ -279,7 +221,7 @@ def _after(runner: Runner, form: Form, config: SeriesConfig, path: Path) -> list
             last = one.times.values[count - 1].item()
             ahead = Times(form.step.after(last, form.horizon), one.times.kind)
         known = one.known[count : count + form.horizon] if config.known else np.empty((form.horizon, 0))
-        if _bptt(config) is None:
+        if bptt_of(config) is None:
             window = last_window(one, form, ahead, known)
             inputs: tuple[Any, ...] = (torch.from_numpy(window),)
             values = _forecasts(runner, window)[0]
@@ -330,13 +272,13 @@ def look(task: Task, config: SeriesConfig, run: Run, weights: str, given: Sequen
     runner, form = _load(config, run.weights(weights))
     ahead = [origin for path in given for origin in _after(runner, form, config, Path(path))]
     data = data_of(config, form)
-    score, replay = runner.evaluate(_samples(data, config, "test")), _replay(runner, data, config)
+    score, replay = runner.evaluate(samples_of(data, config, "test")), _replay(runner, data, config)
     test = replay.windows
 
     def at(place: int) -> Origin:
         one, row = data.series[test.groups[place]], int(test.origins[place])
         found = Forecast(one, one.times.take(slice(row, row + form.horizon)), replay.forecasts[place])
-        if _bptt(config) is None:
+        if bptt_of(config) is None:
             inputs: tuple[Any, ...] = (torch.from_numpy(test.inputs[place : place + 1]),)
         else:
             inputs = _rows_before(one, row, form, config)
@@ -348,7 +290,7 @@ def look(task: Task, config: SeriesConfig, run: Run, weights: str, given: Sequen
         _unit(config),
         replay,
         _probed(test, form, config),
-        _bptt(config) is not None,
+        bptt_of(config) is not None,
         at,
         lambda most: _probe(runner, data, config, test, _probed(test, form, config), most),
         ahead,
@@ -359,21 +301,21 @@ def probe(task: Task, config: SeriesConfig, run: Run, weights: str, steps: int |
     """Load the model, and windows of the test part; or, where the state is carried on, the rows before some origins."""
     runner, form = _load(config, run.weights(weights))
     data = data_of(config, form)
-    test = _windows(data, config, "test")
-    if _bptt(config) is None and steps not in (None, form.window):
+    test = windows_in(data, config, "test")
+    if bptt_of(config) is None and steps not in (None, form.window):
         raise ArgumentError(f"steps is {steps}, and the model reads windows of {form.window} rows: leave it out")
     return _probe(runner, data, config, test, steps or _probed(test, form, config), PROBED)
 
 
 def _probed(test: Windows, form: Form, config: SeriesConfig) -> int:
     """How many rows a probe's sequences have where nobody says it."""
-    bptt = _bptt(config)
+    bptt = bptt_of(config)
     return form.window if bptt is None else min(4 * bptt.reach, int(test.origins.max()))
 
 
 def _probe(runner: Runner, data: Data, config: SeriesConfig, test: Windows, length: int, most: int) -> Probe:
     """The rows before some origins of the test part, at most so many."""
-    form, bptt = data.form, _bptt(config)
+    form, bptt = data.form, bptt_of(config)
     there = np.flatnonzero(test.origins >= length)
     if not len(there):
         longest = int(test.origins.max())
@@ -383,7 +325,7 @@ def _probe(runner: Runner, data: Data, config: SeriesConfig, test: Windows, leng
     if bptt is None:
         inputs: tuple[object, ...] = (torch.from_numpy(test.inputs[places]),)
         return Probe(model, inputs, lambda out: runner.loss(out, targets), len(places), length, "row", length)
-    lag = _lag(form, config)
+    lag = lag_of(form, config)
     of_each = [step_inputs(one, form, lag) for one in data.series]
     rows = np.stack([of_each[test.groups[n]][test.origins[n] - length : test.origins[n]] for n in places])
     at_end = len(places), length, "row", bptt.reach
@@ -397,44 +339,19 @@ def _from_fresh(rows: NDArray[np.float32]) -> tuple[Any, ...]:
 
 def _steps_before(row: int, form: Form, config: SeriesConfig) -> int:
     """How many rows before one are looked at: a window, and where the state is carried on four times the truncation."""
-    bptt = _bptt(config)
+    bptt = bptt_of(config)
     return form.window if bptt is None else min(row, max(form.window, 4 * bptt.reach))
 
 
 def _rows_before(series: Series, row: int, form: Form, config: SeriesConfig) -> tuple[Any, ...]:
     """These rows, where the state is carried on."""
     first = row - _steps_before(row, form, config)
-    return _from_fresh(step_inputs(series, form, _lag(form, config))[None, first:row])
+    return _from_fresh(step_inputs(series, form, lag_of(form, config))[None, first:row])
 
 
 def model(config: SeriesConfig, run: Run, weights: str) -> nn.Module:
     """Make a run's model."""
     return _load(config, run.weights(weights))[0].model
-
-
-def _columns(config: SeriesConfig) -> Columns:
-    return Columns(config.target, config.time, config.features, config.known, config.group, config.time_format)
-
-
-def _calendar(config: SeriesConfig) -> tuple[Calendar, ...] | None:
-    """What is asked to be read of the times; None where it is for the data to say."""
-    return tuple(name for name in config.calendar if name != "none") if config.calendar else None
-
-
-def _need_known(series: Sequence[Series], form: Form, path: Path) -> None:
-    """Refuse series that the training did not see: they have no scaling."""
-    for one in series:
-        if one.name not in form.groups:
-            there = ", ".join(list(form.groups)[:10])
-            raise DataError(
-                f"{path}: the group {one.name!r} was not there at the training, needed are {there}: remove it"
-            )
-        if one.times.kind not in (form.kind, *(("date", "moment") if form.kind in ("date", "moment") else ())):
-            raise DataError(f"{path}: the times are of the kind {one.times.kind}, needed is {form.kind}: convert them")
-
-
-def _windows(data: Data, config: SeriesConfig, part: Part) -> Windows:
-    return make_windows(data.series, data.form, part, 1 if part == "train" else config.stride)
 
 
 def _outputs(config: SeriesConfig) -> int:
@@ -446,34 +363,9 @@ def _middle(config: SeriesConfig) -> int:
     return config.quantiles.index(0.5) if config.quantiles else 0
 
 
-def _bptt(config: SeriesConfig) -> Bptt | None:
-    """How the state is carried on; None where windows are read."""
-    return None if config.bptt is None else parse_bptt(config.bptt)
-
-
-def _count(data: Data, config: SeriesConfig, part: Part) -> int:
-    """From how many rows there is a forecast in a part."""
-    stride = 1 if part == "train" or config.bptt is not None else config.stride
-    return sum(map(len, origins_of(data.series, data.form, part, stride)))
-
-
-def _lag(form: Form, config: SeriesConfig) -> int:
-    """Rows back to what a naive forecast repeats; 0 where the model adds to none."""
-    return {"none": 0, "last": 1, "season": form.season}[config.skip]
-
-
 def _unit(config: SeriesConfig) -> str:
     """What the loss is measured in."""
     return UNITS["pinball" if config.quantiles else config.point]
-
-
-def _samples(data: Data, config: SeriesConfig, part: Part) -> Samples:
-    bptt = _bptt(config)
-    if bptt is None:
-        return examples(_windows(data, config, part))
-    steps = make_steps(data.series, data.form, part, _lag(data.form, config))
-    track = Track(steps.inputs, steps.targets, steps.begins)
-    return Lanes(track, bptt.chunks, bptt.length, config.seed, evaluated_in=1)
 
 
 def _loss(config: SeriesConfig) -> Loss:
@@ -493,7 +385,7 @@ def _build(form: Form, config: SeriesConfig) -> Forecaster | CarriedForecaster:
 
 def _tested(runner: Runner, data: Data, config: SeriesConfig, test: Windows) -> NDArray[np.float64]:
     """Scaled forecasts from the origins of windows, (N, horizon, Q)."""
-    if _bptt(config) is None:
+    if bptt_of(config) is None:
         return _forecasts(runner, test.inputs)
     found = np.empty((len(test), data.form.horizon, _outputs(config)))
     for place, one in enumerate(data.series):
@@ -504,7 +396,7 @@ def _tested(runner: Runner, data: Data, config: SeriesConfig, test: Windows) -> 
 
 def _carried(runner: Runner, series: Series, form: Form, config: SeriesConfig) -> NDArray[np.float64]:
     """Scaled forecasts after each row of a series that is read from its beginning, (N, horizon, Q)."""
-    inputs = step_inputs(series, form, _lag(form, config))
+    inputs = step_inputs(series, form, lag_of(form, config))
     nothing = np.zeros((len(inputs), form.horizon), np.float32)
     lanes = Lanes(Track(inputs, nothing, np.arange(len(inputs)) == 0), (1, 1), AT_ONCE, evaluated_in=1)
     found = torch.cat([outputs[0] for _, outputs in runner.outputs(lanes)])

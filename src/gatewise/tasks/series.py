@@ -152,7 +152,7 @@ def splits(config: SeriesConfig) -> "dict[str, Windows]":
     ArgumentError
         The settings do not fit it.
     """
-    from gatewise.tasks.forecasting import data_of, windows_of
+    from gatewise.tasks.forecast_data import data_of, windows_of
 
     return windows_of(data_of(config), config)
 
