@@ -146,3 +146,9 @@ def test_a_line_with_what_is_no_number_is_refused(tmp_path, value):
     path.write_text(f'{{"step": 1, "epoch": 1.0, "split": "dev", "loss": {value}, "seconds": 1.0}}\n')
     with pytest.raises(RunError, match=r"metrics.jsonl, line 1 is no JSON object of step"):
         read_metrics(path)
+
+
+def test_a_loss_of_zero_is_drawn_without_a_warning(tmp_path):
+    path = tmp_path / "curves.png"
+    draw_curves(path, [Metric(1, 1.0, "train", 0.0, 1.0), Metric(2, 2.0, "train", 0.0, 1.0)], 1.0, title="the same")
+    assert path.read_bytes()[1:4] == b"PNG"

@@ -162,3 +162,12 @@ def test_settings_that_do_not_go_together_are_refused(file, tmp_path, change, sa
     printed = capsys.readouterr().err
     assert said in printed and printed.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_file_that_cannot_be_written_leaves_none_beside_it(file, run, tmp_path, capsys):
+    for out, figure in (("nodir/x.csv", "y.png"), ("x.csv", "nodir/y.png")):
+        words = ["--out", str(tmp_path / out), "--figure", str(tmp_path / figure)]
+        assert main(["predict", str(run.folder), str(file), *words]) == 2
+        printed = capsys.readouterr().err
+        assert "there is no folder" in printed and printed.count("\n") == 1
+    assert not list(tmp_path.iterdir())

@@ -51,7 +51,9 @@ class Stream:
     found by comparing some numbers: of a matrix with N bytes, 16 cache lines at each step, others each time, so that
     what changes all of it is used at once, and what changes a few numbers after N / 1024 steps at the latest.
 
-    It keeps no gradients. A step holds Python's lock, and so is whole for other threads.
+    It keeps no gradients. A step of an LSTM or a cell holds Python's lock, and so is whole for other threads. A step of
+    a whole model takes the place of its LSTMs' forwards meanwhile: as long as one goes on, no other thread may call the
+    model or step another stream of it. Give each thread a copy of the model.
 
     Examples
     --------

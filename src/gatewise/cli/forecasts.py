@@ -59,7 +59,7 @@ def predict(command: Predict, config: SeriesConfig, run: "Run") -> int:
     from gatewise.tasks.forecast_figures import draw_forecasts
     from gatewise.tasks.forecasting import forecast, frame_of
 
-    check_out(command.out)
+    check_out(command.out, command.figure)
     if command.figure is not None:
         check_ending(command.figure)
     forecasts = forecast(config, run, command.weights, Path(command.given))

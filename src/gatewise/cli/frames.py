@@ -14,14 +14,17 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def check_out(path: Path | None) -> None:
-    """Refuse a name that says neither CSV nor Parquet, before anything is computed.
+def check_out(path: Path | None, *others: Path | None) -> None:
+    """Refuse a name that says neither CSV nor Parquet, or one in no folder, before anything is computed or written.
 
     Raises
     ------
     ArgumentError
-        It ends otherwise.
+        It ends otherwise; or the folder of one of the files is not there.
     """
+    for file in (path, *others):
+        if file is not None and not file.parent.is_dir():
+            raise ArgumentError(f"{file} is to be written, and there is no folder {file.parent}: make it first")
     if path is not None and path.suffix.lower() not in (".csv", ".parquet"):
         raise ArgumentError(f"out is {path}, needed is a name that ends in .csv or .parquet: change it")
 

@@ -48,12 +48,13 @@ def generate(command: Generate) -> int:
     sampling = generation.Sampling(command.temperature, command.top_p, command.seed)
     model = language.model(config, run, command.weights).eval()
     prompt = generation.prompt_numbers(model.vocabulary, command.prompt)
+    given = command.prompt.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # as its bytes are read
     pieces = generation.written(model.vocabulary, generation.generate(model, prompt, command.length, sampling))
     if command.json:
         settings = {name: getattr(command, name) for name in ("length", "temperature", "top_p", "seed")}
-        print(json.dumps({"prompt": command.prompt, "text": "".join(pieces), **settings}))
+        print(json.dumps({"prompt": given, "text": "".join(pieces), **settings}))
         return 0
-    print(command.prompt, end="", flush=True)
+    print(given, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)
     print()

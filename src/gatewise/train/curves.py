@@ -57,7 +57,9 @@ def draw_curves(
     for axes, quantity in zip(figure.subplots(1, len(shown), squeeze=False).flat, shown, strict=True):
         _draw(axes, metrics, quantity, best_epoch)
         axes.set(ylabel=UNITS[quantity])
-    figure.axes[0].set(ylabel=unit, yscale="log")
+    figure.axes[0].set(ylabel=unit)
+    if any(metric.loss > 0 for metric in metrics):  # that of a series that stays the same is 0
+        figure.axes[0].set(yscale="log")
     figure.legend(*figure.axes[-1].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     save(figure, path)
 
