@@ -413,7 +413,12 @@ def test_generate_ends_quietly_where_nobody_reads(bananas):
         process.stdout.close()
         assert process.wait(60) == 141
         assert process.stderr.read() == b""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+
+    def hears_ctrl_c():  # what is started in the background by a shell ignores it, and so would this
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, preexec_fn=hears_ctrl_c) as process:
         assert process.stdout.read(3) == b"ban"
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
