@@ -787,3 +787,14 @@ def test_hours_have_their_season_and_calendar():
     assert Step("time", 7 * DAY).calendar() == ("year-day",)
     assert Step("time", 7 * DAY).season == 52
     assert Step("number", 1).calendar() == ()
+
+
+def test_the_scaling_does_not_know_what_was_filled_from_beyond_the_training(tmp_path):
+    wind = [1.0, 2.0] * 60
+    wind[70:90] = [""] * 20  # the training part ends at row 84
+    for late in (1.0, 1000.0):
+        columns = table(wind=[*wind[:90], *[late] * 30])
+        path = write(tmp_path / f"{late:g}.csv", {name: [str(value) for value in own] for name, own in columns.items()})
+        config = SeriesConfig(data=path, target="kw", time="day", features=("wind",), fill="linear", **SMALL)
+        (group,) = data_of(config).form.groups.values()
+        assert (group.mean[1], group.deviation[1]) == (1.5, 0.5)

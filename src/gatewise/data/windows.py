@@ -405,9 +405,13 @@ def targets_of(series: Series, form: Form, origins: NDArray[np.intp]) -> NDArray
 
 
 def _scaled_columns(series: Series) -> NDArray[np.float64]:
-    """The columns that are scaled, NaN where the target was not there, shape (N, 1 + P + K)."""
+    """The columns that are scaled, shape (N, 1 + P + K); NaN where the target, or of the features a row, was not there.
+
+    (What was filled in may know what comes after the training part. The first row is never filled.)
+    """
     target = np.where(series.observed, series.target, np.nan)[:, None]
-    return np.concatenate([target, series.features, series.known[: len(series)]], axis=1)
+    features = np.where(series.complete[:, None], series.features, np.nan)
+    return np.concatenate([target, features, series.known[: len(series)]], axis=1)
 
 
 def _moments(

@@ -86,8 +86,11 @@ class _Instead:
         self._call = call
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        signature(self._own).bind(*args, **kwargs)  # what does not fit is refused as the module itself would
-        return self._call(*args, **kwargs)
+        try:
+            return self._call(*args, **kwargs)
+        except TypeError:
+            signature(self._own).bind(*args, **kwargs)  # what does not fit is refused as the module itself would
+            raise
 
     def end(self) -> None:
         self._call = self._own

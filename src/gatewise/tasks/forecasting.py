@@ -121,24 +121,7 @@ def evaluate(task: Task, config: SeriesConfig, run: Run, weights: str) -> Score:
 
 
 def backtest(config: SeriesConfig, run: Run, weights: str) -> Replay:
-    """Forecast from each origin in the test part, by the model and by the baselines.
-
-    Parameters
-    ----------
-    config : SeriesConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    DataError
-        The data are not in order, or not those of the training.
-    """
+    """Forecast from each origin in the test part, by the model and by the baselines: see `tasks.task.Runner`."""
     runner, form = _load(config, run.weights(weights))
     return _replay(runner, data_of(config, form), config)
 

@@ -1,6 +1,5 @@
 """A language model: at each character or byte, how likely each is to come next, with the state carried on."""
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,7 +159,7 @@ def lanes_of(document: Document, config: TextConfig) -> dict[str, Lanes]:
             found[part] = (
                 Lanes(track, chunked.chunks, chunked.length, config.seed)
                 if part == "train"
-                else Lanes(track, (READ, READ), READ)
+                else Lanes(track, (READ, READ), READ, evaluated_in=1 if part == "test" else 0)
             )
     return found
 
@@ -229,28 +228,10 @@ class Foretold:
 
 
 def foretell(config: TextConfig, run: Run, weights: str) -> Foretold:
-    """Read the test part once from its beginning to its end, from a fresh state.
-
-    Parameters
-    ----------
-    config : TextConfig
-        The run's settings.
-    run : Run
-        The folder.
-    weights : {"best", "last"}
-        Which ones.
-
-    Raises
-    ------
-    RunError
-        The weights are missing, damaged, or not those of the settings.
-    DataError
-        The file is not in order.
-    """
+    """Read the test part once from its beginning to its end, from a fresh state: see `tasks.task.Runner`."""
     found = model(config, run, weights)
     vocabulary = found.vocabulary
-    as_a_whole = dataclasses.replace(config, eval_batch_size=1)
-    runner = Runner(found, loss_of(vocabulary), as_a_whole, measures=measures_of(vocabulary), carries=True)
+    runner = Runner(found, loss_of(vocabulary), config, measures=measures_of(vocabulary), carries=True)
     part = lanes_of(document_of(config, vocabulary), config)["test"]
     targets = part.track.targets
     unknown = sum(int((targets[at : at + 2**20] == vocabulary.unknown).sum()) for at in range(0, len(targets), 2**20))
