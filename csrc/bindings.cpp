@@ -89,7 +89,6 @@ void backward(const Common& common, uintptr_t x, uintptr_t h_0, uintptr_t weight
       .cells = address<const gatewise::Sum<Number>>(cells),
       .unprojected = address<const Number>(unprojected),
       .gates = address<const Number>(gates),
-      .d_a = address<Number>(gates),
       .d_h = address<const Number>(d_h),
       .d_h_step = B * P,
       .d_h_row = P,

@@ -98,7 +98,6 @@ struct BackwardCall {
   const Sum<Number>* cells;
   const Number* unprojected; // … to here
   const Number* gates;       // of the training forward call
-  Number* d_a;               // laid out as gates, and may be the same array; output, in the core's own layout
   const Number* d_h;         // (T, B, P), strided; null: zero
   int64_t d_h_step, d_h_row;
   const Number* d_h_n;       // (B, P); null: zero

@@ -15,7 +15,7 @@
 namespace gatewise::GATEWISE_ISA {
 
 constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
-constexpr int64_t kGradientRows = 256;  // steps of all rows in one block of the weight gradients' sums
+constexpr int64_t kGradientRows = 512;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
 
@@ -40,6 +40,13 @@ struct Range {
 
 // The j-th of n nearly equal parts of 0 … count.
 GATEWISE_INLINE Range part(int64_t count, int64_t n, int64_t j) { return {count * j / n, count * (j + 1) / n}; }
+
+// The same in whole groups of k: the last part ends with the last group, which may reach beyond count.
+template <class Number>
+GATEWISE_INLINE Range part_in_groups(int64_t count, int64_t n, int64_t j) {
+  const Range groups = part(whole_groups<Number>(count) / kGroup<Number>, n, j);
+  return {groups.first * kGroup<Number>, groups.last * kGroup<Number>};
+}
 
 // for (Range rows : RowBlocks{all, most}): consecutive parts of at most `most`, as equal as can be.
 struct RowBlocks {
@@ -100,6 +107,8 @@ struct Layout {
   int64_t gates_row;    // numbers from one row of gates to the next
   int64_t chunk_steps;  // steps whose input products are taken at once
   int64_t chunk_rows;   // room for all rows in each of them
+  int64_t back_chunks;  // backward: parts of time, each of about kGradientRows steps of all rows, or of one step
+  int64_t back_steps;   // steps in each of them, at most
 
   explicit Layout(const Sizes& s)
       : T(s.T), B(s.B), I(s.I), H(s.H), P(s.P), projected(s.P != s.H), steps(s.steps),
@@ -110,6 +119,9 @@ struct Layout {
     const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Sum<Number>)));
     chunk_steps = larger(1, smaller(larger(rows, 24), kMostRows) / larger(1, smaller(B, kMostStepRows)));
     chunk_rows = smaller(chunk_steps, T) * B;
+    const int64_t most = larger(1, kGradientRows / larger(1, B));
+    back_chunks = (T + most - 1) / most;
+    back_steps = (T + back_chunks - 1) / back_chunks;
   }
 
   // Hidden units in a vector: fewer than its lanes in the last one.
@@ -170,7 +182,7 @@ struct Steps : Walk {
     return {rows.first, larger(rows.first, smaller(rows.last, active_at(t)))};
   }
 
-  // The j-th of n parts of the rows, and of time, with about as many steps each.
+  // The j-th of n parts of the rows, with about as many steps each.
   Range part_of_rows(int64_t n, int64_t j) const {
     if (!length) return part(B, n, j);
     const auto start = [&](int64_t j) {
@@ -180,15 +192,6 @@ struct Steps : Walk {
     };
     return {start(j), j + 1 == n ? B : start(j + 1)};
   }
-  Range part_of_time(int64_t n, int64_t j) const {
-    if (!length) return part(T, n, j);
-    const auto start = [&](int64_t j) {
-      int64_t t = 0;
-      while (t < T && before[t] < part(all, n, j).first) ++t;
-      return t;
-    };
-    return {start(j), j + 1 == n ? T : start(j + 1)};
-  }
 };
 
 // Goes through the steps of all rows in the order of `before`: t after t, row after row.
@@ -196,7 +199,8 @@ struct Cursor {
   const Steps& steps;
   int64_t t = 0, b = 0;
 
-  Cursor(const Steps& steps, int64_t at) : steps(steps) {
+  // At the at-th of them, which is not before the first step `from`.
+  Cursor(const Steps& steps, int64_t at, int64_t from = 0) : steps(steps), t(from) {
     if (!steps.length) {
       t = at / steps.B, b = at % steps.B;
       return;
@@ -263,6 +267,8 @@ struct BackwardScratch {
   Number *rows_ih, *rows_hh;       // packed rows of x and of h before each step
   Number* rows_hr;                 // packed rows of what is projected
   Number *columns, *columns_hr;    // d_a and d_h of a block of steps, number after number
+  Number* d_a;                     // of a chunk of steps, as gates
+  Number* d_a_next;                // and of the step after it: (B, gates_row)
   Number* zeros;                   // a row of d_a that is none
   Sum<Number>* zero_cells;         // c of a state that is none
   Sum<Number>* d_c;                // (B, padded): what goes on to step t - 1
@@ -273,7 +279,7 @@ struct BackwardScratch {
   BackwardScratch(const Layout<Number>& layout, void* start) {
     const int64_t input = (layout.I + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>;
     const int64_t depth = whole_groups<Number>(smaller(kGradientRows, layout.steps));
-    const bool sums = kRounds<Number> && layout.steps > kGradientRows;
+    const bool sums = kRounds<Number> && (layout.back_chunks > 1 || layout.steps > kGradientRows);
     Parts parts{start};
     weight_ih = parts.take<Number>(layout.gates * input);
     weight_hh = parts.take<Number>(layout.gates * layout.padded_h);
@@ -283,6 +289,8 @@ struct BackwardScratch {
     rows_hr = parts.take<Number>(layout.projected ? depth * layout.padded : 0);
     columns = parts.take<Number>(depth * layout.gates);
     columns_hr = parts.take<Number>(layout.projected ? depth * layout.padded_h : 0);
+    d_a = parts.take<Number>(layout.back_steps * layout.B * layout.gates_row);
+    d_a_next = parts.take<Number>(layout.back_chunks > 1 ? layout.B * layout.gates_row : 0);
     zeros = parts.take<Number>(layout.gates);
     zero_cells = parts.take<Sum<Number>>(layout.padded);
     d_c = parts.take<Sum<Number>>(layout.B * layout.padded);

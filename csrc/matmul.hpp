@@ -25,9 +25,10 @@ constexpr int tile_rows(int columns) {
 constexpr int kPanelVectors = kRegisters == 32 ? 4 : 2;
 constexpr bool kLastIsWider = kPanelVectors == 2;
 
-// K is taken in blocks of this many, so that a block of the panel stays in the first-level cache while the rows pass.
+// K is taken in blocks of this many. With 16 registers a tile reads so much of the panel for what it computes that a
+// block has to stay in the first-level cache while the rows pass; with 32 the second-level cache is fast enough.
 template <class Number>
-constexpr long kBlock = 512 / static_cast<long>(sizeof(Number));
+constexpr long kBlock = (kRegisters == 32 ? 16384 : 512) / static_cast<long>(sizeof(Number));
 
 // Memory that the next product reads, fetched into the first-level cache while this one computes: `step` bytes of it
 // at each group of k. (Fetching never faults, whatever the address.)

@@ -351,13 +351,12 @@ Tensor lstm_activations(const Tensor& input, TensorList weights, const Tensor& k
 
 // ----------------------------------------------------------------------------------------------- backward
 
-// Gradients of input, h_0, c_0 and each weight, those that are not wanted undefined. The gates among `kept` are turned
-// into their gradients where they stand if `in_place`.
+// Gradients of input, h_0, c_0 and each weight, those that are not wanted undefined.
 template <class Number>
 std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_output, const OptionalTensor& from_h_n,
                              const OptionalTensor& from_c_n, const Tensor& input, const OptionalTensor& initial_h,
                              const OptionalTensor& initial_c, TensorList given_weights, const Tensor& output,
-                             TensorList kept, at::ArrayRef<bool> wanted, bool in_place) {
+                             TensorList kept, at::ArrayRef<bool> wanted) {
   const at::ScalarType type = input.scalar_type();
   std::vector<Tensor> d(3 + given_weights.size());
   if (net.B == 0) {  // nothing to sum
@@ -386,7 +385,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
                                                        [](bool want) { return want; }))
       ++last_layer;
 
-  Tensor d_output = is(from_output) ? rows_contiguous(*from_output) : Tensor(), d_a;
+  Tensor d_output = is(from_output) ? rows_contiguous(*from_output) : Tensor();
   for (int64_t layer = net.layers - 1; layer >= last_layer; --layer) {
     const Tensor x = layer ? kept[layer - 1] : rows_contiguous(input);
     const Tensor& h = layer == net.layers - 1 ? output : kept[layer];
@@ -399,7 +398,6 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
       const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.H, offset = direction * net.P;
       const Tensor& gates = kept[net.layers - 1 + number];
-      if (!in_place && !d_a.defined()) d_a = Pool::take(plan.gates, type);
       const auto from_x = sequence<const Number>(net, x, in_batch_first);
       const auto from_h = sequence<const Number>(net, h, out_batch_first, offset);
       const auto from_d_h = sequence<const Number>(net, d_output, out_batch_first, offset);
@@ -426,7 +424,6 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
           .cells = cells<Number>(gates, plan.gates),
           .unprojected = data<const Number>(gates, plan.gates + plan.cells),
           .gates = data<const Number>(gates),
-          .d_a = data<Number>(in_place ? gates : d_a),
           .d_h = from_d_h.at,
           .d_h_step = from_d_h.step,
           .d_h_row = from_d_h.row,
@@ -456,12 +453,10 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
 std::vector<Tensor> backward_of_any_number(const OptionalTensor& d_output, const OptionalTensor& d_h_n,
                                            const OptionalTensor& d_c_n, const Tensor& input, const OptionalTensor& h_0,
                                            const OptionalTensor& c_0, TensorList weights, const Tensor& output,
-                                           TensorList kept, const Options& options, at::ArrayRef<bool> wanted,
-                                           bool in_place) {
+                                           TensorList kept, const Options& options, at::ArrayRef<bool> wanted) {
   const Network net(input, weights, options);
   return with_number(input.scalar_type(), [&](auto number) {
-    return backward<decltype(number)>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted,
-                                      in_place);
+    return backward<decltype(number)>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted);
   });
 }
 
@@ -476,7 +471,7 @@ std::vector<Tensor> lstm_backward(const OptionalTensor& d_output, const Optional
   const c10::SmallVector<bool, 16> flags(wanted.begin(), wanted.end());
   const at::ArrayRef<bool> asked(flags.data(), flags.size());
   std::vector<Tensor> d = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept,
-                                                 options, asked, false);
+                                                 options, asked);
   for (Tensor& gradient : d)
     if (!gradient.defined()) gradient = at::empty({0}, input.options());
   return d;
@@ -536,8 +531,6 @@ struct LSTMBackward : torch::autograd::Node {
   std::vector<Saved> weights, kept;
   int64_t num_layers;
   bool bidirectional, batch_first;
-  bool read = false;  // someone reads `kept`: its gates stay as they are
-  bool used = false;  // the gates among `kept` have been turned into their gradients
 
   std::string name() const override { return "LSTMBackward"; }
 
@@ -567,12 +560,6 @@ struct LSTMBackward : torch::autograd::Node {
     for (size_t j = 0; j < wanted.size(); ++j) wanted[j] = task_should_compute_output(j);
     const at::ArrayRef<bool> asked(wanted.data(), wanted.size());
 
-    // Where gradients of gradients are asked for, or someone watches or traces the operators, the gates stay as they
-    // are. Otherwise they are overwritten; a graph that was retained and goes backward again computes them anew.
-    if (used) {
-      const std::vector<Tensor> anew = std::get<3>(call_training(x, h, c, w, options));
-      k.assign(anew.begin(), anew.end());
-    }
     const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
     const auto is_batched = [](const Tensor& x) { return x.defined() && at::isBatchedTensor(x); };
     const auto is_mapped = [](const Tensor& x) {
@@ -580,8 +567,7 @@ struct LSTMBackward : torch::autograd::Node {
     };
     if (std::any_of(d.begin(), d.end(), is_batched))
       return for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
-        return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), x, h, c, w, y, k, options, asked,
-                                      false);
+        return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), x, h, c, w, y, k, options, asked);
       });
     const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
     if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !x.is_cpu() ||
@@ -596,17 +582,16 @@ struct LSTMBackward : torch::autograd::Node {
         if (!wanted[j]) gradients[j] = Tensor();
       return gradients;
     }
-    used = !read;
-    return backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked, !read);
+    return backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked);
   }
 
  private:
   bool released_ = false;
 };
 
-// The values and what backward needs of them, and a node for their gradients. `read`: the caller reads what is kept.
+// The values and what backward needs of them, and a node for their gradients.
 ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
-                                 TensorList weights, const Options& options, bool read) {
+                                 TensorList weights, const Options& options) {
   auto [output, h_n, c_n, kept] = call_training(input, h_0, c_0, weights, options);
   const auto node = c10::make_intrusive<LSTMBackward>();
   const auto or_none = [](const OptionalTensor& x) { return x.value_or(Tensor()); };
@@ -626,7 +611,6 @@ ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0,
   node->num_layers = options.num_layers;
   node->bidirectional = options.bidirectional;
   node->batch_first = options.batch_first;
-  node->read = read;
   return {output, h_n, c_n, kept};
 }
 
@@ -648,7 +632,7 @@ Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const Option
                     const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
   if (is_differentiable(input, h_0, c_0, weights)) {
     const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
-    auto [output, h_n, c_n, kept] = call_differentiably(input, h_0, c_0, weights, options, false);
+    auto [output, h_n, c_n, kept] = call_differentiably(input, h_0, c_0, weights, options);
     return {output, h_n, c_n};
   }
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
@@ -661,7 +645,7 @@ ThreeAndKept lstm_training_autograd(const Tensor& input, const OptionalTensor& h
                                     const OptionalTensor& lengths, const OptionalTensor& reset,
                                     const OptionalTensor& batch_sizes) {
   const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
-  return is_differentiable(input, h_0, c_0, weights) ? call_differentiably(input, h_0, c_0, weights, options, true)
+  return is_differentiable(input, h_0, c_0, weights) ? call_differentiably(input, h_0, c_0, weights, options)
                                                      : call_training(input, h_0, c_0, weights, options);
 }
 

@@ -68,8 +68,8 @@ struct Forward {
     return start + ((t - chunk) * layout.B + b) * layout.gates_row;
   }
 
-  void pack(int thread, int threads) const {
-    const Range units = part(layout.units, threads, thread);
+  void pack(const Team& team) const {
+    const Range units = part(layout.units, team.threads, team.thread);
     const bool kept = call.weights == Weights::kept;
     if (!single && !kept) {
       pack_gates(call.weight_ih, layout.I, layout, units, scratch.weight_ih + panel_at(units.first, layout.I));
@@ -77,7 +77,7 @@ struct Forward {
     }
     if (layout.projected && !kept) {
       const Panels panels(layout.P, kLanes<Number>);
-      pack_transposed(panels, call.weight_hr, layout.P, layout.H, part(panels.count, threads, thread),
+      pack_transposed(panels, call.weight_hr, layout.P, layout.H, part(panels.count, team.threads, team.thread),
                       scratch.weight_hr);
     }
     fill_zeros(scratch.zeros, units);
@@ -209,7 +209,8 @@ struct Forward {
       });
   }
 
-  void run(const Region& region, bool meet) const {
+  // `by_units`: the threads of the team share the units of each step.
+  void run(const Region& region, const Team& team, bool by_units) const {
     for (const Range rows : RowBlocks{region.rows, kMostStepRows}) {
       const auto for_units = [&](const auto& body) {
         for (int64_t b = rows.first; b < rows.last; ++b)
@@ -225,10 +226,10 @@ struct Forward {
         project_input(of_chunk, rows, region.units);
         for (int64_t t = of_chunk.first; t < of_chunk.last; ++t) {
           advance(t, chunk, steps.active_of(rows, t), region.units);
-          if (meet) barrier();
+          if (by_units) team.meet();
           if (layout.projected) {
             project(t, steps.active_of(rows, t), region.h);
-            if (meet) barrier();
+            if (by_units) team.meet();
           }
         }
       }
@@ -256,13 +257,14 @@ template <class Number>
 void forward(const ForwardCall<Number>& call) {
   const Layout<Number> layout(call.sizes);
   const ForwardScratch<Number> scratch(layout, call.training, call.scratch);
-  in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
-    const Split split = split_between(threads, layout);
+  in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
+    const Split split = split_between(team.threads, layout);
     const Forward<Number> f{call, layout, Steps(call.walk, call.sizes), scratch,
                             layout.T == 1 && split.row_parts == 1 && call.weights == Weights::given};
-    f.pack(thread, threads);
-    barrier();
-    f.run(region_of(split, f.steps, layout.units, Panels(layout.P, kLanes<Number>).count, thread), split.unit_parts > 1);
+    f.pack(team);
+    team.meet();
+    const int64_t h_panels = Panels(layout.P, kLanes<Number>).count;
+    f.run(region_of(split, f.steps, layout.units, h_panels, team.thread), team, split.unit_parts > 1);
   });
 }
 
@@ -290,9 +292,7 @@ struct Backward {
     return call.cells + (t > 0 ? layout.B + steps.before_step(t - 1) + b : b) * layout.padded;
   }
   const Real* c_before(int64_t t, int64_t b) const { return steps.is_reset(t, b) ? scratch.zero_cells : c(t, b); }
-  int64_t gates_at(int64_t t, int64_t b) const { return (steps.before_step(t) + b) * layout.gates_row; }
-  const Number* gates(int64_t t, int64_t b) const { return call.gates + gates_at(t, b); }
-  Number* d_a(int64_t t, int64_t b) const { return call.d_a + gates_at(t, b); }
+  const Number* gates(int64_t t, int64_t b) const { return call.gates + (steps.before_step(t) + b) * layout.gates_row; }
   Number* d_x(int64_t t, int64_t b) const { return call.d_x + steps.place(t, b, call.d_x_step, call.d_x_row); }
   const Number* d_h(int64_t t, int64_t b) const { return call.d_h + steps.place(t, b, call.d_h_step, call.d_h_row); }
   // Where h is projected: what is projected, and all of d_h.
@@ -301,31 +301,51 @@ struct Backward {
   }
   Number* whole_d_h(int64_t t, int64_t b) const { return scratch.d_h_all + (steps.before_step(t) + b) * layout.padded_h; }
 
-  void pack(int thread, int threads) const {
+  // A chunk of steps. Time is taken in these, the last one first: of each first d_a, then all that is made of d_a, while
+  // it stands in the cache.
+  struct Chunk {
+    Range times;
+    int64_t before, depth;  // steps of all rows before it, and in it
+    bool first, last;       // of those taken
+  };
+
+  Chunk chunk(int64_t j) const {
+    const Range times = part(layout.T, layout.back_chunks, j);
+    const int64_t before = steps.before_step(times.first);
+    return {times, before, steps.before_step(times.last) - before, j + 1 == layout.back_chunks, j == 0};
+  }
+
+  // d_a of a chunk's steps, and of the one after them.
+  Number* d_a(const Chunk& chunk, int64_t t, int64_t b) const {
+    if (t == chunk.times.last) return scratch.d_a_next + b * layout.gates_row;
+    return scratch.d_a + (steps.before_step(t) - chunk.before + b) * layout.gates_row;
+  }
+
+  void pack(const Team& team) const {
+    const Range gates = part_in_groups<Number>(layout.gates, team.threads, team.thread);
     const auto gate_rows = [&](const Number* weights, int64_t width) {
-      return [this, weights, width, m = int64_t{0}]() mutable -> const Number* {
+      return [this, weights, width, m = gates.first]() mutable -> const Number* {
         const int64_t row = layout.torch_row(m++);
         return row < 0 ? nullptr : weights + row * width;
       };
     };
-    const Panels of_h(layout.P, kLanes<Number>), input(layout.I, kLanes<Number>), hidden(layout.H, kLanes<Number>);
-    fill_zeros(scratch.zeros, part(4 * layout.units, threads, thread));
-    fill_zeros(scratch.zero_cells, part(layout.units, threads, thread));
+    fill_zeros(scratch.zeros, part(4 * layout.units, team.threads, team.thread));
+    fill_zeros(scratch.zero_cells, part(layout.units, team.threads, team.thread));
     if (layout.T > 1 || call.d_h_0)
-      pack_panels<Number>(of_h, layout.P, part(of_h.count, threads, thread), layout.gates,
-                        gate_rows(call.weight_hh, layout.P), scratch.weight_hh);
-    if (layout.projected)
+      pack_panels<Number>(layout.P, gates, layout.gates, gate_rows(call.weight_hh, layout.P), scratch.weight_hh);
+    if (call.d_x)
+      pack_panels<Number>(layout.I, gates, layout.gates, gate_rows(call.weight_ih, layout.I), scratch.weight_ih);
+    if (layout.projected) {
+      const Range rows = part_in_groups<Number>(layout.P, team.threads, team.thread);
       pack_panels<Number>(
-          hidden, layout.H, part(hidden.count, threads, thread), layout.P,
-          [row = call.weight_hr, H = layout.H]() mutable {
+          layout.H, rows, layout.P,
+          [row = call.weight_hr + rows.first * layout.H, H = layout.H]() mutable {
             const Number* from = row;
             row += H;
             return from;
           },
           scratch.weight_hr);
-    if (call.d_x)
-      pack_panels<Number>(input, layout.I, part(input.count, threads, thread), layout.gates,
-                        gate_rows(call.weight_ih, layout.I), scratch.weight_ih);
+    }
   }
 
   Vec<Number> final_d_h(int64_t b, int64_t u) const {
@@ -335,7 +355,8 @@ struct Backward {
 
   // (2.2) to (2.11) for rows b, b + 1, … and vectors of units u, u + 1, … of step t.
   template <int M, int N>
-  GATEWISE_INLINE void cell_backward(int64_t t, int64_t first_b, int64_t first_u, const Vec<Number> (&d_h)[M][N]) const {
+  GATEWISE_INLINE void cell_backward(const Chunk& chunk, int64_t t, int64_t first_b, int64_t first_u,
+                                     const Vec<Number> (&d_h)[M][N]) const {
     Vec<Number> tanh_c[N][M];
     for (int n = 0; n < N; ++n) {
       each<M>([&](int m) { tanh_c[n][m] = load(c(t + 1, first_b + m) + (first_u + n) * kLanes<Number>); });
@@ -353,19 +374,19 @@ struct Backward {
         store(d_c, steps.is_reset(t, b) ? Vec<Number>{} : d_c_prev);
         // Infinity times a weight of the padding is not a number, and must not reach the other units.
         const int64_t units = layout.units_in(first_u + n);
-        store_gates(d_a(t, b) + 4 * unit, units < kLanes<Number> ? keep_first<Real>(gate, units) : gate);
+        store_gates(d_a(chunk, t, b) + 4 * unit, units < kLanes<Number> ? keep_first<Real>(gate, units) : gate);
       }
   }
 
   // d_h of (2.1) for the units of a panel: what the output and, by way of d_a of step t + 1, the next step send back.
   // Where h is its own, the step's gradient follows at once. Before all steps, where t is -1, it is d_h_0 (3.6).
   template <int N>
-  GATEWISE_APART void retreat(int64_t t, Range rows, int64_t panel) const {
+  GATEWISE_APART void retreat(const Chunk& chunk, int64_t t, Range rows, int64_t panel) const {
     const Number* from[kMostStepRows];
     const int64_t count = rows.last - rows.first, next = t + 1, still_active = steps.active_at(next);
     const int64_t depth = still_active > rows.first ? layout.gates : 0;
     for (int64_t b = rows.first; b < rows.last; ++b)
-      from[b - rows.first] = b < still_active && !steps.is_reset(next, b) ? d_a(next, b) : scratch.zeros;
+      from[b - rows.first] = b < still_active && !steps.is_reset(next, b) ? d_a(chunk, next, b) : scratch.zeros;
     const int64_t u = panel * kPanelVectors;
     const Number* weights = scratch.weight_hh + u * kLanes<Number> * layout.gates;
     blocked_product<Number, N>(
@@ -380,7 +401,7 @@ struct Backward {
         },
         [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
           const int64_t b = rows.first + row;
-          if (t >= 0 && !layout.projected) return cell_backward<M, N>(t, b, u, sum);
+          if (t >= 0 && !layout.projected) return cell_backward<M, N>(chunk, t, b, u, sum);
           for (int m = 0; m < M; ++m)
             for (int n = 0; n < N; ++n) {
               const int64_t at = (u + n) * kLanes<Number>;
@@ -392,7 +413,7 @@ struct Backward {
 
   // The gradient of what is projected (2.13), for the units of a panel, and the step's.
   template <int N>
-  GATEWISE_APART void unproject(int64_t t, Range rows, int64_t panel) const {
+  GATEWISE_APART void unproject(const Chunk& chunk, int64_t t, Range rows, int64_t panel) const {
     const Number* from[kMostStepRows];
     for (int64_t b = rows.first; b < rows.last; ++b) from[b - rows.first] = whole_d_h(t, b);
     const int64_t u = panel * kPanelVectors;
@@ -403,48 +424,73 @@ struct Backward {
         [](int64_t, Vec<Number>(&sum)[N]) {
           for (int n = 0; n < N; ++n) sum[n] = Vec<Number>{};
         },
-        [&]<int M>(int64_t row, const Vec<Number>(&d_h)[M][N]) { cell_backward<M, N>(t, rows.first + row, u, d_h); });
+        [&]<int M>(int64_t row, const Vec<Number>(&d_h)[M][N]) {
+          cell_backward<M, N>(chunk, t, rows.first + row, u, d_h);
+        });
   }
 
-  void run(const Region& region, bool meet) const {
+  // body(place among numbers of units, d_c, how many) for a region's vectors of units.
+  template <class Body>
+  void for_units(const Region& region, const Body& body) const {
+    const Panels panels(layout.H, kLanes<Number>);
+    for (int64_t b = region.rows.first; b < region.rows.last; ++b)
+      for (int64_t u = panels.first(region.units.first); u < panels.first(region.units.last); ++u)
+        body(steps.row_of(b) * layout.H + u * kLanes<Number>, scratch.d_c + b * layout.padded + u * kLanes<Number>,
+             layout.units_in(u));
+  }
+
+  void begin(const Region& region) const {
+    for_units(region, [&](int64_t at, Real* d_c, int64_t n) {
+      store(d_c, call.d_c_n ? load_first(call.d_c_n + at, n) : Vec<Number>{});
+    });
+  }
+
+  // d_a of a chunk's steps. `by_units`: the threads of the team share the units of each step.
+  void run(const Chunk& chunk, const Region& region, const Team& team, bool by_units) const {
     const Panels panels(layout.H, kLanes<Number>), of_h(layout.P, kLanes<Number>);
-    for (const Range rows : RowBlocks{region.rows, kMostStepRows}) {
-      const auto for_units = [&](const auto& body) {
-        for (int64_t b = rows.first; b < rows.last; ++b)
-          for (int64_t u = panels.first(region.units.first); u < panels.first(region.units.last); ++u)
-            body(steps.row_of(b) * layout.H + u * kLanes<Number>, scratch.d_c + b * layout.padded + u * kLanes<Number>,
-                 layout.units_in(u));
-      };
-      for_units([&](int64_t at, Real* d_c, int64_t n) {
-        store(d_c, call.d_c_n ? load_first(call.d_c_n + at, n) : Vec<Number>{});
-      });
-      for (int64_t t = layout.T - 1; t >= 0; --t) {
+    for (const Range rows : RowBlocks{region.rows, kMostStepRows})
+      for (int64_t t = chunk.times.last - 1; t >= chunk.times.first; --t) {
         const Range active = steps.active_of(rows, t);
         for (int64_t p = region.h.first; p < region.h.last; ++p)
-          with_width(of_h.vectors(p), [&](auto n) { retreat<decltype(n)::value>(t, active, p); });
-        if (meet) barrier();
+          with_width(of_h.vectors(p), [&](auto n) { retreat<decltype(n)::value>(chunk, t, active, p); });
+        if (by_units) team.meet();
         if (layout.projected) {
           for (int64_t p = region.units.first; p < region.units.last; ++p)
-            with_width(panels.vectors(p), [&](auto n) { unproject<decltype(n)::value>(t, active, p); });
-          if (meet) barrier();
+            with_width(panels.vectors(p), [&](auto n) { unproject<decltype(n)::value>(chunk, t, active, p); });
+          if (by_units) team.meet();
         }
       }
-      if (call.d_h_0)
+  }
+
+  // Keeps d_a of a chunk's first step for the chunk before it.
+  void hand_on(const Chunk& chunk, const Region& region) const {
+    const Panels panels(layout.H, kLanes<Number>);
+    const int64_t first = panels.first(region.units.first) * 4 * kLanes<Number>;
+    const int64_t last = panels.first(region.units.last) * 4 * kLanes<Number>;
+    const Range active = steps.active_of(region.rows, chunk.times.first);
+    for (int64_t b = active.first; b < active.last; ++b)
+      std::memcpy(scratch.d_a_next + b * layout.gates_row + first, d_a(chunk, chunk.times.first, b) + first,
+                  (last - first) * sizeof(Number));
+  }
+
+  void end(const Chunk& chunk, const Region& region) const {
+    const Panels of_h(layout.P, kLanes<Number>);
+    if (call.d_h_0)
+      for (const Range rows : RowBlocks{region.rows, kMostStepRows})
         for (int64_t p = region.h.first; p < region.h.last; ++p)
-          with_width(of_h.vectors(p), [&](auto n) { retreat<decltype(n)::value>(-1, rows, p); });
-      if (call.d_c_0)
-        for_units([&](int64_t at, Real* d_c, int64_t n) { store_first(call.d_c_0 + at, load(d_c), n); });  // (3.7)
-    }
+          with_width(of_h.vectors(p), [&](auto n) { retreat<decltype(n)::value>(chunk, -1, rows, p); });
+    if (call.d_c_0)
+      for_units(region, [&](int64_t at, Real* d_c, int64_t n) { store_first(call.d_c_0 + at, load(d_c), n); });  // (3.7)
   }
 
   // (3.2) for some steps of some rows, and some panels of the input.
-  void input_gradient(Range times, Range rows, Range panels) const {
+  void input_gradient(const Chunk& chunk, Range times, Range rows, Range panels) const {
     const Number* from[kMostStepRows];
     Number* to[kMostStepRows];
     int64_t count = 0;
     for (int64_t t = times.first; t < times.last; ++t)
       for (int64_t b = rows.first; b < steps.active_of(rows, t).last; ++b) {
-        from[count] = d_a(t, b);
+        from[count] = d_a(chunk, t, b);
         to[count] = d_x(t, b);
         if (++count == kMostStepRows) {
           input_gradient_of(count, from, to, panels);
@@ -486,43 +532,42 @@ struct Backward {
 
   // The columns of an array of which a row is a step, `stride` numbers from the next. Where from step to step it is
   // half a page or more, a copy in the order in which the products read pays for itself; groups of steps need one.
-  WeightRows columns_of(const Number* array, int64_t stride, int64_t depth, Range which, Number* copy) const {
+  // take(r, sums) is given the sums of the columns from the r-th on.
+  template <class Take>
+  WeightRows columns_of(const Number* array, int64_t stride, int64_t depth, Range which, Number* copy,
+                        const Take& take) const {
+    constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>;
+    const bool copied = group > 1 || stride * sizeof(Number) >= 2048;
+    const int64_t groups = whole_groups<Number>(depth);
     WeightRows rows;
     rows.count = which.last - which.first;
-    if (kGroup<Number> == 1 && stride * sizeof(Number) < 2048) {
-      rows.step = stride;
-      for (int64_t r = 0; r < rows.count; ++r) rows.at[r] = array + which.first + r;
-      return rows;
-    }
-    constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>;
-    const int64_t groups = whole_groups<Number>(depth);
-    rows.step = lanes * group;
+    rows.step = copied ? lanes * group : stride;
+    const Number* from = array + which.first;
     Number* to = copy + which.first * groups;
-    for (int64_t k = 0; k < groups; k += group)
-      for (int64_t r = 0; r < rows.count; r += lanes)
-        store_groups(to + r * groups + k * lanes, groups_of<Number>([&](int j) {
-                       return k + j < depth ? load(array + (k + j) * stride + which.first + r) : Vec<Number>{};
-                     }));
-    for (int64_t r = 0; r < rows.count; ++r) rows.at[r] = to + r / lanes * lanes * groups + r % lanes * group;
+    for (int64_t r = 0; r < rows.count; r += kPanelVectors * lanes)
+      with_width(static_cast<int>(smaller(kPanelVectors, (rows.count - r) / lanes)), [&](auto width) {
+        constexpr int N = decltype(width)::value;
+        Vec<Number> sum[N] = {};
+        for (int64_t k = 0; k < groups; k += group)
+          for (int n = 0; n < N; ++n) {
+            const Vec<Number> numbers = groups_of<Number>([&](int j) {
+              const Vec<Number> v = k + j < depth ? load(from + (k + j) * stride + r + n * lanes) : Vec<Number>{};
+              sum[n] += v;
+              return v;
+            });
+            if (copied) store_groups(to + (r + n * lanes) * groups + k * lanes, numbers);
+          }
+        for (int n = 0; n < N; ++n) take(r + n * lanes, sum[n]);
+      });
+    for (int64_t r = 0; r < rows.count; ++r)
+      rows.at[r] = copied ? to + r / lanes * lanes * groups + r % lanes * group : from + r;
     return rows;
   }
 
-  WeightRows gate_rows_of(const Number* d_a, int64_t depth, Range m) const {
-    WeightRows rows = columns_of(d_a, layout.gates_row, depth, m, scratch.columns);
-    for (int64_t r = 0; r < rows.count; ++r) rows.row[r] = layout.torch_row(m.first + r);
-    return rows;
-  }
-
-  WeightRows projection_rows_of(const Number* d_h, int64_t depth, Range p) const {
-    WeightRows rows = columns_of(d_h, layout.padded_h, depth, p, scratch.columns_hr);
-    for (int64_t r = 0; r < rows.count; ++r) rows.row[r] = p.first + r < layout.P ? p.first + r : -1;
-    return rows;
-  }
-
-  // A block of steps, of all rows together, and whether it is the last one.
+  // A block of steps, of all rows together: how many, and whether it is the first and the last one of those taken.
   struct Block {
-    int64_t first, depth;
-    bool last;
+    int64_t depth;
+    bool first, last;
   };
 
   // A gradient that is a sum over all blocks of steps. Until the last one it stands with the results, or, where these
@@ -536,13 +581,30 @@ struct Backward {
       else sums = result;
     }
     Vec<Number> before(const Block& block, int64_t at, int64_t n) const {
-      return block.first > 0 ? load_first(sums + at, n) : Vec<Number>{};
+      return block.first ? Vec<Number>{} : load_first(sums + at, n);
     }
     void take(const Block& block, int64_t at, int64_t n, Vec<Number> sum) const {
       if (kRounds<Number> && !block.last) store_first(sums + at, sum, n);
       else store_first(result + at, sum, n);
     }
   };
+
+  // Of some gates; their sums are (3.5).
+  WeightRows gate_rows_of(const Number* d_a, const Block& block, Range m) const {
+    const Gradient d_bias(call.d_bias, scratch.sums_bias);
+    WeightRows rows = columns_of(d_a, layout.gates_row, block.depth, m, scratch.columns, [&](int64_t r, Vec<Number> sum) {
+      const int64_t at = m.first + r, row = layout.torch_row(at), n = layout.units_in(at / (4 * kLanes<Number>));
+      if (call.d_bias) d_bias.take(block, row, n, d_bias.before(block, row, n) + sum);
+    });
+    for (int64_t r = 0; r < rows.count; ++r) rows.row[r] = layout.torch_row(m.first + r);
+    return rows;
+  }
+
+  WeightRows projection_rows_of(const Number* d_h, int64_t depth, Range p) const {
+    WeightRows rows = columns_of(d_h, layout.padded_h, depth, p, scratch.columns_hr, [](int64_t, Vec<Number>) {});
+    for (int64_t r = 0; r < rows.count; ++r) rows.row[r] = p.first + r < layout.P ? p.first + r : -1;
+    return rows;
+  }
 
   // One block of (3.3), (3.4) or (3.10): rows of d_weight += their products with the packed rows.
   GATEWISE_APART void weight_gradient(const WeightRows& rows, const Block& block, int64_t width, const Number* packed,
@@ -558,7 +620,7 @@ struct Backward {
             packed + (column + N * kLanes<Number>) * depth,
             [&](int64_t row, Vec<Number>(&sum)[N]) {
               for (int n = 0; n < N; ++n) sum[n] = Vec<Number>{};
-              if (block.first > 0 && rows.row[row] >= 0)
+              if (!block.first && rows.row[row] >= 0)
                 __builtin_prefetch(d_weight.sums + rows.row[row] * width + column);
             },
             [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
@@ -572,61 +634,45 @@ struct Backward {
       });
   }
 
-  // (3.5)
-  void bias_gradient(const Number* d_a, const Block& block, Range m) const {
-    const Gradient d_bias(call.d_bias, scratch.sums_bias);
-    for (int64_t at = m.first; at < m.last; at += kLanes<Number>) {
-      const int64_t row = layout.torch_row(at), n = layout.units_in(at / (4 * kLanes<Number>));
-      Vec<Number> sum = d_bias.before(block, row, n);
-      for (int64_t r = 0; r < block.depth; ++r) sum += load(d_a + r * layout.gates_row + at);
-      d_bias.take(block, row, n, sum);
-    }
-  }
-
-  // (3.3), (3.4), (3.5), (3.10), a chunk of steps of all rows after another; threads share the gates, and the rows of
-  // weight_hr.
-  void parameter_gradients(int thread, int threads) const {
-    const Panels input(layout.I, kLanes<Number>), of_h(layout.P, kLanes<Number>), hidden(layout.H, kLanes<Number>);
-    const Range vectors = part(layout.gates / kLanes<Number>, threads, thread);
-    const Range projected = part(layout.padded_h / kLanes<Number>, threads, thread);
-    const Range m = {vectors.first * kLanes<Number>, vectors.last * kLanes<Number>};
+  // (3.3), (3.4), (3.5), (3.10) of a chunk; threads share the gates, and the rows of weight_hr.
+  void parameter_gradients(const Chunk& chunk, const Team& team) const {
+    const Range vectors = part(layout.gates / kLanes<Number>, team.threads, team.thread);
+    const Range projected = part(layout.padded_h / kLanes<Number>, team.threads, team.thread);
     const Gradient d_weight_ih(call.d_weight_ih, scratch.sums_ih), d_weight_hh(call.d_weight_hh, scratch.sums_hh);
     const Gradient d_weight_hr(call.d_weight_hr, scratch.sums_hr);
-    for (int64_t first = 0; first < larger(1, layout.steps); first += kGradientRows) {
-      const int64_t left = layout.steps - first;
-      const Block block = {first, smaller(kGradientRows, left), left <= kGradientRows};
-      const auto pack = [&](const Panels& panels, int64_t columns, const auto& row, Number* packed) {
-        Cursor at(steps, first);
+    for (int64_t at = 0; at == 0 || at < chunk.depth; at += kGradientRows) {
+      const int64_t left = chunk.depth - at;
+      const Block block = {smaller(kGradientRows, left), chunk.first && at == 0, chunk.last && left <= kGradientRows};
+      const Range own = part_in_groups<Number>(block.depth, team.threads, team.thread);
+      const auto pack = [&](int64_t columns, const auto& row, Number* packed) {
+        if (own.first == own.last) return;
+        Cursor cursor(steps, chunk.before + at + own.first, chunk.times.first);
         pack_panels<Number>(
-            panels, columns, part(panels.count, threads, thread), block.depth,
+            columns, own, block.depth,
             [&] {
-              const Number* from = row(at.t, at.b);
-              at.next();
+              const Number* from = row(cursor.t, cursor.b);
+              cursor.next();
               return from;
             },
             packed);
       };
-      if (call.d_weight_ih) pack(input, layout.I, [&](int64_t t, int64_t b) { return x(t, b); }, scratch.rows_ih);
-      if (call.d_weight_hh)
-        pack(of_h, layout.P, [&](int64_t t, int64_t b) { return h_before(t, b); }, scratch.rows_hh);
-      if (call.d_weight_hr)
-        pack(hidden, layout.H, [&](int64_t t, int64_t b) { return unprojected(t, b); }, scratch.rows_hr);
-      barrier();
-      const Number* d_a = call.d_a + first * layout.gates_row;
+      if (call.d_weight_ih) pack(layout.I, [&](int64_t t, int64_t b) { return x(t, b); }, scratch.rows_ih);
+      if (call.d_weight_hh) pack(layout.P, [&](int64_t t, int64_t b) { return h_before(t, b); }, scratch.rows_hh);
+      if (call.d_weight_hr) pack(layout.H, [&](int64_t t, int64_t b) { return unprojected(t, b); }, scratch.rows_hr);
+      team.meet();
       for (const Range some : RowBlocks{vectors, kMostStepRows / kLanes<Number>}) {
         const Range gates = {some.first * kLanes<Number>, some.last * kLanes<Number>};
-        const WeightRows rows = gate_rows_of(d_a, block.depth, gates);
+        const WeightRows rows = gate_rows_of(scratch.d_a + at * layout.gates_row, block, gates);
         if (call.d_weight_ih) weight_gradient(rows, block, layout.I, scratch.rows_ih, d_weight_ih);
         if (call.d_weight_hh) weight_gradient(rows, block, layout.P, scratch.rows_hh, d_weight_hh);
       }
       if (call.d_weight_hr)
         for (const Range some : RowBlocks{projected, kMostStepRows / kLanes<Number>}) {
           const Range p = {some.first * kLanes<Number>, some.last * kLanes<Number>};
-          const Number* d_h = scratch.d_h_all + first * layout.padded_h;
+          const Number* d_h = scratch.d_h_all + (chunk.before + at) * layout.padded_h;
           weight_gradient(projection_rows_of(d_h, block.depth, p), block, layout.H, scratch.rows_hr, d_weight_hr);
         }
-      if (call.d_bias) bias_gradient(d_a, block, m);
-      barrier();
+      team.meet();
     }
   }
 };
@@ -637,23 +683,34 @@ template <class Number>
 void backward(const BackwardCall<Number>& call) {
   const Layout<Number> layout(call.sizes);
   const Backward<Number> b{call, layout, Steps(call.walk, call.sizes), BackwardScratch<Number>(layout, call.scratch)};
-  in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
-    const Split split = split_between(threads, layout);
-    b.pack(thread, threads);
-    barrier();
+  const bool parameters = call.d_weight_ih || call.d_weight_hh || call.d_bias || call.d_weight_hr;
+  in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
+    const Split split = split_between(team.threads, layout);
+    const bool by_units = split.unit_parts > 1;
     const Region region = region_of(split, b.steps, Panels(layout.H, kLanes<Number>).count,
-                                    Panels(layout.P, kLanes<Number>).count, thread);
-    b.run(region, split.unit_parts > 1);
-    // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others' of its steps,
-    // or of its part of the input if there is but one step.
-    const int64_t panels = Panels(layout.I, kLanes<Number>).count;
-    // (By units they have met after each step; by rows they meet again before a thread reads what is another's.)
-    if (call.d_x) {
-      if (split.unit_parts == 1) b.input_gradient({0, layout.T}, region.rows, {0, panels});
-      else if (layout.T == 1) b.input_gradient({0, 1}, {0, layout.B}, part(panels, threads, thread));
-      else b.input_gradient(b.steps.part_of_time(threads, thread), {0, layout.B}, {0, panels});
+                                    Panels(layout.P, kLanes<Number>).count, team.thread);
+    const Range inputs = {0, Panels(layout.I, kLanes<Number>).count};
+    b.pack(team);
+    b.begin(region);
+    team.meet();
+    for (int64_t j = layout.back_chunks - 1; j >= 0; --j) {
+      const auto chunk = b.chunk(j);
+      b.run(chunk, region, team, by_units);
+      if (j > 0) b.hand_on(chunk, region);
+      // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others', of its steps,
+      // or of its part of the input if there are fewer steps than threads.
+      if (call.d_x) {
+        const int64_t count = chunk.times.last - chunk.times.first;
+        const Range own = part(count, team.threads, team.thread);
+        const Range times = {chunk.times.first + own.first, chunk.times.first + own.last};
+        if (!by_units) b.input_gradient(chunk, chunk.times, region.rows, inputs);
+        else if (count >= team.threads) b.input_gradient(chunk, times, {0, layout.B}, inputs);
+        else b.input_gradient(chunk, chunk.times, {0, layout.B}, part(inputs.last, team.threads, team.thread));
+      }
+      if (j == 0) b.end(chunk, region);
+      if (parameters) b.parameter_gradients(chunk, team);
+      else team.meet();  // before d_a is written over
     }
-    if (call.d_weight_ih || call.d_weight_hh || call.d_bias || call.d_weight_hr) b.parameter_gradients(thread, threads);
   });
 }
 
@@ -663,8 +720,8 @@ template <class Number>
 void activations(const ActivationsCall<Number>& call) {
   const Layout<Number> layout(call.sizes);
   const Steps steps(call.walk, call.sizes);
-  in_parallel(useful_threads(layout, call.sizes.threads), [&](int thread, int threads) {
-    const Range own = part(layout.steps, threads, thread);
+  in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
+    const Range own = part(layout.steps, team.threads, team.thread);
     Cursor at(steps, own.first);
     for (int64_t row = own.first; row < own.last; ++row, at.next()) {
       const Number* gates = call.gates + row * layout.gates_row;

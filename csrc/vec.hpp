@@ -28,6 +28,15 @@
 
 namespace gatewise::GATEWISE_ISA {
 
+// Tells the processor that this thread looks again and again at what another one will write.
+GATEWISE_INLINE void spin() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64, kRegisters = 32;
 #elif defined(__AVX2__)

@@ -252,7 +252,7 @@ def _walk(T: int, B: int, reverse: bool, lengths: Array | None, reset: Array | N
 
 @dataclass
 class Forward:
-    """What `forward` computed, and what `backward` needs of it (consumed by the first `backward`)."""
+    """What `forward` computed, and what `backward` needs of it."""
 
     h: Array  # (T, B, P); what stands past a row's length is zero
     h_n: Array  # (B, P)
@@ -399,8 +399,7 @@ def backward(
     Parameters
     ----------
     result
-        From `forward` with ``training=True``. Its gates are overwritten with their gradients: a second `backward` of
-        the same result is refused.
+        From `forward` with ``training=True``.
     d_h
         The gradient of ``h``, (T, B, P); None: zero.
     d_h_n, d_c_n
@@ -411,7 +410,7 @@ def backward(
     Raises
     ------
     KernelError
-        `result` kept nothing for backward, or was used already.
+        `result` kept nothing for backward.
     ShapeError, DtypeError
         A gradient does not fit the result.
 
@@ -424,7 +423,7 @@ def backward(
     (16, 2)
     """
     if result.gates is None or result.cells is None:
-        raise KernelError("this result kept no gates, or backward has used them: run forward with training=True again")
+        raise KernelError("this result kept no gates: run forward with training=True")
     x, h_0, c_0, weight_ih, weight_hh, *projection = result.inputs
     (T, B, I), H, P, dtype = x.shape, c_0.shape[1], h_0.shape[1], x.dtype
     weight_hr = projection[0] if projection else None
@@ -444,11 +443,10 @@ def backward(
         None if weight_hr is None else np.empty_like(weight_hr),
     )
     scratch = np.empty(plan(dtype.itemsize, T, B, I, H, P, result.walk.steps(T, B), True).backward_scratch, dtype)
-    gates, result.gates = result.gates, None
     _backward[dtype.itemsize](
         result.walk.common(T, B, I, H, P, threads),
         *(_address(x), _address(h_0), _address(weight_ih), _address(weight_hh), _address(weight_hr)),
-        *(_address(result.h), _address(result.cells), _address(result.unprojected), _address(gates)),
+        *(_address(result.h), _address(result.cells), _address(result.unprojected), _address(result.gates)),
         *(_address(d_h), _address(d_h_n), _address(d_c_n)),
         *(_address(array) for array in grads),
         _address(scratch),
@@ -484,7 +482,7 @@ def activations(result: Forward, *, threads: int = 1) -> Activations:
     Raises
     ------
     KernelError
-        `result` kept nothing, or `backward` has used it.
+        `result` kept nothing.
 
     Examples
     --------
@@ -497,7 +495,7 @@ def activations(result: Forward, *, threads: int = 1) -> Activations:
     (array([[0.5, 0.5, 0.5, 0.5]]), array([[0., 0., 0., 0.]]))
     """
     if result.gates is None or result.cells is None:
-        raise KernelError("this result kept no gates, or backward has used them: run forward with training=True again")
+        raise KernelError("this result kept no gates: run forward with training=True")
     x, h_0, c_0, *_ = result.inputs
     (T, B, I), P, H = x.shape, h_0.shape[1], c_0.shape[1]
     dtype = np.float64 if x.dtype == np.float64 else np.float32
