@@ -378,6 +378,16 @@ struct Backward {
       }
   }
 
+  // What cell_backward will read of a row has been in memory since forward: it is on its way while the product computes.
+  template <int N>
+  GATEWISE_INLINE void fetch_cell(int64_t t, int64_t b, int64_t u) const {
+    const auto fetch = [](const auto* from, int64_t numbers) {
+      for (int64_t n = 0; n < numbers; n += 64 / static_cast<int64_t>(sizeof *from)) __builtin_prefetch(from + n);
+    };
+    fetch(gates(t, b) + 4 * u * kLanes<Number>, 4 * N * kLanes<Number>);
+    fetch(c_before(t, b) + u * kLanes<Number>, N * kLanes<Number>);
+  }
+
   // d_h of (2.1) for the units of a panel: what the output and, by way of d_a of step t + 1, the next step send back.
   // Where h is its own, the step's gradient follows at once. Before all steps, where t is -1, it is d_h_0 (3.6).
   template <int N>
@@ -393,6 +403,7 @@ struct Backward {
         count, from, weights, depth, kBackwardBlock<Number>, weights + layout.gates * N * kLanes<Number>,
         [&](int64_t row, Vec<Number>(&sum)[N]) {
           const int64_t b = rows.first + row;
+          if (t >= 0) fetch_cell<N>(t, b, u);
           for (int n = 0; n < N; ++n) {
             const int64_t at = (u + n) * kLanes<Number>;
             sum[n] = call.d_h && t >= 0 ? load_first(d_h(t, b) + at, layout.P - at) : Vec<Number>{};
@@ -522,8 +533,8 @@ struct Backward {
       });
   }
 
-  // Some rows of a gradient of weights: which they are (-1: none, padding), and where the numbers of a block of steps
-  // stand whose products with what was read make them: those of the k-th group of steps at `at[row][k * step]`.
+  // Some rows of a gradient of weights: which they are, and where the numbers of a block of steps stand whose products
+  // with what was read make them: those of the k-th group of steps at `at[row][k * step]`.
   struct WeightRows {
     int64_t count, step;
     int64_t row[kMostStepRows];
@@ -532,20 +543,22 @@ struct Backward {
 
   // The columns of an array of which a row is a step, `stride` numbers from the next. Where from step to step it is
   // half a page or more, a copy in the order in which the products read pays for itself; groups of steps need one.
-  // take(r, sums) is given the sums of the columns from the r-th on.
-  template <class Take>
-  WeightRows columns_of(const Number* array, int64_t stride, int64_t depth, Range which, Number* copy,
+  // row(column) says to which row of the gradient a column belongs, -1 to none; take(column, sums) is given the sums of
+  // the columns from one on.
+  template <class Row, class Take>
+  WeightRows columns_of(const Number* array, int64_t stride, int64_t depth, Range which, Number* copy, const Row& row,
                         const Take& take) const {
     constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>;
     const bool copied = group > 1 || stride * sizeof(Number) >= 2048;
     const int64_t groups = whole_groups<Number>(depth);
     WeightRows rows;
-    rows.count = which.last - which.first;
+    rows.count = 0;
     rows.step = copied ? lanes * group : stride;
     const Number* from = array + which.first;
     Number* to = copy + which.first * groups;
-    for (int64_t r = 0; r < rows.count; r += kPanelVectors * lanes)
-      with_width(static_cast<int>(smaller(kPanelVectors, (rows.count - r) / lanes)), [&](auto width) {
+    const int64_t count = which.last - which.first;
+    for (int64_t r = 0; r < count; r += kPanelVectors * lanes)
+      with_width(static_cast<int>(smaller(kPanelVectors, (count - r) / lanes)), [&](auto width) {
         constexpr int N = decltype(width)::value;
         Vec<Number> sum[N] = {};
         for (int64_t k = 0; k < groups; k += group)
@@ -557,10 +570,13 @@ struct Backward {
             });
             if (copied) store_groups(to + (r + n * lanes) * groups + k * lanes, numbers);
           }
-        for (int n = 0; n < N; ++n) take(r + n * lanes, sum[n]);
+        for (int n = 0; n < N; ++n) take(which.first + r + n * lanes, sum[n]);
       });
-    for (int64_t r = 0; r < rows.count; ++r)
-      rows.at[r] = copied ? to + r / lanes * lanes * groups + r % lanes * group : from + r;
+    for (int64_t r = 0; r < count; ++r) {
+      rows.row[rows.count] = row(which.first + r);
+      rows.at[rows.count] = copied ? to + r / lanes * lanes * groups + r % lanes * group : from + r;
+      rows.count += rows.row[rows.count] >= 0;
+    }
     return rows;
   }
 
@@ -592,18 +608,18 @@ struct Backward {
   // Of some gates; their sums are (3.5).
   WeightRows gate_rows_of(const Number* d_a, const Block& block, Range m) const {
     const Gradient d_bias(call.d_bias, scratch.sums_bias);
-    WeightRows rows = columns_of(d_a, layout.gates_row, block.depth, m, scratch.columns, [&](int64_t r, Vec<Number> sum) {
-      const int64_t at = m.first + r, row = layout.torch_row(at), n = layout.units_in(at / (4 * kLanes<Number>));
-      if (call.d_bias) d_bias.take(block, row, n, d_bias.before(block, row, n) + sum);
-    });
-    for (int64_t r = 0; r < rows.count; ++r) rows.row[r] = layout.torch_row(m.first + r);
-    return rows;
+    return columns_of(
+        d_a, layout.gates_row, block.depth, m, scratch.columns, [&](int64_t at) { return layout.torch_row(at); },
+        [&](int64_t at, Vec<Number> sum) {
+          const int64_t row = layout.torch_row(at), n = layout.units_in(at / (4 * kLanes<Number>));
+          if (call.d_bias) d_bias.take(block, row, n, d_bias.before(block, row, n) + sum);
+        });
   }
 
   WeightRows projection_rows_of(const Number* d_h, int64_t depth, Range p) const {
-    WeightRows rows = columns_of(d_h, layout.padded_h, depth, p, scratch.columns_hr, [](int64_t, Vec<Number>) {});
-    for (int64_t r = 0; r < rows.count; ++r) rows.row[r] = p.first + r < layout.P ? p.first + r : -1;
-    return rows;
+    return columns_of(
+        d_h, layout.padded_h, depth, p, scratch.columns_hr, [&](int64_t at) { return at < layout.P ? at : -1; },
+        [](int64_t, Vec<Number>) {});
   }
 
   // One block of (3.3), (3.4) or (3.10): rows of d_weight += their products with the packed rows.
@@ -620,12 +636,11 @@ struct Backward {
             packed + (column + N * kLanes<Number>) * depth,
             [&](int64_t row, Vec<Number>(&sum)[N]) {
               for (int n = 0; n < N; ++n) sum[n] = Vec<Number>{};
-              if (!block.first && rows.row[row] >= 0)
-                __builtin_prefetch(d_weight.sums + rows.row[row] * width + column);
+              if (!block.first) __builtin_prefetch(d_weight.sums + rows.row[row] * width + column);
             },
             [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
               for (int m = 0; m < M; ++m)
-                for (int n = 0; n < N && rows.row[row + m] >= 0; ++n) {
+                for (int n = 0; n < N; ++n) {
                   const int64_t within = column + n * kLanes<Number>, rest = width - within;
                   const int64_t at = rows.row[row + m] * width + within;
                   d_weight.take(block, at, rest, d_weight.before(block, at, rest) + sum[m][n]);
@@ -634,9 +649,18 @@ struct Backward {
       });
   }
 
+  // A thread's vectors of gates. Those of the last units have fewer rows: each thread has about as many rows.
+  Range vectors_of_gates(const Team& team) const {
+    const int64_t all = layout.gates / kLanes<Number>;
+    const auto start = [&](int64_t j) {
+      return j == team.threads ? all : smaller(all, (4 * layout.H * j / team.threads + kLanes<Number> / 2) / kLanes<Number>);
+    };
+    return {start(team.thread), start(team.thread + 1)};
+  }
+
   // (3.3), (3.4), (3.5), (3.10) of a chunk; threads share the gates, and the rows of weight_hr.
   void parameter_gradients(const Chunk& chunk, const Team& team) const {
-    const Range vectors = part(layout.gates / kLanes<Number>, team.threads, team.thread);
+    const Range vectors = vectors_of_gates(team);
     const Range projected = part(layout.padded_h / kLanes<Number>, team.threads, team.thread);
     const Gradient d_weight_ih(call.d_weight_ih, scratch.sums_ih), d_weight_hh(call.d_weight_hh, scratch.sums_hh);
     const Gradient d_weight_hr(call.d_weight_hr, scratch.sums_hr);
