@@ -12,7 +12,8 @@ from gatewise.insight.gradient_flow import gradient_flow
 from gatewise.tasks.load import load
 from gatewise.train import keeper
 from gatewise.train.run import Run
-from test_series import WORDS, table, write
+from of_tasks import write
+from waves import WORDS, table
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -19,9 +19,10 @@ from gatewise.tasks.forecasting import backtest, look, model
 from gatewise.tasks.task import task_of
 from gatewise.train import keeper
 from gatewise.train.run import Run
+from of_tasks import write
 from test_inspect import browser, opened, options, printed, refused  # noqa: F401
 from test_report import LINES, MAPS, choose, titles_changed
-from test_series import table, write
+from waves import table
 
 WORDS = ["--hidden-size", "6", "--threads", "1", "--epochs", "2", "--window", "8", "--horizon", "3", "--time", "day"]
 HOSTILE = 'kw"><img src=x onerror=window.hacked=1>'

@@ -19,7 +19,8 @@ from gatewise.tasks.series import SeriesConfig
 from gatewise.train import keeper
 from gatewise.train.run import Run
 from gatewise.train.runner import Runner
-from test_series import table, train, write
+from of_tasks import train, write
+from waves import table
 
 OWN = {"hidden_size": 6, "threads": 1, "epochs": 2, "window": 8, "horizon": 3, "batch_size": 4, "bptt": "5/9"}
 WORDS = ["--hidden-size", "6", "--threads", "1", "--epochs", "2", "--window", "8", "--horizon", "3"]
