@@ -22,7 +22,7 @@ from gatewise.tasks.task import task_of, tasks
 from gatewise.train import keeper
 from gatewise.train.config import read_config, write_config
 from gatewise.train.run import Run
-from of_tasks import predicted, same_bytes_however_trained, train, write
+from of_tasks import ended, predicted, same_bytes_however_trained, train, write
 from waves import SMALL, WORDS, form_of, plain, table
 
 
@@ -346,6 +346,126 @@ def test_groups_are_forecast_each_and_new_ones_refused(tmp_path, capsys):
     write(path, both | {"shop": ["b"] * 60 + ["c"] * 60})
     assert main(["predict", str(tmp_path / "run"), str(path)]) == 2
     assert "the group 'c' was not there at the training, needed are b, a: remove it" in capsys.readouterr().err
+
+
+def zoned(columns, zone="+01:00"):
+    return columns | {"day": [f"{day} 00:00:00{zone}" for day in columns["day"]]}
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_zone_here_and_none_there_is_refused(tmp_path, capsys, ending):
+    """Both ways, in evaluating, forecasting and looking."""
+    runs, files = {}, {}
+    for name, columns in {"plain": table(60), "zoned": zoned(table(60))}.items():
+        if ending == "parquet":
+            columns["day"] = pl.Series(columns["day"]).str.to_datetime(
+                "%Y-%m-%d" if name == "plain" else "%Y-%m-%d %H:%M:%S%z"
+            )
+        files[name], runs[name] = write(tmp_path / f"{name}.{ending}", columns), tmp_path / name
+        config = SeriesConfig(data=files[name], target="kw", time="day", **SMALL | {"epochs": 1})
+        train(config, runs[name])
+    says = {
+        "plain": "zoned.* day has a time zone and had none at the training: write them without it",
+        "zoned": "plain.* day has no time zone and had one at the training: write it after each, such as ",
+    }
+    for name, other in (("plain", "zoned"), ("zoned", "plain")):
+        for words in (["predict", runs[name], files[other]], ["evaluate", runs[name], "--data", files[other]]):
+            ended(words, capsys, says[name])
+        ended(["inspect", runs[name], files[other], "--out", tmp_path / "a.html"], capsys, says[name])
+        assert not (tmp_path / "a.html").exists()
+
+
+def test_a_forecast_of_zoned_times_has_the_zone_and_is_read_again(tmp_path, capsys):
+    path = write(tmp_path / "a.csv", zoned(table(60)))
+    config = SeriesConfig(data=path, target="kw", time="day", **SMALL | {"epochs": 1})
+    train(config, tmp_path / "run")
+    written = tmp_path / "next.csv"
+    predicted(tmp_path / "run", path, capsys, "--out", str(written))
+    found = pl.read_csv(written)
+    assert found["day"].to_list() == [f"2001-03-0{day} 23:00:00+00:00" for day in (1, 2, 3)]
+    both = pl.concat([pl.read_csv(path).select("day", "kw"), found])
+    both.write_csv(path)
+    again = json.loads(predicted(tmp_path / "run", path, capsys, "--json").out)["forecast"]
+    assert again[0]["day"] == "2001-03-04T23:00:00+00:00"
+    predicted(tmp_path / "run", path, capsys, "--out", str(tmp_path / "next.parquet"))
+    assert pl.read_parquet(tmp_path / "next.parquet")["day"].dtype == pl.Datetime("us", "UTC")
+
+
+def test_a_prediction_says_how_much_it_filled(tmp_path, capsys):
+    """The target, a feature, what is known of the horizon, and a row that is not there: each a row, once."""
+    config = SeriesConfig(
+        data=write(tmp_path / "a.csv", table()),
+        target="kw",
+        time="day",
+        features=("wind",),
+        known=("off",),
+        fill="previous",
+        **SMALL | {"epochs": 1},
+    )
+    train(config, tmp_path / "run")
+    columns = table(40)
+    columns["kw"][37:] = columns["wind"][37:] = [None] * 3
+    assert predicted(tmp_path / "run", write(tmp_path / "new.csv", columns), capsys).err == ""
+    columns["kw"][20] = columns["wind"][20] = columns["wind"][22] = columns["off"][38] = None
+    for values in columns.values():
+        del values[30]
+    path = write(tmp_path / "new.csv", columns)
+    said = predicted(tmp_path / "run", path, capsys, "--json")
+    assert said.err == f"filled 4 rows of {path} by previous\n"
+    assert len(json.loads(said.out)["forecast"]) == 3
+
+
+@pytest.mark.parametrize("bptt", [None, "5/9"])
+def test_names_are_learned_known_in_advance_or_not(tmp_path, capsys, bptt):
+    """The target is what the sky says it will be; no number does."""
+    sky = [["rain", "sun", "snow"][n % 3 if n % 2 else n % 7 % 3] for n in range(203)]
+    level = {"rain": 0.0, "sun": 5.0, "snow": -5.0}
+    columns = {
+        "kw": [level[name] for name in sky[:200]] + [None] * 3,
+        "sky": sky,
+        "mood": ["up", "down"] * 101 + ["up"],
+    }
+    path = write(tmp_path / "a.csv", columns)
+    config = SeriesConfig(
+        data=path,
+        target="kw",
+        features=("mood",),
+        known=("sky",),
+        categories=("sky", "mood"),
+        bptt=bptt,
+        **SMALL | {"epochs": 30, "batch_size": 8, "learning_rate": 0.02, "skip": "none"},
+    )
+    train(config, tmp_path / "run")
+    form = data_of(config).form
+    assert form.categories == {"mood": ("down", "up"), "sky": ("rain", "snow", "sun")}
+    assert (form.features, form.known, form.channels) == (2, 3, 6)
+    assert Form.from_json(form.to_json()) == form
+    (group,) = form.groups.values()
+    assert (group.mean[1:], group.deviation[1:]) == ((0,) * 5, (1,) * 5)
+    found = json.loads(predicted(tmp_path / "run", path, capsys, "--json").out)["forecast"]
+    assert [row["kw"] for row in found] == pytest.approx([level[name] for name in sky[200:]], abs=1)
+    assert main(["inspect", str(tmp_path / "run"), str(path), "--out", str(tmp_path / "a.html")]) == 0
+    capsys.readouterr()
+    columns["sky"][201] = "hail"
+    new = write(tmp_path / "new.csv", columns)
+    says = r"new.csv, row 202: sky is 'hail', needed is one of the categories that were trained on \(rain, snow, sun\)"
+    ended(["predict", tmp_path / "run", new], capsys, says)
+    ended(["evaluate", tmp_path / "run", "--data", new], capsys, says)
+
+
+def test_fewer_categories_are_read_as_the_training_had_them(tmp_path, capsys):
+    """A file with one of them alone: their places are those of the training, not of the file."""
+    sky = ["rain", "sun"] * 30
+    columns = {"kw": [float(name == "sun") for name in sky], "sky": sky}
+    config = SeriesConfig(
+        data=write(tmp_path / "a.parquet", columns), target="kw", features=("sky",), categories=("sky",), **SMALL
+    )
+    train(config, tmp_path / "run")
+    some = write(tmp_path / "b.csv", {"kw": [1.0] * 12, "sky": ["sun"] * 12})
+    _, form = forecasting._load(config, Run(tmp_path / "run").weights("best"))
+    (series,) = data_of(dataclasses.replace(config, data=some), form).series
+    assert series.features.tolist() == [[0, 1]] * 12
+    predicted(tmp_path / "run", some, capsys)
 
 
 # --- the command line ---------------------------------------------------------------------------------------

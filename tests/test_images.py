@@ -298,7 +298,7 @@ def test_as_many_images_as_are_said_to_be_needed_do(folder):
     [
         ({"test_fraction": 0.0}, "test_fraction is 0.0, needed is a number above 0 and below 1"),
         ({"test_fraction": 0.5, "dev_fraction": 0.5}, "dev_fraction is 0.5, needed is below 0.5"),
-        ({"size": (0, 8)}, r"size is \(0, 8\), needed is rows and columns from 1 to 4,096"),
+        ({"size": (0, 8)}, r"size is 0 8, needed is rows and columns from 1 to 4,096"),
         ({"size": (8, 5000)}, "from 1 to 4,096"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from gatewise.cli import main
-from gatewise.data.series import Columns, read_series
+from gatewise.data.series import Columns, read_series, with_categories
 from gatewise.data.steps import DAY, HOUR, Step, calendar_features, find_step
 from gatewise.data.table import Times
 from gatewise.data.windows import borders_of, make_windows, rows_of
@@ -119,6 +119,62 @@ def test_missing_values_are_filled_as_told(tmp_path):
     assert drawn.times.values.tolist() == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_column_of_names_is_one_number_for_each(tmp_path):
+    sky = ["sun", "rain", None, " rain ", "sun"]
+    path = write(tmp_path / "a.csv", {"kw": [1, 2, 3, 4, None], "sky": sky, "wind": [1, 2, 3, 4, 5]})
+    columns = with_categories(path, Columns("kw", features=("wind",), known=("sky",)), ["sky"])
+    assert columns.categories == {"sky": ("rain", "sun")}
+    for fill in ("previous", "linear"):  # no line is drawn between names
+        (series,), _ = read_series(path, columns, fill)
+        assert series.known.tolist() == [[0, 1], [1, 0], [1, 0], [1, 0], [0, 1]]
+        assert (series.features.shape, series.filled) == ((4, 1), 1)
+    with pytest.raises(DataError, match=r"row 3: sky is empty, needed is a name: fill it, or train with --fill"):
+        read_series(path, columns)
+    with pytest.raises(DataError, match=r"row 1: sky is 'sun', needed is a number: .* give --categories as well"):
+        read_series(path, Columns("kw", features=("sky",)))
+    with pytest.raises(DataError, match=r"row 2: sky is 'rain', needed is one of the categories .* \(snow, sun\)"):
+        read_series(path, dataclasses.replace(columns, categories={"sky": ("snow", "sun")}), "previous")
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["sun", "rain"]), pl.Boolean, pl.Int8])
+def test_names_of_any_type(tmp_path, kind):
+    values = ["rain", "sun", "rain"] if kind not in (pl.Boolean, pl.Int8) else [1, 0, 1]
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"kw": [1, 2, 3], "sky": pl.Series(values).cast(kind)}).write_parquet(path)
+    columns = with_categories(path, Columns("kw", features=("sky",)), ["sky"])
+    assert len(columns.categories["sky"]) == 2
+    (series,), _ = read_series(path, columns)
+    assert abs(series.features[0] - series.features[1]).tolist() == [1, 1]
+    assert series.features[0].tolist() == series.features[2].tolist()
+
+
+@pytest.mark.parametrize("values", [[[1], [2]], [b"a", b"b"]])
+def test_what_has_no_name(tmp_path, values):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"kw": [1, 2], "sky": values}).write_parquet(path)
+    with pytest.raises(DataError, match=r"sky holds values of type (List\(Int64\)|Binary), needed are names"):
+        read_series(path, Columns("kw", group="sky"))
+
+
+def test_quotes_in_the_names_of_columns(tmp_path):
+    path = write(tmp_path / "a.csv", {'k "w"': [1, 2], "a,b": [3, 4], '"': [5, 6]})
+    (series,), _ = read_series(path, Columns('k "w"', features=("a,b", '"')))
+    assert (series.target.tolist(), series.features.tolist()) == ([1, 2], [[3, 5], [4, 6]])
+    (tmp_path / "b.csv").write_text('"k ""w""","k ""w"""\n1,2\n')
+    with pytest.raises(DataError, match="""has two columns 'k "w"', needed is one: rename the other"""):
+        read_series(tmp_path / "b.csv", Columns('k "w"'))
+
+
+def test_times_with_a_zone_are_in_utc(tmp_path):
+    path = write(tmp_path / "a.csv", {"at": ["2010-01-01T00:00+02:00", "2010-01-01T01:00+02:00"], "kw": [1, 2]})
+    (series,), _ = read_series(path, Columns("kw", "at"))
+    assert series.times.zoned
+    assert series.times.shown() == ["2009-12-31 22:00:00+00:00", "2009-12-31 23:00:00+00:00"]
+    write(path, {"at": ["2010-01-01T00:00+02:00", "2010-01-01T01:00"], "kw": [1, 2]})
+    with pytest.raises(DataError, match=r"row 2: at is '2010-01-01T01:00', needed is .*a date"):
+        read_series(path, Columns("kw", "at"))
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 DAYS = table(6)["day"]
@@ -155,6 +211,16 @@ BAD = {
     "too few rows": ({}, [], r"the series has 5 rows in the training part \(of 6 in all\), needed are at least 11"),
     "one column twice": ({}, ["--features", "kw"], r"the column 'kw' is given twice, needed is one use of each"),
     "mostly missing": ({"day": [1, 2, 3, 4, 5, 90]}, ["--fill", "linear"], r"6 rows would be filled up to 90, 1 apart"),
+    "a category of the test part alone": (
+        {"off": list("aababz")},
+        ["--features", "off", "--categories", "off", "--window", "1", "--horizon", "1", "--test-fraction", "0.3"],
+        r"off is 'z' in no row of the training part whose numbers are all there, needed is each category in one",
+    ),
+    "categories that are not read": (
+        {},
+        ["--categories", "off"],
+        r"categories is off, needed is columns that features",
+    ),
     "one group empty": ({"off": [*"aaab", "", "b"]}, ["--group", "off"], r"row 5: off is empty, needed is a name"),
     "a group too short": (
         {"off": list("aabbbb")},

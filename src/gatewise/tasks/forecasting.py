@@ -1,6 +1,7 @@
 """Forecasts of series: what is trained, tested from each origin, and told about the future."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from torch import nn
 
 from gatewise.data.series import Series, read_series
 from gatewise.data.stepwise import make_steps, step_inputs
-from gatewise.data.table import Times
 from gatewise.data.windows import Form, Windows, last_window, with_future
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.tasks.backtest import MODEL, Backtest, linear, measure, naive, seasonal_naive
@@ -72,7 +72,7 @@ def problem(config: SeriesConfig) -> Problem:
     read = f"windows of {form.window}+{form.horizon}" if bptt is None else f"forecasts of {form.horizon}"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = sum(map(len, data.series))
-    filled = sum(int((~one.complete).sum()) for one in data.series)
+    filled = sum(one.filled for one in data.series)
     return Problem(
         model,
         _loss(config),
@@ -86,9 +86,7 @@ def problem(config: SeriesConfig) -> Problem:
                 + (f", {filled:,} rows filled" if filled else "")
                 + (f"; in {config.batch_size} lanes, bptt {config.bptt}" if bptt else "")
             ),
-            "read": ", ".join(
-                [config.target, *config.features, *(f"{name} (known)" for name in config.known), *form.calendar]
-            ),
+            "read": ", ".join([config.target, *_read(config, form), *form.calendar]),
             "model": (
                 f"LSTM {form.channels}→{config.hidden_size}, {counted(config.num_layers, 'layer')}, "
                 f"{form.horizon}×{_outputs(config)} outputs, {parameters:,} parameters"
@@ -97,6 +95,15 @@ def problem(config: SeriesConfig) -> Problem:
         unit=_unit(config),
         carries=bptt is not None,
     )
+
+
+def _read(config: SeriesConfig, form: Form) -> Iterator[str]:
+    """The features as they are said: which are known in advance, and which are names."""
+    for name in (*config.features, *config.known):
+        notes = ["known"] * (name in config.known)
+        if name in form.categories:
+            notes.append(counted(len(form.categories[name]), "name"))
+        yield f"{name} ({', '.join(notes)})" if notes else name
 
 
 AT_ONCE = 500
@@ -183,8 +190,8 @@ def forecast(config: SeriesConfig, run: Run, weights: str, path: Path) -> list[F
 
 def _after(runner: Runner, form: Form, config: SeriesConfig, path: Path) -> list[Origin]:
     """What comes after the last target of each series in a file."""
-    series, _ = read_series(path, columns_of(config), config.fill, form.step)
-    need_known(series, form, path)
+    series, _ = read_series(path, columns_of(config, form), config.fill, form.step)
+    need_known(series, form, config, path)
     found = []
     for one in series:
         if len(one) < form.window:
@@ -202,7 +209,7 @@ def _after(runner: Runner, form: Form, config: SeriesConfig, path: Path) -> list
             ahead = one.times.take(slice(count, count + form.horizon))
         else:
             last = one.times.values[count - 1].item()
-            ahead = Times(form.step.after(last, form.horizon), one.times.kind)
+            ahead = replace(one.times, values=form.step.after(last, form.horizon))
         known = one.known[count : count + form.horizon] if config.known else np.empty((form.horizon, 0))
         if bptt_of(config) is None:
             window = last_window(one, form, ahead, known)
@@ -229,7 +236,7 @@ def frame_of(forecasts: Sequence[Forecast], config: SeriesConfig) -> "pl.DataFra
     if config.group is not None:
         labels = [each.series.name for each in forecasts for _ in range(horizon)]
         columns[config.group] = pl.Series(labels)
-    times = Times(np.concatenate([each.times.values for each in forecasts]), forecasts[0].times.kind)
+    times = replace(forecasts[0].times, values=np.concatenate([each.times.values for each in forecasts]))
     columns["row" if times.kind == "row" else config.time or "time"] = times.column()
     found = np.concatenate([each.values for each in forecasts])
     columns[config.target] = pl.Series(found[:, _middle(config)])

@@ -133,7 +133,9 @@ class TrainConfig:
 
     def _need(self, name: str, holds: bool, needed: str) -> None:
         if not holds:
-            raise ArgumentError(f"{name} is {getattr(self, name)}, needed is {needed}: change it")
+            value = getattr(self, name)
+            given = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise ArgumentError(f"{name} is {given}, needed is {needed}: change it")
 
 
 @dataclass(frozen=True, kw_only=True)
