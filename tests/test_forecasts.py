@@ -365,8 +365,8 @@ def test_a_zone_here_and_none_there_is_refused(tmp_path, capsys, ending):
         config = SeriesConfig(data=files[name], target="kw", time="day", **SMALL | {"epochs": 1})
         train(config, runs[name])
     says = {
-        "plain": "zoned.* day has a time zone and had none at the training: write them without it",
-        "zoned": "plain.* day has no time zone and had one at the training: write it after each, such as ",
+        "plain": "zoned.* day has a time zone and had none at the training: give times without one",
+        "zoned": "plain.* day has no time zone and had one at the training: give each with its own, such as ",
     }
     for name, other in (("plain", "zoned"), ("zoned", "plain")):
         for words in (["predict", runs[name], files[other]], ["evaluate", runs[name], "--data", files[other]]):

@@ -487,6 +487,11 @@ def test_a_ts_file_with_its_test_file(tmp_path, capsys):
     ended(["predict", tmp_path / "run", csv], capsys, "a.csv is a table, needed is a .ts file, as at the training")
 
 
+def test_a_ts_file_where_the_training_had_a_table(run, tmp_path, capsys):
+    two = write_ts(tmp_path / "a.ts", [np.ones((3, 2)), np.ones((2, 2))], "ab")
+    ended(["predict", run, two], capsys, "a.ts is a .ts file, needed is a table, as at the training: give one")
+
+
 # --- the command line ---------------------------------------------------------------------------------------
 
 

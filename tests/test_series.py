@@ -156,6 +156,26 @@ def test_what_has_no_name(tmp_path, values):
         read_series(path, Columns("kw", group="sky"))
 
 
+@pytest.mark.parametrize("year", ["-0900", "9001"])
+def test_years_that_no_calendar_has(tmp_path, year):
+    """Of text and of a date; a year before 1 is none that Python can say."""
+    days = ["2001-01-01", f"{year}-01-01"]
+    for ending, column in (("csv", days), ("parquet", pl.Series(np.array(days, "datetime64[D]")))):
+        path = write(tmp_path / f"a.{ending}", {"at": column, "kw": [1, 2]})
+        with pytest.raises(
+            DataError, match=rf"row 2: at is {int(year)}-01-01, needed is a time from the year 1 to the"
+        ):
+            read_series(path, Columns("kw", "at"))
+
+
+def test_a_long_name_or_cell_is_shown_in_part(tmp_path):
+    path = write(tmp_path / "a.csv", {"x" * 5000: [1], "kw": ["y" * 5000]})
+    for wanted in ("zz", "kw"):
+        with pytest.raises(DataError) as refused:
+            read_series(path, Columns(wanted))
+        assert len(str(refused.value)) < 300 + len(str(path))
+
+
 def test_quotes_in_the_names_of_columns(tmp_path):
     path = write(tmp_path / "a.csv", {'k "w"': [1, 2], "a,b": [3, 4], '"': [5, 6]})
     (series,), _ = read_series(path, Columns('k "w"', features=("a,b", '"')))
@@ -280,6 +300,9 @@ def test_bytes_that_are_no_table(tmp_path, content, says):
         ({"season": 0}, "season is 0"),
         ({"time_format": "%Y"}, "time_format is %Y, needed is left out where there is no time"),
         ({"calendar": ("none", "hour")}, "needed is none alone"),
+        ({"calendar": ("hour", "hour")}, "calendar is hour hour, needed is none alone, or some of .*, each once"),
+        ({"features": ("a",), "categories": ("b",)}, "categories is b, needed is columns that features or known name"),
+        ({"features": ("a",), "categories": ("a", "a")}, "categories is a a, needed is each column once"),
         ({"best_by": "accuracy"}, "best_by is accuracy, needed is loss"),
     ],
 )

@@ -27,6 +27,13 @@ LARGEST = 1e150
 """Of numbers, so that their squares are numbers as well."""
 
 
+EARLIEST, LATEST = (int(np.datetime64(year, "us").astype(np.int64)) for year in ("0001-01-01", "9001-01-01"))
+"""Of dates, in microseconds since 1970: what calendars and figures can show, and room for what is forecast."""
+
+SHOWN = 60
+"""Characters of a cell or a name that a message shows, at most."""
+
+
 @dataclass(frozen=True, eq=False)
 class Times:
     """The times of rows.
@@ -140,7 +147,7 @@ def read_table(path: Path, columns: Sequence[str], others: bool = False) -> "pl.
         ) from error
     for name in columns:
         if name not in there:
-            listed = ", ".join(there[:20])
+            listed = ", ".join(_short(other) for other in there[:20])
             if len(there) == 1 and any(mark in there[0] for mark in ";\t|"):
                 raise DataError(f"{path} begins with {listed!r}, needed are columns with commas between: convert it")
             raise DataError(f"{path} has no column {name!r}, there are {listed}: name one of them, or mend the file")
@@ -346,7 +353,15 @@ def times(
         )
     values = found.dt.epoch("us").to_numpy().astype(np.int64)
     zoned = isinstance(found.dtype, pl.Datetime) and found.dtype.time_zone is not None
-    return Times(values, "moment" if zoned or (values % 86_400_000_000).any() else "date", zoned)
+    result = Times(values, "moment" if zoned or (values % 86_400_000_000).any() else "date", zoned)
+    outside = np.flatnonzero((values < EARLIEST) | (values >= LATEST))
+    if len(outside):
+        (given,) = result.take(outside[:1]).shown()
+        raise DataError(
+            f"{path}, row {outside[0] + 1}: {column} is {given}, needed is a time from the year 1 to the year 9000: "
+            "mend the file"
+        )
+    return result
 
 
 def _parsed(text: "pl.Series", form: str | None) -> "pl.Series":
@@ -362,9 +377,14 @@ def _parsed(text: "pl.Series", form: str | None) -> "pl.Series":
             found = zoned.str.to_datetime(each, strict=False, time_unit="us")
         except pl.exceptions.PolarsError:  # a format of the user's own that is none
             break
-        if found[0] is not None:
+        if found.is_not_null()[0]:
             return found
     return pl.Series([None] * len(text), dtype=pl.Datetime("us"))
+
+
+def _short(text: str) -> str:
+    """As much of a text as a message shows."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _refuse(
@@ -374,5 +394,5 @@ def _refuse(
     place = bad.fill_null(True).arg_max()
     if place is not None and bad.fill_null(True)[place]:
         value = cells[place]
-        given = "empty" if value is None or value == "" else repr(value)
+        given = "empty" if value is None or value == "" else _short(repr(value))
         raise DataError(f"{path}, row {place + 1}: {column} is {given}, needed is {needed}: {remedy}")

@@ -135,9 +135,9 @@ def need_known(series: Sequence[Series], form: Form, config: SeriesConfig, path:
     """
     if series[0].times.zoned != form.zoned:
         here, there, remedy = (
-            ("a", "none", "write them without it, as it was in the training's place")
+            ("a", "none", "give times without one, as the training's clocks showed")
             if series[0].times.zoned
-            else ("no", "one", "write it after each, such as +01:00")
+            else ("no", "one", "give each with its own, such as 2010-12-31 23:00+01:00")
         )
         raise DataError(f"{path}: {config.time} has {here} time zone and had {there} at the training: {remedy}")
     for one in series:

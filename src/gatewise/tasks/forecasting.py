@@ -12,7 +12,7 @@ from torch import nn
 
 from gatewise.data.series import Series, read_series
 from gatewise.data.stepwise import make_steps, step_inputs
-from gatewise.data.windows import Form, Windows, last_window, with_future
+from gatewise.data.windows import Form, Windows, borders_of, last_window, with_future
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.tasks.backtest import MODEL, Backtest, linear, measure, naive, seasonal_naive
 from gatewise.tasks.forecast_data import (
@@ -318,7 +318,8 @@ def _probe(runner: Runner, data: Data, config: SeriesConfig, test: Windows, leng
     lag = lag_of(form, config)
     of_each = [step_inputs(one, form, lag) for one in data.series]
     rows = np.stack([of_each[test.groups[n]][test.origins[n] - length : test.origins[n]] for n in places])
-    at_end = len(places), length, "row", bptt.reach
+    trained = sum(borders_of(one, form)[0] for one in data.series)
+    at_end = len(places), length, "row", min(bptt.reach, -(-trained // config.batch_size))  # (no lane is longer)
     return Probe(model, _from_fresh(rows), lambda out: runner.loss(out[0][:, -1], targets), *at_end)
 
 

@@ -129,7 +129,8 @@ class SeriesConfig(TrainConfig):
         most = 1 - self.test_fraction
         self._need("dev_fraction", self.dev_fraction < most, f"below {most:g}, as test_fraction is the rest to 1")
         alone = "none" not in self.calendar or self.calendar == ("none",)
-        self._need("calendar", alone, "none alone, or some of hour, weekday, month and year-day")
+        once = len(set(self.calendar)) == len(self.calendar)
+        self._need("calendar", alone and once, "none alone, or some of hour, weekday, month and year-day, each once")
         ascending = list(self.quantiles) == sorted(set(self.quantiles)) and all(0 < q < 1 for q in self.quantiles)
         fits = not self.quantiles or (ascending and 0.5 in self.quantiles and len(self.quantiles) > 1)
         self._need("quantiles", fits, "numbers between 0 and 1, ascending, such as 0.1 0.5 0.9, with 0.5 among them")
