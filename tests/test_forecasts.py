@@ -375,18 +375,20 @@ def test_a_zone_here_and_none_there_is_refused(tmp_path, capsys, ending):
         assert not (tmp_path / "a.html").exists()
 
 
-def test_a_forecast_of_zoned_times_has_the_zone_and_is_read_again(tmp_path, capsys):
-    path = write(tmp_path / "a.csv", zoned(table(60)))
+@pytest.mark.parametrize(("zone", "hour", "first"), [("+01:00", 23, 1), ("+00:00", 0, 2)])
+def test_a_forecast_of_zoned_times_has_the_zone_and_is_read_again(tmp_path, capsys, zone, hour, first):
+    """Midnights of UTC as well, which without a zone would be dates."""
+    path = write(tmp_path / "a.csv", zoned(table(60), zone))
     config = SeriesConfig(data=path, target="kw", time="day", **SMALL | {"epochs": 1})
     train(config, tmp_path / "run")
     written = tmp_path / "next.csv"
     predicted(tmp_path / "run", path, capsys, "--out", str(written))
     found = pl.read_csv(written)
-    assert found["day"].to_list() == [f"2001-03-0{day} 23:00:00+00:00" for day in (1, 2, 3)]
+    assert found["day"].to_list() == [f"2001-03-0{first + n} {hour:02}:00:00+00:00" for n in range(3)]
     both = pl.concat([pl.read_csv(path).select("day", "kw"), found])
     both.write_csv(path)
     again = json.loads(predicted(tmp_path / "run", path, capsys, "--json").out)["forecast"]
-    assert again[0]["day"] == "2001-03-04T23:00:00+00:00"
+    assert again[0]["day"] == f"2001-03-0{first + 3}T{hour:02}:00:00+00:00"
     predicted(tmp_path / "run", path, capsys, "--out", str(tmp_path / "next.parquet"))
     assert pl.read_parquet(tmp_path / "next.parquet")["day"].dtype == pl.Datetime("us", "UTC")
 
