@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 
 import numpy as np
 import polars as pl
@@ -188,6 +189,28 @@ def test_settings_come_back_from_the_file(file, tmp_path):
     (tmp_path / "config.toml").write_text(text)
     with pytest.raises(RunError, match="quantiles is 'x', needed is an array of which each is a number"):
         read_config(tmp_path / "config.toml", {"series": SeriesConfig})
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "says"),
+    [
+        ('known = ["off"]', "known = []", "was trained with known off, and the run's config.toml says none"),
+        ('features = ["wind"]', 'features = ["day2"]', "with features wind, and the run's config.toml says day2"),
+        ('skip = "season"', 'skip = "last"', "with skip season, and the run's config.toml says last: restore it"),
+        ("quantiles = [0.1, 0.5, 0.9]", "quantiles = [0.2, 0.5, 0.8]", "with quantiles 0.1 0.5 0.9, and"),
+        ('features = ["wind"]', 'features = "wind"', "features is 'wind', needed is an array of which each is a text"),
+        ('features = ["wind"]', "features = [1]", r"features is \[1\], needed is an array of which each is a text in"),
+        ('target = "kw"', "target = 5", "target is 5, needed is a text in quotes"),
+    ],
+)
+def test_a_run_is_used_as_it_was_trained(run, file, tmp_path, capsys, written, instead, says):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    text = (folder / "config.toml").read_text()
+    assert written in text
+    (folder / "config.toml").write_text(text.replace(written, instead))
+    for words in (["evaluate", folder], ["predict", folder, file], ["inspect", folder], ["horizon", folder]):
+        ended(words, capsys, says)
 
 
 def test_a_wave_is_learned(tmp_path):

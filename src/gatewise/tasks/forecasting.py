@@ -1,5 +1,6 @@
 """Forecasts of series: what is trained, tested from each origin, and told about the future."""
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -78,7 +79,7 @@ def problem(config: SeriesConfig) -> Problem:
         _loss(config),
         {},
         {part: samples_of(data, config, part) for part in parts_of(config) if part != "test"},
-        about={"form": form.to_json()},
+        about={"form": form.to_json(), "reads": _reads(config)},
         description={
             "data": (
                 f"{counts} {read} rows out of {len(data.series)} series, "
@@ -345,6 +346,20 @@ def model(config: SeriesConfig, run: Run, weights: str) -> nn.Module:
     return _load(config, run.weights(weights))[0].model
 
 
+READ_BY = ("target", "time", "features", "known", "categories", "group", "fill")
+MADE_BY = ("window", "horizon", "bptt", "skip", "highway", "quantiles")
+"""Settings that a model's inputs and its outputs depend on: what it was trained with it is used with, or not at all."""
+
+
+def _reads(config: SeriesConfig) -> str:
+    """These settings, as they are kept with the weights."""
+    return json.dumps({name: getattr(config, name) for name in READ_BY + MADE_BY})
+
+
+def _as_typed(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+
+
 def _outputs(config: SeriesConfig) -> int:
     return max(1, len(config.quantiles))
 
@@ -421,9 +436,16 @@ def _load(config: SeriesConfig, path: Path) -> tuple[Runner, Form]:
     """The model of a run with its weights, and what the series were like that it was trained on."""
     tensors, kept = read_tensors(path)
     try:
-        form = Form.from_json(kept["form"])
+        form, reads = Form.from_json(kept["form"]), kept["reads"]
     except (KeyError, ValueError, TypeError) as error:
         raise RunError(f"{path} is not of a model that forecasts series: take the run's own file") from error
+    if reads != _reads(config):
+        was, now = json.loads(reads), json.loads(_reads(config))
+        name = next(name for name in now if was.get(name) != now[name])
+        raise RunError(
+            f"{path} was trained with {name} {_as_typed(was.get(name))}, and the run's config.toml says "
+            f"{_as_typed(now[name])}: restore it"
+        )
     model = _build(form, config)
     fill_weights(model, tensors, path)
     return Runner(model, _loss(config), config, carries=config.bptt is not None), form
