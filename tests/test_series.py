@@ -148,6 +148,12 @@ def test_names_of_any_type(tmp_path, kind):
     assert series.features[0].tolist() == series.features[2].tolist()
 
 
+def test_more_names_than_categories_can_be(tmp_path):
+    path = write(tmp_path / "a.csv", {"kw": [1] * 1001, "sky": [f"n{row}" for row in range(1001)]})
+    with pytest.raises(DataError, match=r"sky holds 1,001 different names, needed are at most 1,000: call similar"):
+        with_categories(path, Columns("kw", features=("sky",)), ["sky"])
+
+
 @pytest.mark.parametrize("values", [[[1], [2]], [b"a", b"b"]])
 def test_what_has_no_name(tmp_path, values):
     path = tmp_path / "a.parquet"

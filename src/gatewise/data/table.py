@@ -30,6 +30,9 @@ LARGEST = 1e150
 EARLIEST, LATEST = (int(np.datetime64(year, "us").astype(np.int64)) for year in ("0001-01-01", "9001-01-01"))
 """Of dates, in microseconds since 1970: what calendars and figures can show, and room for what is forecast."""
 
+MOST_CATEGORIES = 1000
+"""Names in a column, each of which is a number in every row: more are identifiers rather than categories."""
+
 SHOWN = 60
 """Characters of a cell or a name that a message shows, at most."""
 
@@ -236,7 +239,7 @@ def categories(frame: "pl.DataFrame", column: str, path: Path) -> tuple[str, ...
     Raises
     ------
     DataError
-        There is none, or the column holds what has no name.
+        There is none, there are more than `MOST_CATEGORIES`, or the column holds what has no name.
 
     Examples
     --------
@@ -247,6 +250,11 @@ def categories(frame: "pl.DataFrame", column: str, path: Path) -> tuple[str, ...
     found = _text(frame, column, path).drop_nulls().unique().sort()
     if not len(found):
         raise DataError(f"{path}: {column} is empty in each row, needed are names: give another column")
+    if len(found) > MOST_CATEGORIES:
+        raise DataError(
+            f"{path}: {column} holds {len(found):,} different names, needed are at most {MOST_CATEGORIES:,}: call "
+            "similar ones the same, or give another column"
+        )
     return tuple(found.to_list())
 
 
