@@ -12,7 +12,8 @@ from gatewise.insight.gradient_flow import gradient_flow
 from gatewise.tasks.load import load
 from gatewise.train import keeper
 from gatewise.train.run import Run
-from test_series import WORDS, table, write
+from of_tasks import write
+from waves import WORDS, table
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -109,6 +110,25 @@ def test_the_probe_is_the_runs_own_model(sums):
     for one, other in zip(probe.model.parameters(), own.parameters(), strict=True):
         assert one.equal(other)
     assert probe.loss(probe.model(*probe.inputs)).dim() == 0
+
+
+def test_a_truncation_longer_than_the_lanes_is_theirs(tmp_path_factory, capsys):
+    """84 rows are trained on, in 4 lanes of 21; and a lane of the text has 405 characters."""
+    file = write(tmp_path_factory.mktemp("data") / "load.csv", table())
+    words = ["--data", str(file), "--target", "kw", "--time", "day", *WORDS, "--batch-size", "4"]
+    assert horizons(run_of(tmp_path_factory, "series", *words, "--bptt", "1000")).reach == 21
+    capsys.readouterr()
+    one = run_of(tmp_path_factory, "series", *words, "--bptt", "1")
+    capsys.readouterr()
+    assert main(["horizon", str(one)]) == 0
+    said = capsys.readouterr().out
+    assert "gradients flowed through 1 step in training; looked at on" in said
+    assert "1 step back, where training cut it off, " in said
+    book = file.with_name("book.txt")
+    book.write_text("the cat sat on the mat and looked at the rat. " * 40)
+    words = ["--data", str(book), "--hidden-size", "8", "--num-layers", "1", "--batch-size", "4", "--epochs", "1"]
+    found = horizons(run_of(tmp_path_factory, "text", *words, "--bptt", "5/1000"), steps=20)
+    assert found.reach == -(-(int(0.85 * len(book.read_text())) - 1) // 4)
 
 
 def test_of_a_text(tmp_path_factory):

@@ -19,9 +19,10 @@ from gatewise.tasks.forecasting import backtest, look, model
 from gatewise.tasks.task import task_of
 from gatewise.train import keeper
 from gatewise.train.run import Run
+from of_tasks import predicted, write
 from test_inspect import browser, opened, options, printed, refused  # noqa: F401
 from test_report import LINES, MAPS, choose, titles_changed
-from test_series import table, write
+from waves import table
 
 WORDS = ["--hidden-size", "6", "--threads", "1", "--epochs", "2", "--window", "8", "--horizon", "3", "--time", "day"]
 HOSTILE = 'kw"><img src=x onerror=window.hacked=1>'
@@ -205,15 +206,15 @@ def test_where_the_state_is_carried_on_the_rows_before_are_read_afresh(carried, 
 def test_a_file_adds_what_comes_after_it(kind, tmp_path, capsys, request):
     run = request.getfixturevalue(kind)
     _, config = task_of(Run.open(run))
-    predicted = json.loads(printed(capsys, "predict", run, config.data, "--json"))["forecast"]
+    forecast = json.loads(predicted(run, config.data, capsys, "--json").out)["forecast"]
     words = ["inspect", run, config.data, "--out", tmp_path / "a.html", "--json"]
     found = json.loads(printed(capsys, *words))
     given = [sequence for sequence in found["sequences"] if sequence["error"] is None]
     assert found["sequences"][: len(given)] == given and len(given) < len(found["sequences"]) <= 8
-    assert [one["origin"] for one in given] == [row["day"] for row in predicted[::3]]
+    assert [one["origin"] for one in given] == [row["day"] for row in forecast[::3]]
     rows = numbers_of(tmp_path / "a.html")["series"]
     values = [row["value"] for row in rows if row["sample"] < len(given) and row.get("line") == "forecast"]
-    np.testing.assert_allclose(values, [row[config.target] for row in predicted], rtol=1e-5)
+    np.testing.assert_allclose(values, [row[config.target] for row in forecast], rtol=1e-5)
 
 
 def test_one_step_ahead_without_times(tmp_path):

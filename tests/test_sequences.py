@@ -18,10 +18,11 @@ from gatewise.data.ts_file import read_ts
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.tasks import labelling
 from gatewise.tasks.sequences import SequencesConfig, splits
-from gatewise.tasks.task import Report, task_of, tasks
+from gatewise.tasks.task import task_of, tasks
 from gatewise.train import keeper
 from gatewise.train.config import read_config, write_config
 from gatewise.train.run import Run
+from of_tasks import ended, predicted, same_bytes_however_trained, train, write
 
 SMALL = {"hidden_size": 6, "threads": 1, "epochs": 2, "batch_size": 8}
 WORDS = ["--hidden-size", "6", "--threads", "1", "--epochs", "2", "--batch-size", "8"]
@@ -47,12 +48,6 @@ def table(count=40, seed=0, **changes):
             for column, cell in zip(columns.values(), row, strict=True):
                 column.append(cell)
     return {name: list(changes.get(name, values)) for name, values in columns.items()}
-
-
-def write(path, columns):
-    frame = pl.DataFrame(columns, strict=False)
-    frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_csv(path)
-    return path
 
 
 def write_ts(path, sequences, labels, classes="a b"):
@@ -89,19 +84,6 @@ def tagged(file, tmp_path_factory):
 
 def config_of(file, **changes):
     return SequencesConfig(data=file, **COLUMNS | SMALL | changes)
-
-
-def train(config, folder, report=None, resume=False):
-    task = tasks()["sequences"]
-    return task.runner().train(task, config, folder, report or Report(), resume)
-
-
-def ended(words, capsys, says):
-    """A line on stderr, and nothing on stdout."""
-    assert main([str(word) for word in words]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert re.fullmatch(f"gatewise: error: .*{says}.*\n", err), err
 
 
 # --- what is read -------------------------------------------------------------------------------------------
@@ -358,20 +340,8 @@ def test_labels_that_the_training_part_has_not(file, tmp_path):
     ],
 )
 def test_repeated_and_resumed_runs_give_the_same_bytes(file, tmp_path, changes):
-    class Stops(Report):
-        def step(self, runner):
-            if runner.progress.step == 3:
-                runner.stop()
-
     config = config_of(file, batch_size=4, num_layers=2, dropout=0.2, **changes)
-    train(config, tmp_path / "whole")
-    train(config, tmp_path / "stopped", Stops())
-    assert train(config, tmp_path / "stopped", resume=True).progress.ended
-    train(config, tmp_path / "again")
-    for name in ("last.safetensors", "best.safetensors"):
-        whole = (tmp_path / "whole" / name).read_bytes()
-        assert (tmp_path / "stopped" / name).read_bytes() == whole
-        assert (tmp_path / "again" / name).read_bytes() == whole
+    same_bytes_however_trained(config, tmp_path, 3)
 
 
 def test_other_data_are_not_resumed_nor_evaluated(tmp_path):
@@ -433,11 +403,6 @@ def test_an_evaluation_of_steps(tagged, capsys):
         np.mean([own.mean() for own in np.split(losses, tested.starts[1:])]), rel=1e-5
     )
     assert re.fullmatch(r"sequence s\d+, step \d+", found["mistakes"][0]["file"])
-
-
-def predicted(run, path, capsys, *words):
-    assert main(["predict", str(run), str(path), *words]) == 0
-    return capsys.readouterr()
 
 
 def test_predictions_for_a_file(run, tmp_path, capsys):
@@ -520,6 +485,11 @@ def test_a_ts_file_with_its_test_file(tmp_path, capsys):
     ended(["predict", tmp_path / "run", bare], capsys, "has 1 dimensions, needed are the 2 features of the training")
     csv = write(tmp_path / "a.csv", FIVE)
     ended(["predict", tmp_path / "run", csv], capsys, "a.csv is a table, needed is a .ts file, as at the training")
+
+
+def test_a_ts_file_where_the_training_had_a_table(run, tmp_path, capsys):
+    two = write_ts(tmp_path / "a.ts", [np.ones((3, 2)), np.ones((2, 2))], "ab")
+    ended(["predict", run, two], capsys, "a.ts is a .ts file, needed is a table, as at the training: give one")
 
 
 # --- the command line ---------------------------------------------------------------------------------------

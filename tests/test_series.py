@@ -1,7 +1,6 @@
-"""Forecasts of series: what is read and refused, what a window may see, how good is measured, what is written."""
+"""Series out of files: what is read and refused, how they are divided and scaled, what a window may see."""
 
 import dataclasses
-import json
 import re
 
 import numpy as np
@@ -10,89 +9,22 @@ import pytest
 import torch
 
 from gatewise.cli import main
-from gatewise.data.series import Columns, Series, read_series
+from gatewise.data.series import Columns, read_series, with_categories
 from gatewise.data.steps import DAY, HOUR, Step, calendar_features, find_step
 from gatewise.data.table import Times
-from gatewise.data.windows import Form, Windows, borders_of, make_form, make_windows, rows_of
-from gatewise.errors import ArgumentError, DataError, RunError
+from gatewise.data.windows import borders_of, make_windows, rows_of
+from gatewise.errors import ArgumentError, DataError
 from gatewise.tasks import forecasting
-from gatewise.tasks.backtest import Backtest, Errors, linear, mase, measure, naive, pinball, seasonal_naive, smape
 from gatewise.tasks.forecast_data import data_of, windows_of
-from gatewise.tasks.forecaster import Forecaster, pinball_loss
 from gatewise.tasks.series import SeriesConfig
-from gatewise.tasks.task import Report, task_of, tasks
-from gatewise.train import keeper
-from gatewise.train.config import read_config, write_config
-from gatewise.train.run import Run
-
-SMALL = {"hidden_size": 6, "threads": 1, "epochs": 2, "window": 8, "horizon": 3}
-WORDS = ["--hidden-size", "6", "--threads", "1", "--epochs", "1", "--window", "8", "--horizon", "3"]
-
-
-@pytest.fixture(autouse=True)
-def _no_curves(monkeypatch):
-    """The curves of a training take longer to draw than such a training does; other tests look at them."""
-    monkeypatch.setattr(keeper, "draw_curves", lambda *args, **kwargs: None)
-
-
-def table(count=120, seed=0, **changes):
-    """Days of a wave of 7 with noise, a feature that follows it, and one that is known: the columns as lists."""
-    generator = np.random.default_rng(seed)
-    days = np.arange(count)
-    known = (days % 5 == 0).astype(float)
-    kw = 10 + 3 * np.sin(2 * np.pi * days / 7) + known + 0.1 * generator.standard_normal(count)
-    dates = np.datetime64("2001-01-01") + days
-    columns = {"day": dates.astype(str), "kw": kw, "wind": kw / 2 + generator.standard_normal(count), "off": known}
-    return {name: list(changes.get(name, values)) for name, values in columns.items()}
-
-
-def write(path, columns):
-    frame = pl.DataFrame(columns, strict=False)
-    frame.write_parquet(path) if path.suffix == ".parquet" else frame.write_csv(path)
-    return path
+from of_tasks import write
+from waves import SMALL, WORDS, form_of, plain, table
 
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     """A file that no test changes."""
     return write(tmp_path_factory.mktemp("data") / "load.csv", table())
-
-
-@pytest.fixture(scope="module")
-def run(file, tmp_path_factory):
-    """A run with quantiles, a feature and a known one; nobody changes it."""
-    folder = tmp_path_factory.mktemp("runs") / "run"
-    quantiles = ["--quantiles", "0.1", "0.5", "0.9", "--features", "wind", "--known", "off"]
-    words = ["train", "series", "--data", str(file), "--target", "kw", "--time", "day", *WORDS, *quantiles]
-    assert main([*words, "--epochs", "4", "--skip", "season", "--highway", "--run", str(folder)]) == 0
-    return folder
-
-
-def train(config, folder, report=None, resume=False):
-    task = tasks()["series"]
-    return task.runner().train(task, config, folder, report or Report(), resume)
-
-
-def plain(target, future=0, name="", observed=None):
-    """A series of rows without times and features."""
-    target = np.array(target, float)
-    there = np.ones(len(target), bool) if observed is None else np.array(observed)
-    clock = Times(np.arange(len(target) + future), "row")
-    return Series(name, clock, target, np.ones((len(target), 0)), np.ones((len(target) + future, 0)), there, there)
-
-
-def form_of(series, **changes):
-    settings = {
-        "window": 4,
-        "horizon": 2,
-        "season": None,
-        "calendar": None,
-        "scaling": "group",
-        "dev_fraction": 0.1,
-        "test_fraction": 0.2,
-        "whole_windows": False,
-    }
-    return make_form(series, Step("row", 1), **settings | changes)
 
 
 # --- what is read -------------------------------------------------------------------------------------------
@@ -187,6 +119,86 @@ def test_missing_values_are_filled_as_told(tmp_path):
     assert drawn.times.values.tolist() == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_column_of_names_is_one_number_for_each(tmp_path):
+    sky = ["sun", " rain ", None, "sun", "sun"]
+    path = write(tmp_path / "a.csv", {"kw": [1, 2, 3, 4, None], "sky": sky, "wind": [1, 2, 3, 4, 5]})
+    columns = with_categories(path, Columns("kw", features=("wind",), known=("sky",)), ["sky"])
+    assert columns.categories == {"sky": ("rain", "sun")}
+    for fill in ("previous", "linear"):  # no line is drawn between names
+        (series,), _ = read_series(path, columns, fill)
+        assert series.known.tolist() == [[0, 1], [1, 0], [1, 0], [0, 1], [0, 1]]
+        assert (series.features.shape, series.filled) == ((4, 1), 1)
+    with pytest.raises(DataError, match=r"row 3: sky is empty, needed is a name: fill it, or train with --fill"):
+        read_series(path, columns)
+    with pytest.raises(DataError, match=r"row 1: sky is 'sun', needed is a number: .* give --categories as well"):
+        read_series(path, Columns("kw", features=("sky",)))
+    with pytest.raises(DataError, match=r"row 2: sky is ' rain ', needed is one of the categories .* \(snow, sun\)"):
+        read_series(path, dataclasses.replace(columns, categories={"sky": ("snow", "sun")}), "previous")
+
+
+@pytest.mark.parametrize("kind", [pl.Categorical, pl.Enum(["sun", "rain"]), pl.Boolean, pl.Int8])
+def test_names_of_any_type(tmp_path, kind):
+    values = ["rain", "sun", "rain"] if kind not in (pl.Boolean, pl.Int8) else [1, 0, 1]
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"kw": [1, 2, 3], "sky": pl.Series(values).cast(kind)}).write_parquet(path)
+    columns = with_categories(path, Columns("kw", features=("sky",)), ["sky"])
+    assert len(columns.categories["sky"]) == 2
+    (series,), _ = read_series(path, columns)
+    assert abs(series.features[0] - series.features[1]).tolist() == [1, 1]
+    assert series.features[0].tolist() == series.features[2].tolist()
+
+
+def test_more_names_than_categories_can_be(tmp_path):
+    path = write(tmp_path / "a.csv", {"kw": [1] * 1001, "sky": [f"n{row}" for row in range(1001)]})
+    with pytest.raises(DataError, match=r"sky holds 1,001 different names, needed are at most 1,000: call similar"):
+        with_categories(path, Columns("kw", features=("sky",)), ["sky"])
+
+
+@pytest.mark.parametrize("values", [[[1], [2]], [b"a", b"b"]])
+def test_what_has_no_name(tmp_path, values):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"kw": [1, 2], "sky": values}).write_parquet(path)
+    with pytest.raises(DataError, match=r"sky holds values of type (List\(Int64\)|Binary), needed are names"):
+        read_series(path, Columns("kw", group="sky"))
+
+
+@pytest.mark.parametrize("year", ["-0900", "9001"])
+def test_years_that_no_calendar_has(tmp_path, year):
+    """Of text and of a date; a year before 1 is none that Python can say."""
+    days = [f"{year}-01-01", "2001-01-01"]
+    for ending, column in (("csv", days), ("parquet", pl.Series(np.array(days, "datetime64[D]")))):
+        path = write(tmp_path / f"a.{ending}", {"at": column, "kw": [1, 2]})
+        with pytest.raises(DataError, match=rf"row 1: at is {int(year)}-01-01, needed is a time from the year 1 to"):
+            read_series(path, Columns("kw", "at"))
+
+
+def test_a_long_name_or_cell_is_shown_in_part(tmp_path):
+    path = write(tmp_path / "a.csv", {"x" * 5000: [1], "kw": ["y" * 5000]})
+    for wanted in ("zz", "kw"):
+        with pytest.raises(DataError) as refused:
+            read_series(path, Columns(wanted))
+        assert len(str(refused.value)) < 300 + len(str(path))
+
+
+def test_quotes_in_the_names_of_columns(tmp_path):
+    path = write(tmp_path / "a.csv", {'k "w"': [1, 2], "a,b": [3, 4], '"': [5, 6]})
+    (series,), _ = read_series(path, Columns('k "w"', features=("a,b", '"')))
+    assert (series.target.tolist(), series.features.tolist()) == ([1, 2], [[3, 5], [4, 6]])
+    (tmp_path / "b.csv").write_text('"k ""w""","k ""w"""\n1,2\n')
+    with pytest.raises(DataError, match="""has two columns 'k "w"', needed is one: rename the other"""):
+        read_series(tmp_path / "b.csv", Columns('k "w"'))
+
+
+def test_times_with_a_zone_are_in_utc(tmp_path):
+    path = write(tmp_path / "a.csv", {"at": ["2010-01-01T00:00+02:00", "2010-01-01T01:00+02:00"], "kw": [1, 2]})
+    (series,), _ = read_series(path, Columns("kw", "at"))
+    assert series.times.zoned
+    assert series.times.shown() == ["2009-12-31 22:00:00+00:00", "2009-12-31 23:00:00+00:00"]
+    write(path, {"at": ["2010-01-01T00:00+02:00", "2010-01-01T01:00"], "kw": [1, 2]})
+    with pytest.raises(DataError, match=r"row 2: at is '2010-01-01T01:00', needed is .*a date"):
+        read_series(path, Columns("kw", "at"))
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 DAYS = table(6)["day"]
@@ -223,6 +235,16 @@ BAD = {
     "too few rows": ({}, [], r"the series has 5 rows in the training part \(of 6 in all\), needed are at least 11"),
     "one column twice": ({}, ["--features", "kw"], r"the column 'kw' is given twice, needed is one use of each"),
     "mostly missing": ({"day": [1, 2, 3, 4, 5, 90]}, ["--fill", "linear"], r"6 rows would be filled up to 90, 1 apart"),
+    "a category of the test part alone": (
+        {"off": list("aababz")},
+        ["--features", "off", "--categories", "off", "--window", "1", "--horizon", "1", "--test-fraction", "0.3"],
+        r"off is 'z' in no row of the training part whose numbers are all there, needed is each category in one",
+    ),
+    "categories that are not read": (
+        {},
+        ["--categories", "off"],
+        r"categories is off, needed is columns that features",
+    ),
     "one group empty": ({"off": [*"aaab", "", "b"]}, ["--group", "off"], r"row 5: off is empty, needed is a name"),
     "a group too short": (
         {"off": list("aabbbb")},
@@ -282,6 +304,9 @@ def test_bytes_that_are_no_table(tmp_path, content, says):
         ({"season": 0}, "season is 0"),
         ({"time_format": "%Y"}, "time_format is %Y, needed is left out where there is no time"),
         ({"calendar": ("none", "hour")}, "needed is none alone"),
+        ({"calendar": ("hour", "hour")}, "calendar is hour hour, needed is none alone, or some of .*, each once"),
+        ({"features": ("a",), "categories": ("b",)}, "categories is b, needed is columns that features or known name"),
+        ({"features": ("a",), "categories": ("a", "a")}, "categories is a a, needed is each column once"),
         ({"best_by": "accuracy"}, "best_by is accuracy, needed is loss"),
     ],
 )
@@ -401,383 +426,6 @@ def test_borders_in_time_are_the_same_for_all_groups(tmp_path):
     assert [borders_of(one, data.form) for one in data.series] == [(70, 80), (20, 30)]
     windows = windows_of(data, config)["train"]
     assert windows.groups.tolist() == [0] * 60 + [1] * 10
-
-
-def test_the_form_comes_back_as_it_was(run):
-    config = task_of(Run.open(run))[1]
-    form = data_of(config).form
-    assert Form.from_json(form.to_json()) == form
-    _, kept = forecasting._load(config, Run(run).weights("best"))
-    assert kept == form
-
-
-# --- the model ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("skip", ["none", "last", "season"])
-def test_what_the_model_adds_to(skip):
-    form = Form(6, 5, 3, Step("row", 1), "row", (), 1, 0, False, {})
-    model = Forecaster(form, 4, outputs=2, skip=skip)
-    if skip == "none":
-        torch.nn.init.zeros_(model.linear.weight)
-        torch.nn.init.zeros_(model.linear.bias)
-    rows = torch.randn(2, 11, 2)
-    last, target = rows[:, 5, 0], rows[:, :, 0]
-    needed = {
-        "none": torch.zeros(2, 5),
-        "last": last[:, None].expand(2, 5),
-        "season": torch.stack([target[:, 3], target[:, 4], target[:, 5], target[:, 3], target[:, 4]], dim=1),
-    }[skip]
-    torch.testing.assert_close(model(rows), needed[:, :, None].expand(2, 5, 2))
-
-
-def test_the_model_answers_in_units_of_what_is_left_to_forecast():
-    form = Form(4, 2, 2, Step("row", 1), "row", (), 0, 0, False, {})
-    model = Forecaster(form, 4, skip="season")
-    rows, left = torch.randn(3, 6, 1), torch.tensor([[3.0, 4.0], [float("nan"), 5.0], [0.0, 0.0]])
-    model.fit_spread(rows, rows[:, 2:4, 0] + left)
-    assert model.spread.item() == pytest.approx(np.sqrt((9 + 16 + 25) / 5))
-    torch.nn.init.ones_(model.linear.bias)
-    torch.testing.assert_close(model(rows)[..., 0], rows[:, 2:4, 0] + model.spread)
-    model.fit_spread(rows, rows[:, 2:4, 0])
-    assert model.spread.item() == 1.0
-
-
-@pytest.mark.parametrize("skip", ["none", "last", "season"])
-def test_the_model_sees_no_target_of_the_horizon(skip):
-    form = Form(6, 3, 2, Step("row", 1), "row", (), 1, 1, False, {})
-    model = Forecaster(form, 4, skip=skip, highway=True)
-    torch.nn.init.normal_(model.linear.weight)
-    rows = torch.randn(2, 9, 3)
-    other = rows.clone()
-    other[:, 6:, :2] += 1
-    assert torch.equal(model(rows), model(other))
-    other[:, 6:, 2] += 1
-    assert not torch.equal(model(rows), model(other))
-
-
-# --- how good -----------------------------------------------------------------------------------------------
-
-
-def test_the_measures_by_hand():
-    forecast, truth = np.array([[1.0, 4.0], [2.0, 8.0]]), np.array([[2.0, 2.0], [2.0, np.nan]])
-    whole, first, second = measure("x", forecast, truth, np.array([0.5, 2.0]))
-    assert (whole.mae, whole.rmse) == pytest.approx((1.0, np.sqrt(5 / 3)))
-    assert whole.mase == pytest.approx((2 + 4 + 0) / 3)
-    assert whole.smape == pytest.approx(200 * (1 / 3 + 2 / 6 + 0) / 3)
-    assert (first.first, first.last, first.mae) == (1, 1, 0.5)
-    assert (second.first, second.last, second.mae) == (2, 2, 2.0)
-    assert mase(np.ones((1, 1)), np.zeros(1)) is None
-    assert smape(np.zeros((1, 1)), np.zeros((1, 1))) == 0
-
-
-def test_coverage_and_pinball_by_hand():
-    of_quantiles = np.array([[[0.0, 1.0, 2.0]], [[0.0, 1.0, 2.0]], [[0.0, 1.0, 2.0]]])
-    truth = np.array([[2.0], [3.0], [np.nan]])
-    (found,) = measure("x", of_quantiles[:, :, 1], truth, np.ones(3), [0.1, 0.5, 0.9], of_quantiles)
-    assert found.coverage == 0.5
-    assert found.pinball == pytest.approx(((0.2 + 0.5 + 0.0) + (0.3 + 1.0 + 0.9)) / 6)
-    given = torch.from_numpy(of_quantiles[:2])
-    loss = pinball_loss([0.1, 0.5, 0.9])(given, torch.from_numpy(truth[:2]))
-    assert loss.item() == pytest.approx(found.pinball)
-    assert pinball_loss([0.1, 0.5, 0.9])(given, torch.tensor([[2.0], [np.nan]])).item() == pytest.approx(0.7 / 6)
-    assert pinball(np.array([[[1.0]]]), np.array([[0.0]]), [0.9]).item() == pytest.approx(0.1)
-
-
-def test_the_naive_forecasts_and_the_scale_by_hand():
-    series = plain([1, 2, 3, 1, 2, 4, 1, 2, 5, 1, 2, 6])
-    at = Windows(np.zeros((1, 1, 1), "f4"), np.zeros((1, 4), "f4"), np.zeros(1, np.intp), np.array([6]))
-    assert naive([series], at, 4).tolist() == [[4, 4, 4, 4]]
-    assert seasonal_naive([series], at, 4, 3).tolist() == [[1, 2, 4, 1]]
-    form = form_of([series], season=3, horizon=1, test_fraction=0.1, dev_fraction=0.1)
-    assert borders_of(series, form)[0] == 10
-    assert form.groups[""].naive_error == pytest.approx((0 + 0 + 1 + 0 + 0 + 1 + 0) / 7)
-
-
-def test_the_linear_baseline_finds_a_linear_series():
-    """y(t) = 1.6 y(t-1) - y(t-2) goes on for ever, and two values tell the rest; a known number adds to it."""
-    target = [0.0, 1.0]
-    for _ in range(98):
-        target.append(1.6 * target[-1] - target[-2])
-    series = plain(target)
-    form = form_of([series])
-    train, dev, test = (make_windows([series], form, part) for part in ("train", "dev", "test"))
-    np.testing.assert_allclose(linear(train, dev, test, form), test.targets, atol=1e-3)
-    missing = dataclasses.replace(train, targets=np.full_like(train.targets, np.nan))
-    assert linear(missing, dev, test, form) is None
-
-
-def test_a_model_that_beats_nothing_says_so():
-    errors = [Errors(name, 1, 2, mae, mae, None, 1.0) for name, mae in (("lstm", 2.0), ("naive", 3.0), ("linear", 1.0))]
-    errors.append(Errors("lstm", 1, 1, 0.1, 0.1, None, 1.0))
-    verdicts = Backtest("kw", 5, 1, 1, None, errors).verdicts()
-    assert verdicts == [
-        "the model beats naive: MAE 2 against 3",
-        "the model does NOT beat linear: MAE 2 against 1",
-    ]
-
-
-# --- training and afterwards --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"window": 10, "horizon": 1},
-        {"quantiles": (0.2, 0.5), "features": ("wind",), "num_layers": 2, "dropout": 0.2},
-    ],
-)
-def test_repeated_and_resumed_runs_give_the_same_bytes(file, tmp_path, changes):
-    class Stops(Report):
-        def step(self, runner):
-            if runner.progress.step == 2:
-                runner.stop()
-
-    config = SeriesConfig(data=file, target="kw", time="day", **SMALL | changes)
-    train(config, tmp_path / "whole")
-    train(config, tmp_path / "stopped", Stops())
-    outcome = train(config, tmp_path / "stopped", resume=True)
-    assert outcome.progress.ended
-    train(config, tmp_path / "again")
-    for name in ("last.safetensors", "best.safetensors"):
-        whole = (tmp_path / "whole" / name).read_bytes()
-        assert (tmp_path / "stopped" / name).read_bytes() == whole
-        assert (tmp_path / "again" / name).read_bytes() == whole
-
-
-def test_other_data_are_not_resumed(tmp_path):
-    path = write(tmp_path / "a.csv", table())
-    config = SeriesConfig(data=path, target="kw", time="day", **SMALL)
-    train(config, tmp_path / "run")
-    write(path, table(seed=1))
-    with pytest.raises(RunError, match="is of other data than are there now"):
-        train(config, tmp_path / "run", resume=True)
-
-
-def test_settings_come_back_from_the_file(file, tmp_path):
-    config = SeriesConfig(data=file, target="kw", quantiles=(0.1, 0.5), calendar=("hour",), time="day", known=("off",))
-    for each in (config, SeriesConfig(data=file, target="kw")):
-        write_config(tmp_path / "config.toml", "series", each)
-        assert read_config(tmp_path / "config.toml", {"series": SeriesConfig}) == ("series", each)
-    text = (tmp_path / "config.toml").read_text().replace("quantiles = []", 'quantiles = "x"')
-    (tmp_path / "config.toml").write_text(text)
-    with pytest.raises(RunError, match="quantiles is 'x', needed is an array of which each is a number"):
-        read_config(tmp_path / "config.toml", {"series": SeriesConfig})
-
-
-def test_a_wave_is_learned(tmp_path):
-    """Noise on a wave: better than both naive forecasts, and the backtest knows what it is compared with."""
-    config = SeriesConfig(
-        data=write(tmp_path / "a.csv", table(300)),
-        target="kw",
-        time="day",
-        known=("off",),
-        **SMALL | {"epochs": 12, "window": 14, "skip": "season", "hidden_size": 16, "learning_rate": 0.01},
-    )
-    train(config, tmp_path / "run")
-    found = forecasting.backtest(config, Run.open(tmp_path / "run"), "best").result
-    overall = found.overall()
-    assert list(overall) == ["lstm", "naive", "seasonal naive (7)", "linear (ridge)"]
-    assert overall["lstm"].mae < overall["seasonal naive (7)"].mae < overall["naive"].mae
-    assert overall["linear (ridge)"].mae < 0.2
-    assert found.origins == 58
-
-
-def test_the_backtest_of_a_run(run, tmp_path, capsys):
-    assert main(["evaluate", str(run), "--json", "--figure", str(tmp_path / "a.png")]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["target"], found["origins"], found["season"]) == ("kw", 22, 7)
-    assert found["interval"] == pytest.approx(0.8)
-    own = found["errors"][0]
-    assert (own["forecast"], own["first"], own["last"]) == ("lstm", 1, 3)
-    assert 0 <= own["coverage"] <= 1
-    assert (tmp_path / "a.png").read_bytes()[1:4] == b"PNG"
-    assert main(["evaluate", str(run)]) == 0
-    out = capsys.readouterr().out
-    assert "backtest of kw: 22 origins in the test part, season 7" in out
-    assert re.search(r"steps +forecast +MAE +RMSE +MASE +sMAPE +coverage \(of 80%\) +pinball", out)
-    assert re.search(rf"1–3 +lstm +{own['mae']:.4g} ", out)
-    assert len(re.findall("^the model (?:beats|does NOT beat) ", out, re.MULTILINE)) == 3
-
-
-def test_the_backtest_s_numbers_are_those_of_the_forecasts(run):
-    """MAE of the median, computed here from predictions one by one."""
-    task, config = task_of(Run.open(run))
-    tested = forecasting.backtest(config, Run(run), "best")
-    series = tested.series[0]
-    errors = [
-        abs(series.target[origin + step] - tested.forecasts[place, step, 1])
-        for place, origin in enumerate(tested.windows.origins)
-        for step in range(3)
-    ]
-    assert tested.result.overall()["lstm"].mae == pytest.approx(np.mean(errors))
-    score = task.runner().evaluate(task, config, Run(run), "best")
-    assert score.samples == 22
-    deviation = data_of(config).form.groups[""].deviation[0]
-    assert 0 < tested.result.overall()["lstm"].pinball / deviation <= score.loss  # quantiles in order are no worse
-
-
-def test_other_data_must_have_the_same_groups(tmp_path):
-    columns = table(60) | {"shop": ["a"] * 60}
-    other = {name: values * 2 for name, values in columns.items()} | {"shop": ["a"] * 60 + ["b"] * 60}
-    config = SeriesConfig(data=write(tmp_path / "b.csv", other), target="kw", time="day", group="shop", **SMALL)
-    train(config, tmp_path / "run")
-    one = tasks()["series"].with_data(config, write(tmp_path / "a.csv", columns))
-    with pytest.raises(DataError, match=r"a.csv lacks the group 'b': give the data that it was trained on"):
-        forecasting.backtest(one, Run(tmp_path / "run"), "best")
-
-
-def predicted(run, path, capsys, *words):
-    assert main(["predict", str(run), str(path), *words]) == 0
-    return capsys.readouterr()
-
-
-def test_what_comes_after_a_file(run, tmp_path, capsys):
-    columns = table(40)
-    columns["kw"][37:] = [None] * 3
-    columns["wind"][37:] = [None] * 3
-    path = write(tmp_path / "new.csv", columns)
-    out = predicted(run, path, capsys).out
-    lines = out.splitlines()
-    assert lines[0] == "day,kw,kw_q0.1,kw_q0.5,kw_q0.9"
-    assert [line.split(",")[0] for line in lines[1:]] == ["2001-02-07", "2001-02-08", "2001-02-09"]
-    for line in lines[1:]:
-        middle, low, median, high = map(float, line.split(",")[1:])
-        assert low <= median <= high
-        assert middle == median
-    written = tmp_path / "out.parquet"
-    err = predicted(run, path, capsys, "--out", str(written), "--figure", str(tmp_path / "a.svg")).err
-    assert err.splitlines() == [f"wrote {written}", f"wrote {tmp_path / 'a.svg'}"]
-    frame = pl.read_parquet(written)
-    assert frame["day"].dtype == pl.Date
-    assert frame["kw"].to_list() == pytest.approx([float(line.split(",")[1]) for line in lines[1:]])
-    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
-    found = json.loads(predicted(run, path, capsys, "--json").out)["forecast"]
-    assert list(found[0]) == ["day", "kw", "kw_q0.1", "kw_q0.5", "kw_q0.9"]
-
-
-def test_a_forecast_is_the_backtest_s(run, file, tmp_path, capsys):
-    """From the rows before an origin alone comes what the backtest computed at that origin."""
-    _, config = task_of(Run.open(run))
-    tested = forecasting.backtest(config, Run(run), "best")
-    origin = int(tested.windows.origins[4])
-    columns = {name: values[: origin + 3] for name, values in table().items()}
-    for name in ("kw", "wind"):
-        columns[name][origin:] = [None] * 3
-    lines = predicted(run, write(tmp_path / "new.csv", columns), capsys).out.splitlines()
-    found = [[float(cell) for cell in line.split(",")[2:]] for line in lines[1:]]
-    np.testing.assert_allclose(found, tested.forecasts[4], rtol=1e-5)
-
-
-def no_wind(columns):
-    del columns["wind"]
-
-
-def few(columns):
-    for name in columns:
-        columns[name] = columns[name][-10:]
-
-
-def known_is_short(columns):
-    for name in columns:
-        columns[name] = columns[name][:-1]
-
-
-def another_step(columns):
-    columns["day"] = [f"2001-01-01 {hour:02}:00" for hour in range(20)]
-
-
-def a_gap(columns):
-    columns["day"][12:] = [str(np.datetime64(day) + 1) for day in columns["day"][12:]]
-
-
-@pytest.mark.parametrize(
-    ("spoil", "says"),
-    [
-        (no_wind, r"new.csv has no column 'wind', there are day, kw, off: name one of them"),
-        (few, r"the series has 7 rows up to its last kw, needed are at least 8, a window: give more of the past"),
-        (known_is_short, r"has 2 rows after its last kw, needed are 3 with off: add rows whose kw is empty"),
-        (another_step, r"the rows are 1 hour apart, needed are 1 day, as at the training"),
-        (a_gap, r"row 13: day is 2001-01-14, 2 steps of 1 day after the row before"),
-    ],
-)
-def test_a_file_that_cannot_be_forecast_is_a_line(run, tmp_path, capsys, spoil, says):
-    columns = table(20)
-    for name in ("kw", "wind"):
-        columns[name][17:] = [None] * 3
-    spoil(columns)
-    assert main(["predict", str(run), str(write(tmp_path / "new.csv", columns))]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert re.fullmatch(f"gatewise: error: .*{says}.*\n", err), err
-
-
-def test_groups_are_forecast_each_and_new_ones_refused(tmp_path, capsys):
-    both = {"shop": ["b"] * 60 + ["a"] * 60, "kw": table(60)["kw"] + [100 + value for value in table(60)["kw"]]}
-    path = write(tmp_path / "a.parquet", both)
-    words = ["train", "series", "--data", str(path), "--target", "kw", "--group", "shop", *WORDS]
-    assert main([*words, "--run", str(tmp_path / "run")]) == 0
-    capsys.readouterr()
-    out = predicted(tmp_path / "run", path, capsys).out
-    rows = [line.split(",") for line in out.splitlines()]
-    assert rows[0] == ["shop", "row", "kw"]
-    assert [row[:2] for row in rows[1:]] == [[shop, str(row)] for shop in "ba" for row in (61, 62, 63)]
-    assert all((float(row[2]) > 50) == (row[0] == "a") for row in rows[1:])
-    write(path, both | {"shop": ["b"] * 60 + ["c"] * 60})
-    assert main(["predict", str(tmp_path / "run"), str(path)]) == 2
-    assert "the group 'c' was not there at the training, needed are b, a: remove it" in capsys.readouterr().err
-
-
-# --- the command line ---------------------------------------------------------------------------------------
-
-
-def test_options_that_do_not_fit(run, file, tmp_path, capsys):
-    for words, says in (
-        (["predict", str(run), str(file), "--out", "a.txt"], "out is a.txt, needed is a name that ends in .csv or"),
-        (["predict", str(run), str(file), "--figure", "a.gif"], "figure is a.gif, needed is a name that ends in .png"),
-        (["evaluate", str(run), "--figure", "a.gif"], "figure is a.gif, needed"),
-    ):
-        assert main(words) == 2
-        out, err = capsys.readouterr()
-        assert out == ""
-        assert says in err
-        assert err.count("\n") == 1
-    words = [
-        "train",
-        "digit-sum",
-        "--run",
-        str(tmp_path / "sum"),
-        "--epochs",
-        "1",
-        "--dev-every",
-        "0",
-        "--threads",
-        "1",
-    ]
-    assert main(words) == 0
-    capsys.readouterr()
-    assert main(["predict", str(tmp_path / "sum"), "1 2 0", "--out", "a.csv"]) == 2
-    assert "out is for predictions from files, and digit-sum takes one sample: leave it out" in capsys.readouterr().err
-
-
-def test_runs_and_compare_know_forecasts(run, file, tmp_path, capsys):
-    config = task_of(Run.open(run))[1]
-    train(dataclasses.replace(config, seed=1), tmp_path / "other")
-    assert main(["runs", str(run.parent)]) == 0
-    assert re.search(r"series +ended +4/4", capsys.readouterr().out)
-    assert main(["compare", str(run), str(tmp_path / "other"), "--figure", str(tmp_path / "a.png")]) == 0
-    assert "seed 1" in capsys.readouterr().out
-    assert (tmp_path / "a.png").is_file()
-
-
-def test_the_training_says_what_it_reads(file, tmp_path, capsys):
-    words = ["train", "series", "--data", str(file), "--target", "kw", "--time", "day", "--known", "off", *WORDS]
-    assert main([*words, "--run", str(tmp_path / "run")]) == 0
-    out = capsys.readouterr().out
-    assert "74 train, 10 dev, 22 test windows of 8+3 rows out of 1 series, 120 rows 1 day apart, season 7\n" in out
-    assert "read    kw, off (known), weekday\n" in out
-    assert "model   LSTM 4→6, 1 layer, 3×1 outputs" in out
 
 
 def test_hours_have_their_season_and_calendar():

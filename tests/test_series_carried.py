@@ -1,6 +1,7 @@
 """Series whose state is carried on: what is read at each row, in training, testing and forecasting alike."""
 
 import json
+import shutil
 
 import numpy as np
 import polars as pl
@@ -19,7 +20,8 @@ from gatewise.tasks.series import SeriesConfig
 from gatewise.train import keeper
 from gatewise.train.run import Run
 from gatewise.train.runner import Runner
-from test_series import table, train, write
+from of_tasks import ended, train, write
+from waves import table
 
 OWN = {"hidden_size": 6, "threads": 1, "epochs": 2, "window": 8, "horizon": 3, "batch_size": 4, "bptt": "5/9"}
 WORDS = ["--hidden-size", "6", "--threads", "1", "--epochs", "2", "--window", "8", "--horizon", "3"]
@@ -171,3 +173,13 @@ def test_a_file_that_cannot_be_written_leaves_none_beside_it(file, run, tmp_path
         printed = capsys.readouterr().err
         assert "there is no folder" in printed and printed.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("changed", ["", 'bptt = "9"'])
+def test_a_state_that_was_carried_in_training_is_carried_afterwards(run, tmp_path, capsys, changed):
+    folder = tmp_path / "run"
+    shutil.copytree(run.folder, folder)
+    text = (folder / "config.toml").read_text()
+    (folder / "config.toml").write_text(text.replace('bptt = "5/9"', changed))
+    now = "9" if changed else "None"
+    ended(["evaluate", folder], capsys, f"was trained with bptt 5/9, and the run's config.toml says {now}: restore it")

@@ -1,7 +1,12 @@
 """`gatewise.Stream`: T steps are one call over the sequence, whatever happens between them."""
 
+import copy
+import pickle
+from pathlib import Path
+
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -298,6 +303,32 @@ def test_states_that_do_not_fit_change_nothing(state, error, says):
     assert all(map(torch.equal, stream.state, before))
 
 
+def test_places_that_cannot_be_written_to(tmp_path):
+    stream = gatewise.Stream(gatewise.LSTM(4, 3))
+    (tmp_path / "file").touch()
+    for place, why in {
+        tmp_path / "none" / "state": "No such file or directory",
+        tmp_path / "file" / "state": "Not a directory",
+        tmp_path: "Is a directory",
+        Path("/dev/full"): "No space left on device",
+        Path("/proc/state"): "No such file or directory",  # what nobody may write to, root included
+    }.items():
+        with pytest.raises(RunError, match=rf"^{place} cannot be written \({why}\): make its folder, make room"):
+            stream.save(place)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("to", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_neither_copied_nor_pickled(to):
+    stream = gatewise.Stream(gatewise.LSTM(4, 3))
+    with pytest.raises(ArgumentError, match=r"^a Stream is neither copied nor pickled: make another Stream"):
+        to(stream)
+    other = gatewise.Stream(copy.deepcopy(stream.model))  # what is said works
+    stream(torch.ones(1, 4))
+    other.state = stream.state
+    assert other(torch.ones(1, 4)).equal(stream(torch.ones(1, 4)))
+
+
 def test_damaged_and_other_files(tmp_path):
     path, stream = tmp_path / "state.safetensors", gatewise.Stream(gatewise.LSTM(4, 3))
     with pytest.raises(RunError, match=r"^.*state.safetensors is missing: save a stream there, or wait"):
@@ -309,8 +340,12 @@ def test_damaged_and_other_files(tmp_path):
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(RunError, match=r"is damaged .* or save a stream there$"):
         stream.restore(path)
-    path.write_bytes(content[:20])
-    with pytest.raises(RunError, match=r"cannot be read as tensors"):
+    for foreign in (content[:20], pickle.dumps({"h": 1}), b""):
+        path.write_bytes(foreign)
+        with pytest.raises(RunError, match=r"cannot be read as tensors"):
+            stream.restore(path)
+    path.write_bytes(safetensors.torch.save(dict(zip("hc", before, strict=True))))
+    with pytest.raises(RunError, match=r"is of another program \(it has no checksum\): restore it or save a stream"):
         stream.restore(path)
     path.write_bytes(content)
     with pytest.raises(ShapeError, match=r"^h of lstm has shape \(1, 1, 3\), needed \(L, B, P\) = \(1, 2, 3\)"):

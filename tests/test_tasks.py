@@ -28,6 +28,7 @@ from gatewise.train.run import Run
 from gatewise.train.runner import Runner
 from gatewise.train.samples import Examples
 from gatewise.train.tensors import read_tensors
+from of_tasks import train
 
 MNIST = Path(os.environ.get("GATEWISE_MNIST", Path(__file__).parents[2] / "shared/data/mnist"))
 SMALL = {"hidden_size": 8, "num_layers": 1, "dropout": 0.0, "threads": 1}
@@ -45,10 +46,6 @@ def mnist_like(tmp_path_factory):
         write_idx(folder / f"{name}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{name}-labels-idx1-ubyte", labels)
     return folder
-
-
-def train(task, config, folder, report=None, resume=False):
-    return tasks()[task].runner().train(tasks()[task], config, folder, report or Report(), resume)
 
 
 # --- recipes ------------------------------------------------------------------------------------------------
@@ -136,16 +133,16 @@ def test_same_settings_same_bytes(tmp_path, mnist_like, task):
     changes = {"data": mnist_like} if task == "mnist" else {}
     config = tasks()[task].config(epochs=2, **SMALL | {"num_layers": 2, "dropout": 0.1}, **changes)
     for name in ("a", "b"):
-        train(task, config, tmp_path / name)
+        train(config, tmp_path / name)
     for weights in ("best.safetensors", "last.safetensors"):
         assert (tmp_path / "a" / weights).read_bytes() == (tmp_path / "b" / weights).read_bytes()
-    train(task, dataclasses.replace(config, seed=1), tmp_path / "c")
+    train(dataclasses.replace(config, seed=1), tmp_path / "c")
     assert (tmp_path / "a" / "last.safetensors").read_bytes() != (tmp_path / "c" / "last.safetensors").read_bytes()
 
 
 def test_what_a_run_holds(tmp_path, mnist_like):
     config = MnistConfig(data=mnist_like, epochs=3, batch_size=10, log_every=5, dev_fraction=0.25, **SMALL)
-    outcome = train("mnist", config, tmp_path / "run")
+    outcome = train(config, tmp_path / "run")
     run = Run.open(tmp_path / "run")
     assert sorted(path.name for path in run.folder.iterdir()) == [
         ".lock",
@@ -172,7 +169,7 @@ def test_what_a_run_holds(tmp_path, mnist_like):
 
 def test_evaluation_repeats_the_score_of_the_training(tmp_path):
     config = DigitsConfig(epochs=3, **SMALL)
-    outcome = train("digits", config, tmp_path / "run")
+    outcome = train(config, tmp_path / "run")
     run = Run.open(tmp_path / "run")
     task, kept = task_of(run)
     score = task.runner().evaluate(task, kept, run, "best")
@@ -191,7 +188,7 @@ def test_evaluation_repeats_the_score_of_the_training(tmp_path):
     ],
 )
 def test_the_outcome_says_what_chose_the_best(tmp_path, changes, chosen_by):
-    outcome = train("digits", DigitsConfig(epochs=1, **SMALL | changes), tmp_path / "run")
+    outcome = train(DigitsConfig(epochs=1, **SMALL | changes), tmp_path / "run")
     assert (outcome.chosen_by, outcome.signal) == (chosen_by, 0)
 
 
@@ -204,10 +201,10 @@ def test_what_a_shift_lets_in_is_background(tmp_path, monkeypatch):
 
     monkeypatch.setattr(rows, "random_shift", note)
     config = DigitsConfig(epochs=1, normalize=(0.5, 0.25), max_shift=2, **SMALL)
-    train("digits", config, tmp_path / "shifted")
+    train(config, tmp_path / "shifted")
     assert seen == {(2, -2.0)}  # a pixel of 0, normalized
     seen.clear()
-    train("digits", dataclasses.replace(config, max_shift=0), tmp_path / "still")
+    train(dataclasses.replace(config, max_shift=0), tmp_path / "still")
     assert seen == set()
 
 
@@ -219,20 +216,20 @@ def test_a_signal_ends_a_training_which_goes_on_later(tmp_path, number):
                 signal.raise_signal(number)
 
     config = DigitsConfig(epochs=3, **SMALL)
-    outcome = train("digits", config, tmp_path / "stopped", Impatient())
+    outcome = train(config, tmp_path / "stopped", Impatient())
     assert (outcome.signal, outcome.progress.step, outcome.progress.epoch) == (number, 90, 2)
     assert not outcome.progress.ended
     assert (tmp_path / "stopped" / "curves.png").exists()
-    outcome = train("digits", config, tmp_path / "stopped", Report(), resume=True)
+    outcome = train(config, tmp_path / "stopped", Report(), resume=True)
     assert (outcome.signal, outcome.progress.ended) == (0, True)
-    train("digits", config, tmp_path / "whole")
+    train(config, tmp_path / "whole")
     for name in ("last.safetensors", "best.safetensors"):
         assert (tmp_path / "stopped" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_signal_s_old_meaning_comes_back(tmp_path):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    train("digits", DigitsConfig(epochs=1, **SMALL), tmp_path / "run")
+    train(DigitsConfig(epochs=1, **SMALL), tmp_path / "run")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -244,13 +241,13 @@ def test_a_second_ctrl_c_interrupts_at_once(tmp_path):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        train("digits", DigitsConfig(epochs=1, **SMALL), tmp_path / "run", Insists())
+        train(DigitsConfig(epochs=1, **SMALL), tmp_path / "run", Insists())
 
 
 def test_a_training_outside_the_main_thread_hears_no_signals(tmp_path):
     outcomes = []
     config = DigitsConfig(epochs=1, **SMALL)
-    thread = threading.Thread(target=lambda: outcomes.append(train("digits", config, tmp_path / "run")))
+    thread = threading.Thread(target=lambda: outcomes.append(train(config, tmp_path / "run")))
     thread.start()
     thread.join()
     assert outcomes[0].progress.ended
@@ -264,16 +261,16 @@ def test_other_data_are_not_trained_on(tmp_path, mnist_like):
     folder = tmp_path / "mnist"
     shutil.copytree(mnist_like, folder)
     config = MnistConfig(data=folder, epochs=1, **SMALL)
-    train("mnist", config, tmp_path / "run", Stops())
+    train(config, tmp_path / "run", Stops())
     write_idx(folder / "train-labels-idx1-ubyte", (np.arange(120) % 9).astype(np.uint8))
     with pytest.raises(RunError, match="is of other data than are there now: restore the data"):
-        train("mnist", config, tmp_path / "run", resume=True)
+        train(config, tmp_path / "run", resume=True)
 
 
 def test_what_is_not_finite_leaves_the_weights_before_the_step(tmp_path):
     config = DigitsConfig(epochs=2, optimizer="sgd", learning_rate=1e38, **SMALL)
     with pytest.raises(DivergenceError, match=r"at step \d+ \(batch \d+, samples [\d, ]+ and 27 more\)"):
-        train("digits", config, tmp_path / "run")
+        train(config, tmp_path / "run")
     tensors, metadata = read_tensors(tmp_path / "run" / "last.safetensors")
     assert all(tensor.isfinite().all() for tensor in tensors.values())
     assert metadata["step"] != "0"
@@ -281,7 +278,7 @@ def test_what_is_not_finite_leaves_the_weights_before_the_step(tmp_path):
 
 def test_bad_data_leave_no_folder(tmp_path):
     with pytest.raises(DataError):
-        train("mnist", MnistConfig(data=tmp_path / "nowhere"), tmp_path / "run")
+        train(MnistConfig(data=tmp_path / "nowhere"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -290,7 +287,7 @@ def test_the_older_recipe(tmp_path, mnist_like):
     assert (config.hidden_size, config.num_layers, config.optimizer, config.learning_rate) == (100, 2, "sgd", 0.01)
     assert (config.batch_size, config.eval_batch_size, config.epochs) == (64, 50, 20)
     assert (config.normalize, config.seed, config.schedule) == ((0.1307, 0.3081), 0, "constant")
-    outcome = train("mnist", dataclasses.replace(config, epochs=1), tmp_path / "run")
+    outcome = train(dataclasses.replace(config, epochs=1), tmp_path / "run")
     assert outcome.progress.best.scores["test"].loss == pytest.approx(2.3, abs=0.1)
 
 
@@ -306,7 +303,7 @@ def test_the_fast_recipe_trains_the_same_model(mnist_like):
 
 def test_a_model_that_does_not_fit_into_memory(tmp_path):
     with pytest.raises(ArgumentError, match="hidden_size is 1000000000, needed is a model that fits into memory"):
-        train("digits", DigitsConfig(**SMALL | {"hidden_size": 10**9}), tmp_path / "run")
+        train(DigitsConfig(**SMALL | {"hidden_size": 10**9}), tmp_path / "run")
 
 
 # --- afterwards ---------------------------------------------------------------------------------------------
@@ -314,7 +311,7 @@ def test_a_model_that_does_not_fit_into_memory(tmp_path):
 
 def test_predict_reads_an_image_as_the_training_did(tmp_path):
     config = DigitsConfig(epochs=2, **SMALL)
-    train("digits", config, tmp_path / "run")
+    train(config, tmp_path / "run")
     run = Run.open(tmp_path / "run")
     test = tasks()["digits"].test_set(config)
     sixteen_bits = np.round(test.pixels()[0] * 65535).astype(np.uint16)
@@ -337,7 +334,7 @@ def test_predict_reads_an_image_as_the_training_did(tmp_path):
 
 def test_data_of_another_size_are_refused(tmp_path, mnist_like):
     config = MnistConfig(data=mnist_like, epochs=1, **SMALL)
-    train("mnist", config, tmp_path / "run")
+    train(config, tmp_path / "run")
     write_idx(tmp_path / "t10k-images-idx3-ubyte", np.zeros((4, 20, 28), np.uint8))
     write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.zeros(4, np.uint8))
     task = tasks()["mnist"]
@@ -348,7 +345,7 @@ def test_data_of_another_size_are_refused(tmp_path, mnist_like):
 
 def test_weights_that_do_not_belong_to_the_settings(tmp_path):
     config = DigitsConfig(epochs=1, **SMALL)
-    train("digits", config, tmp_path / "run")
+    train(config, tmp_path / "run")
     other = dataclasses.replace(config, hidden_size=9)
     with pytest.raises(
         RunError, match=r"linear.weight has shape \(10, 8\), needed is shape \(10, 9\): take the model's own"
@@ -363,7 +360,7 @@ def test_the_digits_take_no_other_data():
 
 def test_the_digits_are_learned(tmp_path):
     """A short form of the recipe: far above chance, on images never seen."""
-    outcome = train("digits", DigitsConfig(num_layers=1, dropout=0.0, epochs=12, threads=1), tmp_path / "run")
+    outcome = train(DigitsConfig(num_layers=1, dropout=0.0, epochs=12, threads=1), tmp_path / "run")
     assert outcome.progress.best.scores["test"]["accuracy"] > 0.9
 
 
@@ -392,5 +389,5 @@ def test_examples_are_normalized_floats():
 def test_settings_that_have_nothing_to_choose_by_leave_no_folder(tmp_path):
     config = DigitsConfig(epochs=1, **SMALL | {"dev_fraction": 0.0, "patience": 1})
     with pytest.raises(ArgumentError, match="patience is 1 and there is no dev split"):
-        train("digits", config, tmp_path / "run")
+        train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()

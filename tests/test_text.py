@@ -493,7 +493,7 @@ def test_bad_input_is_refused_in_a_line(tmp_path, capsys, name):
         (["generate", "RUN", "--prompt", "b", "--length", "0"], "length is 0, needed is a number from 1"),
         (["generate", "RUN", "--prompt", "b", "--seed", "-1"], "seed is -1"),
         (["predict", "RUN", "b"], "text is gone on with and has no classes: see gatewise generate --help"),
-        (["inspect", "RUN"], "gatewise inspect is for tasks with classes, and text has none"),
+        (["inspect", "RUN"], "gatewise inspect is for forecasts and tasks with classes, and text is neither"),
         (["evaluate", "RUN", "--figure", "a.png"], "a confusion matrix is for tasks with classes, and text has none"),
     ],
 )

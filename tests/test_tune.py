@@ -105,6 +105,25 @@ def test_refused(tmp_path, capsys, words, says):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("task", "search", "says"),
+    [
+        ("series", "horizon=1..3", "has horizon, which says what is forecast, and other losses cannot be compared"),
+        ("series", "target=a,b", "has target, which says what is forecast"),
+        ("series", "point=mse,mae", "has point, which says what the loss is, and others cannot be compared"),
+        ("text", "unit=characters,bytes", "has unit, which says what the loss is"),
+        ("sequences", "per_step=true,false", "has per_step, which says what the loss is"),
+    ],
+)
+def test_losses_that_cannot_be_compared_are_not_searched_over(tmp_path, capsys, task, search, says):
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    words = ["tune", task, "--data", str(tmp_path / "a.csv"), *(["--target", "a"] if task != "text" else [])]
+    words += ["--id", "b"] if task == "sequences" else []
+    assert main([*words, "--search", search, "--run", str(tmp_path / "run")]) == 2
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_refused_where_optuna_is_missing(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
     assert main(["tune", "digits"]) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -51,9 +51,10 @@ class Stream:
     found by comparing some numbers: of a matrix with N bytes, 16 cache lines at each step, others each time, so that
     what changes all of it is used at once, and what changes a few numbers after N / 1024 steps at the latest.
 
-    It keeps no gradients. A step of an LSTM or a cell holds Python's lock, and so is whole for other threads. A step of
-    a whole model takes the place of its LSTMs' forwards meanwhile: as long as one goes on, no other thread may call the
-    model or step another stream of it. Give each thread a copy of the model.
+    It keeps no gradients. It is neither copied nor pickled: its state is, by ``state`` or by `save` and `restore`. A
+    step of an LSTM or a cell holds Python's lock, and so is whole for other threads. A step of a whole model takes the
+    place of its LSTMs' forwards meanwhile: as long as one goes on, no other thread may call the model or step another
+    stream of it. Give each thread a copy of the model.
 
     Examples
     --------
@@ -201,13 +202,24 @@ class Stream:
         ----------
         path : path
             It becomes a safetensors file with a checksum; one that exists is replaced.
+
+        Raises
+        ------
+        RunError
+            The file cannot be written: its folder is not there, is not ours to write to, or is full.
         """
         tensors = {
             f"{name}.{kind}".lstrip("."): state
             for name, steps in self._steps.items()
             for kind, state in zip(("h", "c"), steps.state, strict=True)
         }
-        write_tensors(Path(path), tensors, {})
+        try:
+            write_tensors(Path(path), tensors, {})
+        except OSError as error:
+            raise RunError(
+                f"{path} cannot be written ({error.strerror or error}): make its folder, make room, or name another "
+                "place"
+            ) from error
 
     def restore(self, path: Path | str) -> None:
         """Go on from the state in a file.
@@ -241,6 +253,13 @@ class Stream:
             raise RunError(f"{path} holds {sorted(tensors)}, needed the state of this stream: {sorted(needed)}")
         pairs = zip(needed[::2], needed[1::2], strict=True)
         self._set({name: (tensors[h], tensors[c]) for name, (h, c) in zip(self._steps, pairs, strict=True)})
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied or pickled: what the steps are taken with lives in this process, beside its model."""
+        raise ArgumentError(
+            "a Stream is neither copied nor pickled: make another Stream of the model, or of its copy, and set its "
+            "state, or save and restore it"
+        )
 
     def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Take one step of a whole model."""

@@ -156,10 +156,10 @@ def horizon(command: Horizon) -> int:
     if command.json:
         print(json.dumps(found.to_json()))
         return 0
-    cut = "through whole sequences" if found.reach is None else f"through {found.reach:,} steps"
+    cut = "through whole sequences" if found.reach is None else f"through {_counted(found.reach, 'step')}"
     print(
         f"{command.run}, {command.weights} weights: gradients flowed {cut} in training; looked at on "
-        f"{found.sequences} test sequences of {found.steps:,} {found.step}s"
+        f"{_counted(found.sequences, 'test sequence')} of {_counted(found.steps, found.step)}"
     )
     share = f"below {command.fraction:.3g} after"
     columns = ("layer", share, "meaning")
@@ -171,6 +171,10 @@ def horizon(command: Horizon) -> int:
     if command.figure is not None:
         print(f"wrote {command.figure}")
     return 0
+
+
+def _counted(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
 def _told(trial: "TrialResult") -> list[str]:

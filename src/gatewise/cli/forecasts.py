@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,9 @@ def predict(command: Predict, config: SeriesConfig, run: "Run") -> int:
     if command.figure is not None:
         draw_forecasts(command.figure, forecasts, config.quantiles, config.target)
     give(command, frame, "forecast")
+    filled = sum(each.series.filled for each in forecasts)
+    if filled:
+        print(f"filled {filled:,} row{'s' * (filled != 1)} of {command.given} by {config.fill}", file=sys.stderr)
     return 0
 
 

@@ -47,5 +47,6 @@ def _as_bytes(frame: "pl.DataFrame", ending: str) -> bytes:
     if ending == ".parquet":
         frame.write_parquet(written)
     else:
-        frame.write_csv(written, datetime_format="%Y-%m-%d %H:%M:%S")
+        zoned = any(getattr(kind, "time_zone", None) for kind in frame.dtypes)
+        frame.write_csv(written, datetime_format="%Y-%m-%d %H:%M:%S" + "%:z" * zoned)
     return written.getvalue()

@@ -188,7 +188,8 @@ def _print_standings(standings: "list[Standing]") -> None:
 def _last_means(metric: "Metric | None") -> str:
     if metric is None:
         return ""
-    return " ".join([number(metric.loss), *(measure(name, value) for name, value in metric.measures.items())])
+    named = (measure(name, value) + " bits" * name.startswith("bits ") for name, value in metric.measures.items())
+    return " ".join([number(metric.loss), *named])
 
 
 def compare(command: Compare) -> int:

@@ -255,6 +255,8 @@ def read_sequences(path: Path, layout: Layout, labelled: bool = True) -> Sequenc
     if ending not in (".csv", ".parquet", ".ts"):
         raise DataError(f"{path} is of no known kind, needed is a file that ends in .csv, .parquet or .ts: convert it")
     if ending == ".ts":
+        if layout.id is not None:
+            raise DataError(f"{path} is a .ts file, needed is a table, as at the training: give one")
         return _from_ts(path, layout, labelled)
     if layout.id is None or (layout.target is None and labelled):
         raise DataError(f"{path} is a table, needed is a .ts file, as at the training: give one")

@@ -1,21 +1,31 @@
 """Series out of a table: each group's rows in order of time, complete and regular, or refused by name."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatewise.data.steps import Step, find_step
-from gatewise.data.table import Times, names, numbers, read_table, show_time, times
+from gatewise.data.table import Times, categories, names, numbers, one_hot, read_table, times
 from gatewise.errors import DataError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 Fill = Literal["refuse", "previous", "linear"]
 
 SPARSEST = 10
 """Times as many rows as there are that filling may make."""
+
+
+class Channel(NamedTuple):
+    """A number that is read in each row: a column's own, or whether the column holds a category (1, else 0)."""
+
+    column: str
+    category: str | None = None
 
 
 @dataclass(frozen=True)
@@ -36,6 +46,8 @@ class Columns:
         Says which series a row is of.
     time_format : str, default: the usual ones
         How the dates are written.
+    categories : mapping of str to sequence of str, default: none
+        Which of the features, known in advance or not, are names, and which there are of each.
 
     Raises
     ------
@@ -49,6 +61,7 @@ class Columns:
     known: tuple[str, ...] = ()
     group: str | None = None
     time_format: str | None = None
+    categories: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         named = self.named()
@@ -59,6 +72,17 @@ class Columns:
     def named(self) -> list[str]:
         """All of them."""
         return [name for name in (self.target, self.time, *self.features, *self.known, self.group) if name is not None]
+
+    def channels(self, columns: Sequence[str]) -> list[Channel]:
+        """The numbers that some columns are read as.
+
+        Examples
+        --------
+        >>> Columns("kw", features=("wind", "sky"), categories={"sky": ("rain", "sun")}).channels(["wind", "sky"])
+        [Channel(column='wind', category=None), Channel(column='sky', category='rain'), \
+Channel(column='sky', category='sun')]
+        """
+        return [Channel(name, category) for name in columns for category in self.categories.get(name, [None])]
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +98,15 @@ class Series:
     target : float64 array, shape (N,)
         Filled where it was missing.
     features : float64 array, shape (N, P)
-        What is known up to the present, filled likewise.
+        What is known up to the present, filled likewise; of names, each category has a column.
     known : float64 array, shape (N + F, K)
         What is known in advance, filled likewise.
     observed : bool array, shape (N,)
         Whether the target was there. What was not is read by a model, and neither learned as a target nor scored.
     complete : bool array, shape (N,)
         Whether the target and all features were there.
+    filled : int, default 0
+        Rows in which something was filled.
 
     Examples
     --------
@@ -97,6 +123,7 @@ class Series:
     known: NDArray[np.float64]
     observed: NDArray[np.bool_]
     complete: NDArray[np.bool_]
+    filled: int = 0
 
     def __len__(self) -> int:
         return len(self.target)
@@ -112,6 +139,29 @@ class Series:
         return f"the group {self.name!r}" if self.name else "the series"
 
 
+def with_categories(path: Path, columns: Columns, wanted: Sequence[str]) -> Columns:
+    """The same columns, of which some are names: those that the file has.
+
+    Parameters
+    ----------
+    path : path
+        CSV or Parquet.
+    columns : Columns
+        Which column is what.
+    wanted : sequence of str
+        The columns of names.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, lacks a column, or one holds no names.
+    """
+    if not wanted:
+        return columns
+    frame = read_table(path, columns.named())
+    return replace(columns, categories={name: categories(frame, name, path) for name in wanted})
+
+
 def read_series(
     path: Path, columns: Columns, fill: Fill = "refuse", step: Step | None = None
 ) -> tuple[list[Series], Step]:
@@ -125,7 +175,7 @@ def read_series(
         Which column is what.
     fill : {"refuse", "previous", "linear"}, default "refuse"
         What becomes of empty cells and missing steps: they are refused; or the value before holds on; or a straight
-        line is drawn from the value before to the one after (after the last value it holds on).
+        line is drawn from the value before to the one after (after the last value it holds on; names always do).
     step : Step, default: the median difference
         What the rows must be apart.
 
@@ -139,8 +189,9 @@ def read_series(
     Raises
     ------
     DataError
-        A column is missing or holds what it should not; times go back or are doubled; rows are irregular or, unless
-        they are filled, missing. The message names the first place.
+        A column is missing or holds what it should not, such as a category that is none of those in `columns`; times
+        go back or are doubled; rows are irregular or, unless they are filled, missing. The message names the first
+        place.
 
     Examples
     --------
@@ -156,8 +207,7 @@ def read_series(
     """
     frame = read_table(path, columns.named())
     target = numbers(frame, columns.target, path)
-    features = _stacked([numbers(frame, name, path) for name in columns.features], len(frame))
-    known = _stacked([numbers(frame, name, path) for name in columns.known], len(frame))
+    features, known = (_values(frame, path, columns, own) for own in (columns.features, columns.known))
     found = None if columns.time is None else times(frame, columns.time, path, columns.time_format)
     groups: dict[str, NDArray[np.intp]] = {"": np.arange(len(frame))}
     if columns.group is not None:
@@ -183,6 +233,18 @@ def read_series(
         values = (target[rows], features[rows], known[rows])
         result.append(_regular(name, where, step, fill, *values))
     return result, step
+
+
+def _values(frame: "pl.DataFrame", path: Path, columns: Columns, names: Sequence[str]) -> NDArray[np.float64]:
+    """Columns as the numbers that they are read as, shape (N, channels); NaN where a cell is empty."""
+    remedy = "mend the file, or if these are names, give --categories as well"
+    parts = [
+        one_hot(frame, name, path, columns.categories[name])
+        if name in columns.categories
+        else numbers(frame, name, path, remedy=remedy)[:, None]
+        for name in names
+    ]
+    return np.concatenate([np.empty((len(frame), 0)), *parts], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,7 +312,10 @@ def _regular(
     observed = ~np.isnan(target[:length])
     complete = observed & ~np.isnan(features[:length]).any(axis=1)
 
-    def filled(column: str, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    untold = np.flatnonzero(np.isnan(known).any(axis=1))
+    filled_rows = len(np.union1d(untold, np.flatnonzero(~complete)))
+
+    def filled(channel: Channel, values: NDArray[np.float64]) -> NDArray[np.float64]:
         missing = np.isnan(values)
         if not missing.any():
             return values
@@ -260,18 +325,21 @@ def _regular(
             remedy = "fill it, or train with --fill previous or --fill linear"
             if fill != "refuse":
                 remedy = "fill it or remove the row, as there is no value before it"
-            raise DataError(f"{row}: {column} is empty, needed is a number: {remedy}")
-        return FILLS[fill](values, missing)
+            needed = "a number" if channel.category is None else "a name"
+            raise DataError(f"{row}: {channel.column} is empty, needed is {needed}: {remedy}")
+        return FILLS[fill if channel.category is None else "previous"](values, missing)
 
     columns = where.columns
+    of_features, of_known = columns.channels(columns.features), columns.channels(columns.known)
     return Series(
         name,
         _times(where.times, step, count),
-        filled(columns.target, target[:length]),
-        _stacked([filled(c, features[:length, i]) for i, c in enumerate(columns.features)], length),
-        _stacked([filled(c, known[:, i]) for i, c in enumerate(columns.known)], count),
+        filled(Channel(columns.target), target[:length]),
+        _stacked([filled(channel, features[:length, i]) for i, channel in enumerate(of_features)], length),
+        _stacked([filled(channel, known[:, i]) for i, channel in enumerate(of_known)], count),
         observed,
         complete,
+        filled_rows,
     )
 
 
@@ -292,7 +360,7 @@ def _places(where: _Where, step: Step, fill: Fill) -> NDArray[np.intp]:
             )
         return whole.astype(np.intp)
     place = min(irregular)
-    value = show_time(float(shown.values[place]), shown.kind)
+    (value,) = shown.take(slice(place, place + 1)).shown()
     steps = (counted[place] - counted[place - 1]) if place else 0.0
     remedy = (
         "make the steps regular" if len(off) else "add the missing rows, or train with --fill previous or --fill linear"
@@ -308,7 +376,7 @@ def _times(given: Times, step: Step, count: int) -> Times:
     if count == len(given.values):
         return given
     values = np.concatenate([given.values[:1], step.after(given.values[0].item(), count - 1)])
-    return Times(values, given.kind)
+    return replace(given, values=values)
 
 
 def _previous(values: NDArray[np.float64], missing: NDArray[np.bool_]) -> NDArray[np.float64]:

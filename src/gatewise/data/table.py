@@ -1,7 +1,8 @@
 """Columns of a CSV or Parquet file as arrays of numbers, times and names; whatever is none is named and refused."""
 
+import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +27,16 @@ LARGEST = 1e150
 """Of numbers, so that their squares are numbers as well."""
 
 
+EARLIEST, LATEST = (int(np.datetime64(year, "us").astype(np.int64)) for year in ("0001-01-01", "9001-01-01"))
+"""Of dates, in microseconds since 1970: what calendars and figures can show, and room for what is forecast."""
+
+MOST_CATEGORIES = 1000
+"""Names in a column, each of which is a number in every row: more are identifiers rather than categories."""
+
+SHOWN = 60
+"""Characters of a cell or a name that a message shows, at most."""
+
+
 @dataclass(frozen=True, eq=False)
 class Times:
     """The times of rows.
@@ -36,6 +47,8 @@ class Times:
         Places and numbers as they are; dates and moments in microseconds since 1970, in UTC where a zone is known.
     kind : {"row", "number", "date", "moment"}
         What they are.
+    zoned : bool, default False
+        Whether a zone is known: they are moments then, and written in UTC.
 
     Examples
     --------
@@ -45,14 +58,15 @@ class Times:
 
     values: NDArray[np.float64] | NDArray[np.int64]
     kind: TimeKind
+    zoned: bool = False
 
     def shown(self) -> list[str]:
         """Each as it is written."""
-        return [show_time(value, self.kind) for value in self.values.tolist()]
+        return [show_time(value, self.kind) + "+00:00" * self.zoned for value in self.values.tolist()]
 
     def take(self, places: slice | NDArray[np.intp]) -> "Times":
         """Those at some places."""
-        return Times(self.values[places], self.kind)
+        return replace(self, values=self.values[places])
 
     def column(self) -> "pl.Series":
         """As a table has them: rows from 1 and whole numbers as integers, dates and moments as such.
@@ -69,7 +83,7 @@ class Times:
         if self.kind == "number":
             whole = np.round(self.values)
             return pl.Series(whole.astype(np.int64) if (whole == self.values).all() else self.values)
-        moments = pl.Series(self.values.astype(np.int64)).cast(pl.Datetime("us"))
+        moments = pl.Series(self.values.astype(np.int64)).cast(pl.Datetime("us", "UTC" if self.zoned else None))
         return moments.cast(pl.Date) if self.kind == "date" else moments
 
 
@@ -125,7 +139,7 @@ def read_table(path: Path, columns: Sequence[str], others: bool = False) -> "pl.
     try:
         if path.suffix.lower() == ".csv":
             frame = pl.read_csv(path, infer_schema=False)
-            there = frame.columns
+            frame.columns = there = _quotes_undoubled(path, frame.columns)
         else:
             there = list(pl.read_parquet_schema(path))
             frame = pl.read_parquet(path, columns=[name for name in there if others or name in columns])
@@ -136,7 +150,7 @@ def read_table(path: Path, columns: Sequence[str], others: bool = False) -> "pl.
         ) from error
     for name in columns:
         if name not in there:
-            listed = ", ".join(there[:20])
+            listed = ", ".join(_short(other) for other in there[:20])
             if len(there) == 1 and any(mark in there[0] for mark in ";\t|"):
                 raise DataError(f"{path} begins with {listed!r}, needed are columns with commas between: convert it")
             raise DataError(f"{path} has no column {name!r}, there are {listed}: name one of them, or mend the file")
@@ -148,8 +162,36 @@ def read_table(path: Path, columns: Sequence[str], others: bool = False) -> "pl.
     return frame
 
 
-def numbers(frame: "pl.DataFrame", column: str, path: Path, empty: bool = True) -> NDArray[np.float64]:
+def _quotes_undoubled(path: Path, named: list[str]) -> list[str]:
+    """The columns' names as the first line means them: polars leaves a doubled quote in quotes doubled."""
+    if not any('""' in name for name in named):
+        return named
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            written = next(row for row in csv.reader(file) if row)
+        pairs = list(zip(named, written, strict=True))
+    except (csv.Error, ValueError) as error:
+        raise DataError(f"{path}: the names in the first line cannot be told apart: mend their quotes") from error
+    return [name.replace(own.replace('"', '""'), own, 1) for name, own in pairs]
+
+
+def numbers(
+    frame: "pl.DataFrame", column: str, path: Path, empty: bool = True, remedy: str = "mend the file"
+) -> NDArray[np.float64]:
     """A column as numbers; NaN where a cell is empty.
+
+    Parameters
+    ----------
+    frame : polars.DataFrame
+        Has the column.
+    column : str
+        Its name.
+    path : path
+        For messages.
+    empty : bool, default True
+        Whether a cell may be empty.
+    remedy : str
+        What to do about a cell that is no number, for messages.
 
     Raises
     ------
@@ -163,12 +205,13 @@ def numbers(frame: "pl.DataFrame", column: str, path: Path, empty: bool = True) 
         text = cells.str.strip_chars()
         text = text.set(text == "", None)
         found = text.cast(pl.Float64, strict=False)
-        _refuse(found.is_null() & text.is_not_null(), cells, column, path, "a number")
+        _refuse(found.is_null() & text.is_not_null(), cells, column, path, "a number", remedy)
         missing = text.is_null()
     elif cells.dtype.is_numeric() or cells.dtype in (pl.Boolean, pl.Null):
         found, missing = cells.cast(pl.Float64), cells.is_null()
     else:
-        raise DataError(f"{path}: {column} holds values of type {cells.dtype}, needed are numbers: give another column")
+        other = "give another column" if remedy == "mend the file" else remedy
+        raise DataError(f"{path}: {column} holds values of type {cells.dtype}, needed are numbers: {other}")
     _refuse(~found.is_finite() & ~missing, cells, column, path, f"a finite number{' or an empty cell' * empty}")
     if not empty:
         _refuse(missing, cells, column, path, "a number", "fill it, or remove the row")
@@ -183,14 +226,77 @@ def names(frame: "pl.DataFrame", column: str, path: Path) -> list[str]:
     Raises
     ------
     DataError
-        A cell is empty.
+        A cell is empty, or the column holds what has no name, such as lists.
     """
+    text = _text(frame, column, path)
+    _refuse(text.is_null(), frame[column], column, path, "a name")
+    return text.to_list()
+
+
+def categories(frame: "pl.DataFrame", column: str, path: Path) -> tuple[str, ...]:
+    """The names that a column holds, each once, in their order.
+
+    Raises
+    ------
+    DataError
+        There is none, there are more than `MOST_CATEGORIES`, or the column holds what has no name.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> categories(pl.DataFrame({"sky": ["sun", "rain", None, "sun"]}), "sky", Path("a.csv"))
+    ('rain', 'sun')
+    """
+    found = _text(frame, column, path).drop_nulls().unique().sort()
+    if not len(found):
+        raise DataError(f"{path}: {column} is empty in each row, needed are names: give another column")
+    if len(found) > MOST_CATEGORIES:
+        raise DataError(
+            f"{path}: {column} holds {len(found):,} different names, needed are at most {MOST_CATEGORIES:,}: call "
+            "similar ones the same, or give another column"
+        )
+    return tuple(found.to_list())
+
+
+def one_hot(frame: "pl.DataFrame", column: str, path: Path, known: Sequence[str]) -> NDArray[np.float64]:
+    """A column of names as 1 in the place of each row's name among those that are known, and 0 elsewhere.
+
+    Returns
+    -------
+    float64 array, shape (N, len(known))
+        NaN where a cell is empty.
+
+    Raises
+    ------
+    DataError
+        A name is not known.
+
+    Examples
+    --------
+    >>> import polars as pl
+    >>> one_hot(pl.DataFrame({"sky": ["sun", "rain", None]}), "sky", Path("a.csv"), ["rain", "sun"])
+    array([[ 0.,  1.],
+           [ 1.,  0.],
+           [nan, nan]])
+    """
+    text = _text(frame, column, path)
+    listed = ", ".join(known[:10]) + ", …" * (len(known) > 10)
+    needed = f"one of the categories that were trained on ({listed})"
+    _refuse(~text.is_in(list(known)) & text.is_not_null(), frame[column], column, path, needed, "remove the row")
+    found = np.stack([(text == name).cast(float).to_numpy() for name in known], axis=1)
+    found[text.is_null().to_numpy()] = np.nan
+    return found
+
+
+def _text(frame: "pl.DataFrame", column: str, path: Path) -> "pl.Series":
+    """A column as text without spaces around it; null where a cell is empty."""
     import polars as pl
 
     cells = frame[column]
+    if cells.dtype.is_nested() or cells.dtype == pl.Binary:
+        raise DataError(f"{path}: {column} holds values of type {cells.dtype}, needed are names: give another column")
     text = cells.cast(pl.String, strict=False).str.strip_chars()
-    _refuse(text.is_null() | (text == ""), cells, column, path, "a name")
-    return text.to_list()
+    return text.set(text == "", None)
 
 
 def times(
@@ -254,7 +360,16 @@ def times(
             f"{path}: {column} holds values of type {cells.dtype}, needed are dates or numbers: give another column"
         )
     values = found.dt.epoch("us").to_numpy().astype(np.int64)
-    return Times(values, "moment" if (values % 86_400_000_000).any() else "date")
+    zoned = isinstance(found.dtype, pl.Datetime) and found.dtype.time_zone is not None
+    result = Times(values, "moment" if zoned or (values % 86_400_000_000).any() else "date", zoned)
+    outside = np.flatnonzero((values < EARLIEST) | (values >= LATEST))
+    if len(outside):
+        (given,) = result.take(outside[:1]).shown()
+        raise DataError(
+            f"{path}, row {outside[0] + 1}: {column} is {given}, needed is a time from the year 1 to the year 9000: "
+            "mend the file"
+        )
+    return result
 
 
 def _parsed(text: "pl.Series", form: str | None) -> "pl.Series":
@@ -270,9 +385,14 @@ def _parsed(text: "pl.Series", form: str | None) -> "pl.Series":
             found = zoned.str.to_datetime(each, strict=False, time_unit="us")
         except pl.exceptions.PolarsError:  # a format of the user's own that is none
             break
-        if found[0] is not None:
+        if found.is_not_null()[0]:
             return found
     return pl.Series([None] * len(text), dtype=pl.Datetime("us"))
+
+
+def _short(text: str) -> str:
+    """As much of a text as a message shows."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _refuse(
@@ -282,5 +402,5 @@ def _refuse(
     place = bad.fill_null(True).arg_max()
     if place is not None and bad.fill_null(True)[place]:
         value = cells[place]
-        given = "empty" if value is None or value == "" else repr(value)
+        given = "empty" if value is None or value == "" else _short(repr(value))
         raise DataError(f"{path}, row {place + 1}: {column} is {given}, needed is {needed}: {remedy}")

@@ -3,14 +3,14 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatewise.data.scaling import moments
-from gatewise.data.series import Series
+from gatewise.data.series import Channel, Series
 from gatewise.data.steps import PERIODS, Calendar, Step, calendar_features
 from gatewise.data.table import TimeKind, Times
 from gatewise.errors import ArgumentError, DataError
@@ -56,11 +56,15 @@ class Form:
     calendar : tuple of {"hour", "weekday", "month", "year-day"}
         What is read of them.
     features, known : int
-        How many columns there are of each.
+        How many numbers there are of each in a row: one of a column, or of a column of names one of each category.
     whole_windows : bool
         Whether a window must end in a row that was there, because what is filled in knows what comes after.
     groups : dict of str to GroupForm
         Each series by its name.
+    zoned : bool, default False
+        Whether the times have a zone.
+    categories : dict of str to tuple of str, default: none
+        The columns of names, and which there are.
     """
 
     window: int
@@ -73,6 +77,8 @@ class Form:
     known: int
     whole_windows: bool
     groups: dict[str, GroupForm]
+    zoned: bool = False
+    categories: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def channels(self) -> int:
@@ -97,7 +103,9 @@ class Form:
             for name, group in found["groups"].items()
         }
         calendar = cast(tuple[Calendar, ...], tuple(found["calendar"]))
-        return cls(**found | {"step": Step(**found["step"]), "calendar": calendar, "groups": groups})
+        categories = {column: tuple(names) for column, names in found["categories"].items()}
+        others = {"step": Step(**found["step"]), "calendar": calendar, "groups": groups, "categories": categories}
+        return cls(**found | others)
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +185,7 @@ def make_form(
     dev_fraction: float,
     test_fraction: float,
     whole_windows: bool,
+    channels: Sequence[Channel] = (),
 ) -> Form:
     """Divide series by time, and fit their scaling on the training part alone.
 
@@ -199,11 +208,14 @@ def make_form(
         Shares of the end.
     whole_windows : bool
         See `Form`.
+    channels : sequence of Channel, default: numbers all
+        What the features are, and after them what is known in advance. Categories are not scaled.
 
     Raises
     ------
     DataError
-        A series is too short for a window and a horizon in its training part, or a horizon in the other two.
+        A series is too short for a window and a horizon in its training part, or a horizon in the other two; or a
+        category is not in the training part.
     ArgumentError
         The calendar is asked of times that have none.
 
@@ -246,17 +258,19 @@ def make_form(
             f"calendar is {' '.join(calendar)}, needed are dates to read it from: give --time, or leave calendar out"
         )
     scaled = [_scaled_columns(one) for one in series]
-    pooled = _moments(scaled, rows) if scaling == "all" else None
+    categories = _categories(channels, [own[:dev] for own, (dev, _) in zip(scaled, rows, strict=True)])
+    pooled = _moments(scaled, rows, channels) if scaling == "all" else None
     groups = {}
     for place, (one, border) in enumerate(zip(series, borders, strict=True)):
-        mean, deviation = pooled or _moments(scaled[place : place + 1], rows[place : place + 1])
+        mean, deviation = pooled or _moments(scaled[place : place + 1], rows[place : place + 1], channels)
         known = np.where(one.observed, one.target, np.nan)[: rows[place][0]]
         errors = np.abs(known[season:] - known[:-season])
         errors = errors[~np.isnan(errors)]
         groups[one.name] = GroupForm(mean, deviation, float(errors.mean()) if len(errors) else 0.0, *border)
     one = series[0]
     counts_of = (one.features.shape[1], one.known.shape[1])
-    return Form(window, horizon, season, step, one.times.kind, tuple(calendar), *counts_of, whole_windows, groups)
+    of_times = (season, step, one.times.kind, tuple(calendar))
+    return Form(window, horizon, *of_times, *counts_of, whole_windows, groups, one.times.zoned, categories)
 
 
 def rows_of(series: Series, form: Form) -> NDArray[np.float64]:
@@ -374,7 +388,7 @@ def last_window(series: Series, form: Form, future: Times, known: NDArray[np.flo
 def with_future(series: Series, future: Times, known: NDArray[np.float64]) -> Series:
     """A series with these rows after its last target, in place of those that it has there."""
     count = len(series)
-    clock = Times(np.concatenate([series.times.values[:count], future.values]), future.kind)
+    clock = replace(future, values=np.concatenate([series.times.values[:count], future.values]))
     return replace(series, times=clock, known=np.concatenate([series.known[:count], known]))
 
 
@@ -415,10 +429,36 @@ def _scaled_columns(series: Series) -> NDArray[np.float64]:
 
 
 def _moments(
-    columns: Sequence[NDArray[np.float64]], rows: Sequence[tuple[int, int]]
+    columns: Sequence[NDArray[np.float64]], rows: Sequence[tuple[int, int]], channels: Sequence[Channel]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The mean and deviation of each column over the training parts."""
-    return moments(np.concatenate([own[:dev] for own, (dev, _) in zip(columns, rows, strict=True)]))
+    """The mean and deviation of each column over the training parts; of a category 0 and 1, which leave it as it is."""
+    mean, deviation = moments(np.concatenate([own[:dev] for own, (dev, _) in zip(columns, rows, strict=True)]))
+    named = {place for place, channel in enumerate(channels, start=1) if channel.category is not None}
+    return (
+        tuple(0.0 if place in named else value for place, value in enumerate(mean)),
+        tuple(1.0 if place in named else value for place, value in enumerate(deviation)),
+    )
+
+
+def _categories(channels: Sequence[Channel], parts: Sequence[NDArray[np.float64]]) -> dict[str, tuple[str, ...]]:
+    """The categories of each column of names. Of one that the training parts lack nothing could be learned.
+
+    Raises
+    ------
+    DataError
+        There is such a one.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for place, (column, category) in enumerate(channels, start=1):
+        if category is None:
+            continue
+        if not any((part[:, place] == 1).any() for part in parts):
+            raise DataError(
+                f"{column} is {category!r} in no row of the training part whose numbers are all there, needed is each "
+                "category in one at least: give its rows another name, or remove them"
+            )
+        found[column] = (*found.get(column, ()), category)
+    return found
 
 
 def _turns_twice(series: Sequence[Series], rows: Sequence[tuple[int, int]], name: Calendar) -> bool:

@@ -153,7 +153,8 @@ def reach_of(layer: "LayerFlow", reach: int | None, fraction: float) -> LayerRea
         said = sentence(layer, fraction).split(": ", 1)[1]
         said = said[0].upper() + said[1:]
     else:
-        said = f"{reach} steps back, where training cut it off, {100 * left:.3g} % of the gradient is left: " + (
+        step = "step" if reach == 1 else "steps"
+        said = f"{reach} {step} back, where training cut it off, {100 * left:.3g} % of the gradient is left: " + (
             "a longer truncation could teach it more." if left >= fraction else "the truncation costs it little."
         )
     return LayerReach(layer.name, layer.cell, whole, left, longest, said)

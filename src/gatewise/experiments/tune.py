@@ -27,6 +27,8 @@ FIXED = {
     "test_fraction": "draws the splits, and trials of different splits cannot be compared",
     "dev_fraction": "makes the dev split, and trials of different splits cannot be compared",
     "best_by": "says what is searched for",
+    **dict.fromkeys(("target", "horizon", "stride"), "says what is forecast, and other losses cannot be compared"),
+    **dict.fromkeys(("point", "scaling", "unit", "per_step"), "says what the loss is, and others cannot be compared"),
     "eval_batch_size": "changes no result",
     "log_every": "changes no result",
     "tensorboard": "changes no result",

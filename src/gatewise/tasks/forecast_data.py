@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from gatewise.data.series import Columns, Series, read_series
+from gatewise.data.series import Columns, Series, read_series, with_categories
 from gatewise.data.steps import Calendar
 from gatewise.data.stepwise import make_steps
 from gatewise.data.windows import Form, Part, Windows, make_form, make_windows, origins_of
@@ -42,9 +42,12 @@ def data_of(config: SeriesConfig, form: Form | None = None) -> Data:
     ArgumentError
         The settings do not fit it.
     """
-    series, step = read_series(config.data, columns_of(config), config.fill, None if form is None else form.step)
+    columns = columns_of(config, form)
+    if form is None:
+        columns = with_categories(config.data, columns, config.categories)
+    series, step = read_series(config.data, columns, config.fill, None if form is None else form.step)
     if form is not None:
-        need_known(series, form, config.data)
+        need_known(series, form, config, config.data)
         lacking = [name for name in form.groups if name not in {one.name for one in series}]
         if lacking:
             raise DataError(f"{config.data} lacks the group {lacking[0]!r}: give the data that it was trained on")
@@ -60,6 +63,7 @@ def data_of(config: SeriesConfig, form: Form | None = None) -> Data:
         dev_fraction=config.dev_fraction,
         test_fraction=config.test_fraction,
         whole_windows=config.fill == "linear",
+        channels=columns.channels([*columns.features, *columns.known]),
     )
     if config.skip == "season" and form.season > form.window:
         raise ArgumentError(
@@ -110,9 +114,10 @@ def bptt_of(config: SeriesConfig) -> Bptt | None:
     return None if config.bptt is None else parse_bptt(config.bptt)
 
 
-def columns_of(config: SeriesConfig) -> Columns:
-    """What the columns of the file are."""
-    return Columns(config.target, config.time, config.features, config.known, config.group, config.time_format)
+def columns_of(config: SeriesConfig, form: Form | None = None) -> Columns:
+    """What the columns of the file are, with the categories that a training has seen."""
+    named = (config.target, config.time, config.features, config.known, config.group, config.time_format)
+    return Columns(*named, {} if form is None else form.categories)
 
 
 def _calendar(config: SeriesConfig) -> tuple[Calendar, ...] | None:
@@ -120,8 +125,21 @@ def _calendar(config: SeriesConfig) -> tuple[Calendar, ...] | None:
     return tuple(name for name in config.calendar if name != "none") if config.calendar else None
 
 
-def need_known(series: Sequence[Series], form: Form, path: Path) -> None:
-    """Refuse series that the training did not see: they have no scaling."""
+def need_known(series: Sequence[Series], form: Form, config: SeriesConfig, path: Path) -> None:
+    """Refuse series that the training did not see, as they have no scaling, and times of another kind.
+
+    Raises
+    ------
+    DataError
+        There is such a one; or the times have a zone and had none at the training, or the other way round.
+    """
+    if series[0].times.zoned != form.zoned:
+        here, there, remedy = (
+            ("a", "none", "give times without one, as the training's clocks showed")
+            if series[0].times.zoned
+            else ("no", "one", "give each with its own, such as 2010-12-31 23:00+01:00")
+        )
+        raise DataError(f"{path}: {config.time} has {here} time zone and had {there} at the training: {remedy}")
     for one in series:
         if one.name not in form.groups:
             there = ", ".join(list(form.groups)[:10])

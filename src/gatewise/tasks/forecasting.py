@@ -1,6 +1,8 @@
 """Forecasts of series: what is trained, tested from each origin, and told about the future."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +13,7 @@ from torch import nn
 
 from gatewise.data.series import Series, read_series
 from gatewise.data.stepwise import make_steps, step_inputs
-from gatewise.data.table import Times
-from gatewise.data.windows import Form, Windows, last_window, with_future
+from gatewise.data.windows import Form, Windows, borders_of, last_window, with_future
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.tasks.backtest import MODEL, Backtest, linear, measure, naive, seasonal_naive
 from gatewise.tasks.forecast_data import (
@@ -72,13 +73,13 @@ def problem(config: SeriesConfig) -> Problem:
     read = f"windows of {form.window}+{form.horizon}" if bptt is None else f"forecasts of {form.horizon}"
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = sum(map(len, data.series))
-    filled = sum(int((~one.complete).sum()) for one in data.series)
+    filled = sum(one.filled for one in data.series)
     return Problem(
         model,
         _loss(config),
         {},
         {part: samples_of(data, config, part) for part in parts_of(config) if part != "test"},
-        about={"form": form.to_json()},
+        about={"form": form.to_json(), "reads": _reads(config)},
         description={
             "data": (
                 f"{counts} {read} rows out of {len(data.series)} series, "
@@ -86,9 +87,7 @@ def problem(config: SeriesConfig) -> Problem:
                 + (f", {filled:,} rows filled" if filled else "")
                 + (f"; in {config.batch_size} lanes, bptt {config.bptt}" if bptt else "")
             ),
-            "read": ", ".join(
-                [config.target, *config.features, *(f"{name} (known)" for name in config.known), *form.calendar]
-            ),
+            "read": ", ".join([config.target, *_read(config, form), *form.calendar]),
             "model": (
                 f"LSTM {form.channels}→{config.hidden_size}, {counted(config.num_layers, 'layer')}, "
                 f"{form.horizon}×{_outputs(config)} outputs, {parameters:,} parameters"
@@ -97,6 +96,15 @@ def problem(config: SeriesConfig) -> Problem:
         unit=_unit(config),
         carries=bptt is not None,
     )
+
+
+def _read(config: SeriesConfig, form: Form) -> Iterator[str]:
+    """The features as they are said: which are known in advance, and which are names."""
+    for name in (*config.features, *config.known):
+        notes = ["known"] * (name in config.known)
+        if name in form.categories:
+            notes.append(counted(len(form.categories[name]), "name"))
+        yield f"{name} ({', '.join(notes)})" if notes else name
 
 
 AT_ONCE = 500
@@ -183,8 +191,8 @@ def forecast(config: SeriesConfig, run: Run, weights: str, path: Path) -> list[F
 
 def _after(runner: Runner, form: Form, config: SeriesConfig, path: Path) -> list[Origin]:
     """What comes after the last target of each series in a file."""
-    series, _ = read_series(path, columns_of(config), config.fill, form.step)
-    need_known(series, form, path)
+    series, _ = read_series(path, columns_of(config, form), config.fill, form.step)
+    need_known(series, form, config, path)
     found = []
     for one in series:
         if len(one) < form.window:
@@ -202,7 +210,7 @@ def _after(runner: Runner, form: Form, config: SeriesConfig, path: Path) -> list
             ahead = one.times.take(slice(count, count + form.horizon))
         else:
             last = one.times.values[count - 1].item()
-            ahead = Times(form.step.after(last, form.horizon), one.times.kind)
+            ahead = replace(one.times, values=form.step.after(last, form.horizon))
         known = one.known[count : count + form.horizon] if config.known else np.empty((form.horizon, 0))
         if bptt_of(config) is None:
             window = last_window(one, form, ahead, known)
@@ -229,7 +237,7 @@ def frame_of(forecasts: Sequence[Forecast], config: SeriesConfig) -> "pl.DataFra
     if config.group is not None:
         labels = [each.series.name for each in forecasts for _ in range(horizon)]
         columns[config.group] = pl.Series(labels)
-    times = Times(np.concatenate([each.times.values for each in forecasts]), forecasts[0].times.kind)
+    times = replace(forecasts[0].times, values=np.concatenate([each.times.values for each in forecasts]))
     columns["row" if times.kind == "row" else config.time or "time"] = times.column()
     found = np.concatenate([each.values for each in forecasts])
     columns[config.target] = pl.Series(found[:, _middle(config)])
@@ -311,7 +319,8 @@ def _probe(runner: Runner, data: Data, config: SeriesConfig, test: Windows, leng
     lag = lag_of(form, config)
     of_each = [step_inputs(one, form, lag) for one in data.series]
     rows = np.stack([of_each[test.groups[n]][test.origins[n] - length : test.origins[n]] for n in places])
-    at_end = len(places), length, "row", bptt.reach
+    trained = sum(borders_of(one, form)[0] for one in data.series)
+    at_end = len(places), length, "row", min(bptt.reach, -(-trained // config.batch_size))  # (no lane is longer)
     return Probe(model, _from_fresh(rows), lambda out: runner.loss(out[0][:, -1], targets), *at_end)
 
 
@@ -335,6 +344,20 @@ def _rows_before(series: Series, row: int, form: Form, config: SeriesConfig) -> 
 def model(config: SeriesConfig, run: Run, weights: str) -> nn.Module:
     """Make a run's model."""
     return _load(config, run.weights(weights))[0].model
+
+
+READ_BY = ("target", "time", "features", "known", "categories", "group", "fill")
+MADE_BY = ("window", "horizon", "bptt", "skip", "highway", "quantiles")
+"""Settings that a model's inputs and its outputs depend on: what it was trained with it is used with, or not at all."""
+
+
+def _reads(config: SeriesConfig) -> str:
+    """These settings, as they are kept with the weights."""
+    return json.dumps({name: getattr(config, name) for name in READ_BY + MADE_BY})
+
+
+def _as_typed(value: Any) -> str:
+    return " ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
 
 
 def _outputs(config: SeriesConfig) -> int:
@@ -413,9 +436,16 @@ def _load(config: SeriesConfig, path: Path) -> tuple[Runner, Form]:
     """The model of a run with its weights, and what the series were like that it was trained on."""
     tensors, kept = read_tensors(path)
     try:
-        form = Form.from_json(kept["form"])
+        form, reads = Form.from_json(kept["form"]), kept["reads"]
     except (KeyError, ValueError, TypeError) as error:
         raise RunError(f"{path} is not of a model that forecasts series: take the run's own file") from error
+    if reads != _reads(config):
+        was, now = json.loads(reads), json.loads(_reads(config))
+        name = next(name for name in now if was.get(name) != now[name])
+        raise RunError(
+            f"{path} was trained with {name} {_as_typed(was.get(name))}, and the run's config.toml says "
+            f"{_as_typed(now[name])}: restore it"
+        )
     model = _build(form, config)
     fill_weights(model, tensors, path)
     return Runner(model, _loss(config), config, carries=config.bptt is not None), form

@@ -257,7 +257,8 @@ def model(config: TextConfig, run: Run, weights: str) -> LanguageModel:
 def probe(task: Task, config: TextConfig, run: Run, weights: str, steps: int | None) -> Probe:
     """Load the model, and stretches of the test part; the loss is that of what comes after each."""
     found = model(config, run, weights)
-    track = lanes_of(document_of(config, found.vocabulary), config)["test"].track
+    lanes = lanes_of(document_of(config, found.vocabulary), config)
+    track = lanes["test"].track
     length = steps or min(4 * config.chunked.reach, len(track.targets))
     if length > len(track.targets):
         raise ArgumentError(
@@ -276,7 +277,7 @@ def probe(task: Task, config: TextConfig, run: Run, weights: str, steps: int | N
         most,
         length,
         unit,
-        config.chunked.reach,
+        min(config.chunked.reach, lanes["train"].longest(config.batch_size)),
     )
 
 
@@ -293,6 +294,6 @@ def predict(config: TextConfig, run: Run, weights: str, given: str) -> Predictio
 def look(task: Task, config: TextConfig, run: Run, weights: str, given: Sequence[str]) -> Subject:
     """Refuse: the report is of classes."""
     raise ArgumentError(
-        f"gatewise inspect is for tasks with classes, and {task.name} has none: see gatewise generate, or "
-        "gatewise.record(gatewise.load(RUN))"
+        f"gatewise inspect is for forecasts and tasks with classes, and {task.name} is neither: see gatewise "
+        "generate, or gatewise.record(gatewise.load(RUN))"
     )

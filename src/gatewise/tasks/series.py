@@ -27,12 +27,13 @@ class SeriesConfig(TrainConfig):
     borders, and the scaling is fitted on the training part alone. gatewise evaluate tests the model from each origin in
     the test part, beside a naive, a seasonal naive and a linear forecast, and says where it is not better than they.
 
-    Of the columns named: numbers with a decimal point; empty cells and missing steps only with --fill; what is empty is
-    read as filled, and neither learned nor scored. NaN and infinity are refused.
+    Of the columns named: numbers with a decimal point, or names (--categories); empty cells and missing steps only with
+    --fill; what is empty is read as filled, and neither learned nor scored. NaN and infinity are refused.
 
     Example:
       gatewise train series --data load.csv --target kw --time at --window 48 --horizon 12 --run runs/load
       gatewise train series --data shops.parquet --target sales --time day --group shop --features price --known holiday
+      gatewise train series --data load.csv --target kw --time at --features sky --categories sky
       gatewise train series --data load.csv --target kw --time at --quantiles 0.1 0.5 0.9
       gatewise train series --data load.csv --target kw --time at --bptt 48/96 --batch-size 8
       gatewise evaluate runs/load --figure backtest.png
@@ -57,6 +58,10 @@ class SeriesConfig(TrainConfig):
     known: Names = ()
     """Columns of numbers that are known in advance, such as holidays: those of the horizon are read as well."""
 
+    categories: Names = ()
+    """Those of the features, known in advance or not, that are names rather than numbers, such as kinds of weather:
+    each name of the training part is read as 1 where it holds and 0 elsewhere, and others are refused."""
+
     group: Name = None
     """The column that says which series a row is of, where there are several: one model is trained on all."""
 
@@ -67,7 +72,8 @@ class SeriesConfig(TrainConfig):
     """What of the times is read, as sine and cosine: by itself what suits the step and the training part sees twice."""
 
     fill: Literal["refuse", "previous", "linear"] = "refuse"
-    """Empty cells and missing steps are refused; or the value before holds on; or a straight line is drawn."""
+    """Empty cells and missing steps are refused; or the value before holds on, as names always do; or a straight line
+    is drawn."""
 
     window: int = 48
     """Rows that the LSTM reads, one after the other, before each forecast; with --bptt at least so many."""
@@ -123,11 +129,16 @@ class SeriesConfig(TrainConfig):
         most = 1 - self.test_fraction
         self._need("dev_fraction", self.dev_fraction < most, f"below {most:g}, as test_fraction is the rest to 1")
         alone = "none" not in self.calendar or self.calendar == ("none",)
-        self._need("calendar", alone, "none alone, or some of hour, weekday, month and year-day")
+        once = len(set(self.calendar)) == len(self.calendar)
+        self._need("calendar", alone and once, "none alone, or some of hour, weekday, month and year-day, each once")
         ascending = list(self.quantiles) == sorted(set(self.quantiles)) and all(0 < q < 1 for q in self.quantiles)
         fits = not self.quantiles or (ascending and 0.5 in self.quantiles and len(self.quantiles) > 1)
         self._need("quantiles", fits, "numbers between 0 and 1, ascending, such as 0.1 0.5 0.9, with 0.5 among them")
         self._need("point", self.point == "mse" or not self.quantiles, "left out where there are quantiles")
+        read = (*self.features, *self.known)
+        self._need("categories", set(self.categories) <= set(read), "columns that features or known name as well")
+        twice = len(set(self.categories)) < len(self.categories)
+        self._need("categories", not twice, "each column once")
         self._need("best_by", self.best_by == "loss", "loss")
         self._need("bptt", self.bptt is None or parse_bptt(self.bptt) is not None, NEEDED)
         carried = self.bptt is not None

@@ -133,7 +133,9 @@ class TrainConfig:
 
     def _need(self, name: str, holds: bool, needed: str) -> None:
         if not holds:
-            raise ArgumentError(f"{name} is {getattr(self, name)}, needed is {needed}: change it")
+            value = getattr(self, name)
+            given = " ".join(map(str, value)) if isinstance(value, tuple) else value
+            raise ArgumentError(f"{name} is {given}, needed is {needed}: change it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,7 +330,23 @@ def _converter() -> cattrs.Converter:
 
         return structure
 
+    def is_array(type_: Any) -> bool:
+        return typing.get_origin(type_) is tuple
+
+    def array(type_: Any) -> Any:
+        parts = typing.get_args(type_)
+
+        def structure(value: Any, target: Any) -> Any:
+            if type(value) not in (list, tuple):  # (a text would be taken for an array of its characters)
+                raise TypeError(f"{value!r} is no array")
+            of = parts[:1] * len(value) if parts[-1] is Ellipsis else parts
+            return tuple(converter.structure(each, part) for each, part in zip(value, of, strict=True))
+
+        return structure
+
     converter = make_converter()
+    converter.register_structure_hook_factory(is_array, array)
+    converter.register_structure_hook(str, exactly(str))
     converter.register_structure_hook(int, exactly(int))
     converter.register_structure_hook(bool, exactly(bool))
     converter.register_structure_hook(float, exactly(int, float))

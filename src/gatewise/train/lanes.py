@@ -134,6 +134,10 @@ class Lanes:
         """How many chunks there are for `size` lanes."""
         return len(self._cuts(size))
 
+    def longest(self, size: int) -> int:
+        """How many steps each of `size` lanes has; the last one may have fewer."""
+        return -(-len(self.track.inputs) // size)
+
     def batches(self, size: int, order: torch.Generator | None, first: int = 0) -> Iterator[Batch]:
         """The chunks of an epoch, from the beginning of all lanes to their end."""
         back = 0
@@ -157,7 +161,7 @@ class Lanes:
     def _batch(self, size: int, columns: tuple[int, int, int], hand_on: int, rate: float) -> Batch:
         """Columns of `size` lanes from the first on, with targets from the second on, up to the third."""
         start, fresh, end = columns
-        track, lane = self.track, self._lane(size)
+        track, lane = self.track, self.longest(size)
         inputs = [_columns(track.inputs, size, lane, start, end, 0)]
         if track.begins is not None:
             inputs.append(_columns(track.begins, size, lane, start, end, False))
@@ -165,16 +169,13 @@ class Lanes:
         targets = _columns(track.targets, size, lane, fresh, end, np.nan if floating else NO_TARGET)
         return Batch(torch.arange(start, end), tuple(inputs), targets, _count(targets.numpy()), rate, hand_on)
 
-    def _lane(self, size: int) -> int:
-        return -(-len(self.track.inputs) // size)
-
     def _cuts(self, size: int) -> list[int]:
         """The lengths of the chunks of `size` lanes."""
         if self.chunks != "random":
             return self._even(size, self.chunks[0])
         draws = np.random.default_rng(self.seed)
         lengths: list[int] = []
-        left = self._lane(size)
+        left = self.longest(size)
         while left:
             about = self.length if draws.random() < 0.95 else self.length / 2
             lengths.append(min(left, max(min(5, self.length), round(draws.normal(about, 5)))))
@@ -182,7 +183,7 @@ class Lanes:
         return lengths
 
     def _even(self, size: int, length: int) -> list[int]:
-        lane = self._lane(size)
+        lane = self.longest(size)
         return [min(length, lane - start) for start in range(0, lane, length)]
 
 

@@ -74,7 +74,9 @@ def read_tensors(path: Path, again: str = "train again") -> tuple[dict[str, torc
         raise RunError(f"{path} is missing: {again}, or wait until it is written") from error
     except (OSError, safetensors.SafetensorError) as error:
         raise RunError(f"{path} cannot be read as tensors ({error}): restore it or {again}") from error
-    if metadata.pop("sha256", None) != _sha256(tensors, metadata):
+    if "sha256" not in metadata:
+        raise RunError(f"{path} is of another program (it has no checksum): restore it or {again}")
+    if metadata.pop("sha256") != _sha256(tensors, metadata):
         raise RunError(f"{path} is damaged (its checksum is not that of its content): restore it or {again}")
     return tensors, metadata
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gatewise.data.table import show_time
+from gatewise.data.table import Times
 from gatewise.errors import ArgumentError
 from gatewise.experiments.inspection.shared import SEQUENCES, Findings, most_followed, short, visible
 from gatewise.insight.gradient_flow import gradient_flow
@@ -218,9 +218,7 @@ def _rows(replay: Replay, shown: _Shown, first: int) -> list[dict[str, Any]]:
     series, horizon = forecast.series, len(forecast.values)
     truth = np.where(series.observed, series.target, np.nan)[first : row + horizon]
     before = series.times.take(slice(first, first + len(truth)))
-    when = [{"at": _at(at, before.kind), "time": show_time(at, before.kind)} for at in before.values.tolist()]
-    kind = forecast.times.kind
-    ahead = [{"at": _at(at, kind), "time": show_time(at, kind)} for at in forecast.times.values.tolist()]
+    when, ahead = _places(before), _places(forecast.times)
     middle = replay.quantiles.index(0.5) if replay.quantiles else 0
     return [
         ahead[0] | {"origin": True},
@@ -237,6 +235,12 @@ def _rows(replay: Replay, shown: _Shown, first: int) -> list[dict[str, Any]]:
             if replay.quantiles
         ),
     ]
+
+
+def _places(times: Times) -> list[dict[str, Any]]:
+    """Where each time is in a chart, and how it is written."""
+    pairs = zip(times.values.tolist(), times.shown(), strict=True)
+    return [{"at": _at(at, times.kind), "time": shown} for at, shown in pairs]
 
 
 def _reads(origin: Origin) -> list[str]:
