@@ -119,6 +119,61 @@ def check_reset(reset: object, input: Tensor, **axes: int) -> None:
         )
 
 
+def check_input(
+    lstm: Any, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weight: Tensor, batch_sizes: Tensor | None
+) -> None:
+    """Refuse an input or a state that does not fit an LSTM, naming the axes.
+
+    Parameters
+    ----------
+    lstm
+        The module, for its sizes.
+    x, h_0, c_0
+        The call's, the data of a packed input.
+    weight
+        Of the dtype and on the device that all of it must have.
+    batch_sizes
+        Of a packed input; None: it is none.
+
+    Raises
+    ------
+    ShapeError, DtypeError, KernelError
+        A tensor does not fit.
+
+    Examples
+    --------
+    >>> lstm = torch.nn.LSTM(4, 3)
+    >>> check_input(lstm, torch.zeros(5, 2, 4), None, None, lstm.weight_ih_l0, None)
+    """
+    check_numbers("input", x, weight)
+    sizes = {"L·D": lstm.num_layers * (2 if lstm.bidirectional else 1)}
+    if batch_sizes is not None:
+        if x.dim() != 2 or x.size(-1) != lstm.input_size:
+            raise ShapeError(
+                f"input has packed data of shape {tuple(x.shape)}, needed (steps, I) with I = {lstm.input_size} "
+                "(input_size)"
+            )
+        sizes["B"] = int(batch_sizes[0])
+    else:
+        axes = ("B", "T", "I") if lstm.batch_first else ("T", "B", "I")
+        if x.dim() not in (2, 3) or x.size(-1) != lstm.input_size:
+            raise ShapeError(
+                f"input has shape {tuple(x.shape)}, needed ({', '.join(axes)}), or (T, I) for a single sequence, "
+                f"with I = {lstm.input_size} (input_size)"
+            )
+        if x.size(axes.index("T") if x.dim() == 3 else 0) == 0:
+            raise ShapeError(
+                f"input has shape {tuple(x.shape)}, needed at least one step along T: leave empty sequences out"
+            )
+        if x.dim() == 3:
+            sizes["B"] = x.size(axes.index("B"))
+    width_of_h = {"P": lstm.proj_size} if lstm.proj_size else {"H": lstm.hidden_size}
+    for name, state, width in (("h_0", h_0, width_of_h), ("c_0", c_0, {"H": lstm.hidden_size})):
+        if h_0 is not None or c_0 is not None:
+            check_numbers(name, state, weight)
+            check_shape(name, state, **sizes, **width)  # type: ignore[arg-type]
+
+
 def check_state(hx: object) -> None:
     """Refuse what is no pair of a hidden state and a cell state.
 

@@ -16,6 +16,7 @@ from gatewise.nn.operators import lstm
 from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES, Path
 from gatewise.nn.recorded import Recorded, recorded_by_composite, recorded_by_kernel
 from gatewise.nn.segments import segmented_lstm
+from gatewise.reference.variant import PLAIN, Variant
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Network:
         Probability with which each number between two layers is zeroed; 0 in evaluation.
     checkpoint_every
         Steps of a segment that is computed anew on the way back; 0: everything is kept.
+    variant
+        The cell; another than the plain one goes by the composite.
     """
 
     num_layers: int
@@ -40,6 +43,7 @@ class Network:
     batch_sizes: Tensor | None = None
     dropout: float = 0.0
     checkpoint_every: int = 0
+    variant: Variant = PLAIN
 
     def run(self, path: Path, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: Sequence[Tensor]) -> Three:
         """Compute output, h_n and c_n by the code that a path names.
@@ -59,7 +63,8 @@ class Network:
             return self._by_our_own(partial(segmented_lstm, self.checkpoint_every), path, x, h_0, c_0, weights)
         if path.name == "torch":
             return self._by_torch(x, h_0, c_0, list(weights))
-        return self._by_our_own(lstm if path.name == "kernel" else composite_lstm, path, x, h_0, c_0, weights)
+        function = lstm if path.name == "kernel" else partial(composite_lstm, variant=self.variant)
+        return self._by_our_own(function, path, x, h_0, c_0, weights)
 
     def record(
         self, path: Path, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: Sequence[Tensor]
@@ -80,7 +85,8 @@ class Network:
         torch.Size([5, 5, 2, 3])
         """
         found: list[Recorded] = []
-        function = recorded_by_kernel if path.name == "kernel" else recorded_by_composite
+        of_composite = partial(recorded_by_composite, variant=self.variant)
+        function = recorded_by_kernel if path.name == "kernel" else of_composite
         return self._by_our_own(partial(function, found), path, x, h_0, c_0, weights), found
 
     @staticmethod

@@ -12,6 +12,7 @@ from gatewise.errors import ArgumentError, DtypeError, KernelError, ShapeError
 from gatewise.nn.checks import check_numbers, check_shape, check_state
 from gatewise.nn.operators import new_stream, stream_state, stream_step
 from gatewise.nn.paths import KERNEL_DTYPES
+from gatewise.reference.variant import PLAIN
 
 State = tuple[Tensor, Tensor]
 
@@ -43,6 +44,12 @@ class Steps:
             raise ArgumentError(
                 f"{name} is bidirectional, and its reverse direction begins with the last step, which a stream has not "
                 "seen: use one with bidirectional=False"
+            )
+        variant = getattr(module, "variant", PLAIN)
+        if variant != PLAIN:
+            raise ArgumentError(
+                f"{name} has {', '.join(variant.changes())}, and a stream computes the plain cell: call the LSTM "
+                "itself, with the state that it has returned"
             )
         of_cell = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if module.bias else [])]
         self._names: list[str] = of_cell if is_cell else module._flat_weights_names  # type: ignore[assignment]

@@ -1,8 +1,8 @@
 """The loop over time, layers and directions, forward and backward.
 
-Of the cell it knows only that `step` takes a state to the next and that `step_backward` takes the
-gradient of a state to that of the one before. The numbers in the comments are the equations of
-docs/equations.md.
+Of the cell it knows only that a step takes a state to the next and that its gradient takes that of a
+state to that of the one before: see `gatewise.reference.cell`. The numbers in the comments are the
+equations of docs/equations.md.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gatewise.errors import ArgumentError, DtypeError, ShapeError
-from gatewise.reference.step import Array, Step, checked, step, step_backward
+from gatewise.reference.cell import Cell, Plain
+from gatewise.reference.step import Array, Step, checked
+from gatewise.reference.variant import PLAIN, Variant
+from gatewise.reference.variants import Varied
 
 
 class Forward(NamedTuple):
@@ -38,6 +41,8 @@ class Forward(NamedTuple):
         The steps that each sequence takes. What `output` and `gates` hold past them is zero.
     reset : ndarray of bool, (T, B)
         Where no state is handed on from step t - 1 to t.
+    variant : Variant
+        The cell.
 
     With a projection, P stands for H in the shapes of `output`, of `inputs` above the first, of
     h_n, h_0, and of h in `gates`; c is H wide throughout.
@@ -56,6 +61,7 @@ class Forward(NamedTuple):
     parameters: dict[str, Array]
     lengths: NDArray[np.integer]
     reset: NDArray[np.bool_]
+    variant: Variant
 
 
 class Gradients(NamedTuple):
@@ -86,6 +92,7 @@ def forward(
     bidirectional: bool = False,
     lengths: NDArray[np.integer] | None = None,
     reset: NDArray[np.bool_] | None = None,
+    variant: Variant = PLAIN,
 ) -> Forward:
     """Run a stacked, perhaps bidirectional LSTM over a batch of sequences.
 
@@ -98,7 +105,8 @@ def forward(
         ``weight_ih_l1`` (4H, D*H) and so on, with the suffix ``_reverse`` for the reverse direction;
         all of the biases or none. A projection is there if its weights are: ``weight_hr_l0`` (P, H) and
         one for each other layer and direction. ``weight_hh_l0`` is (4H, P) then, and ``weight_ih_l1``
-        (4H, D*P). Those are the names of torch.nn.LSTM, and P is what it calls proj_size.
+        (4H, D*P). Those are the names of torch.nn.LSTM, and P is what it calls proj_size. A variant may have
+        more, and fewer rows: `Variant.shapes` tells.
     h_0, c_0 : ndarray, (L*D, B, H), optional
         The initial state; None is zero. With a projection h_0 is (L*D, B, P).
     num_layers : int
@@ -110,6 +118,8 @@ def forward(
     reset : ndarray of bool, (T, B), optional
         Where it is true, the sequence is cut between step t - 1 and t: no state is handed on there, in either
         direction. Before step 0 it is the forward direction's initial state that is not handed on.
+    variant : Variant
+        The cell; the plain one unless another is given.
 
     Returns
     -------
@@ -125,8 +135,8 @@ def forward(
 
     References
     ----------
-    docs/equations.md, section 1. The two directions are from Schuster and Paliwal, "Bidirectional
-    recurrent neural networks", 1997.
+    docs/equations.md, section 1, and section 7 for the variants. The two directions are from Schuster
+    and Paliwal, "Bidirectional recurrent neural networks", 1997.
 
     Examples
     --------
@@ -144,14 +154,15 @@ def forward(
     ((5, 4, 1), (1, 4, 1), (5, 4, 2))
     """
     directions = 2 if bidirectional else 1
-    parameters = _checked_parameters(parameters, num_layers, directions)
-    hidden, axis, width = _sizes(parameters)
+    parameters = _checked_parameters(parameters, num_layers, directions, variant)
+    hidden, axis, width = _sizes(parameters, variant)
     x = checked("x", x, {"T": None, "B": None, "I": parameters["weight_ih_l0"].shape[1]})
     rows = {"L*D": num_layers * directions, "B": x.shape[1]}
     h_0 = _checked_or_zero("h_0", h_0, {**rows, axis: width})
     c_0 = _checked_or_zero("c_0", c_0, {**rows, "H": hidden})
     lengths, reset = _checked_lengths(lengths, *x.shape[:2]), _checked_reset(reset, *x.shape[:2])
 
+    cell = _cell_of(variant)
     h_n, c_n = np.empty_like(h_0), np.empty_like(c_0)
     gates: list[tuple[Step, ...]] = []
     layer_input = x
@@ -161,13 +172,13 @@ def forward(
         both: list[Step] = []
         for direction in range(directions):
             row = layer * directions + direction  # (1.13)
-            cell = {kind: parameters[name] for kind, name in _names(layer, direction, parameters).items()}
+            own = {kind: parameters[name] for kind, name in _names(layer, direction, parameters, variant).items()}
             widths = dict.fromkeys(Step._fields, hidden) | {"h": width}
             steps = Step(**{name: np.empty((*x.shape[:2], size)) for name, size in widths.items()})
             h, c = h_0[row], c_0[row]
             for t in _time_order(len(x), direction):
                 taken, cut = _taken(t, lengths), _cut(t, direction, lengths, reset)
-                now = step(layer_input[t], np.where(cut, 0, h), np.where(cut, 0, c), **cell)  # (1.15)
+                now = cell.step(layer_input[t], (np.where(cut, 0, h), np.where(cut, 0, c)), own)  # (1.15)
                 for over_time, at_t in zip(steps, now, strict=True):
                     over_time[t] = np.where(taken, at_t, 0)
                 h, c = np.where(taken, now.h, h), np.where(taken, now.c, c)  # (1.14)
@@ -175,7 +186,7 @@ def forward(
             both.append(steps)
         gates.append(tuple(both))
         layer_input = np.concatenate([steps.h for steps in both], axis=2)  # (1.10), (1.12)
-    return Forward(layer_input, h_n, c_n, tuple(gates), tuple(inputs), h_0, c_0, parameters, lengths, reset)
+    return Forward(layer_input, h_n, c_n, tuple(gates), tuple(inputs), h_0, c_0, parameters, lengths, reset, variant)
 
 
 def backward(
@@ -218,50 +229,49 @@ def backward(
     >>> print(backward(run, d_c_n=np.ones((1, 1, 1))).d_c_0)
     [[[0.125]]]
     """
-    directions, (hidden, axis, width) = len(forward.gates[0]), _sizes(forward.parameters)
+    variant, directions = forward.variant, len(forward.gates[0])
+    hidden, axis, width = _sizes(forward.parameters, variant)
     time, batch = forward.output.shape[:2]
     rows = {"L*D": len(forward.h_0), "B": batch}
     d_layer = _checked_or_zero("d_output", d_output, {"T": time, "B": batch, f"D*{axis}": directions * width})
     d_h_n = _checked_or_zero("d_h_n", d_h_n, {**rows, axis: width})
     d_c_n = _checked_or_zero("d_c_n", d_c_n, {**rows, "H": hidden})
 
+    cell = _cell_of(variant)
     d_h_0, d_c_0 = np.empty_like(forward.h_0), np.empty_like(forward.c_0)
-    d_parameters: dict[str, Array] = {}
+    d_parameters = {name: np.zeros_like(array) for name, array in forward.parameters.items()}
     for layer in reversed(range(len(forward.gates))):
         layer_input = forward.inputs[layer]
         d_layer_input = np.zeros_like(layer_input)
         for direction, steps in enumerate(forward.gates[layer]):
             row = layer * directions + direction
-            names = _names(layer, direction, forward.parameters)
-            cell = {kind: forward.parameters[name] for kind, name in names.items()}
-            weight_hr = cell.get("weight_hr")
+            names = _names(layer, direction, forward.parameters, variant)
+            own = {kind: forward.parameters[name] for kind, name in names.items()}
             h_prev = _before(steps.h, forward.h_0[row], direction, forward)
             c_prev = _before(steps.c, forward.c_0[row], direction, forward)
             d_y = d_layer[:, :, direction * width : (direction + 1) * width]
-            d_a, d_hidden = np.empty((time, batch, 4 * hidden)), np.empty((time, batch, width))
             d_h, d_c = d_h_n[row], d_c_n[row]
             for t in reversed(_time_order(time, direction)):
                 taken, cut = _taken(t, forward.lengths), _cut(t, direction, forward.lengths, forward.reset)
-                at_t = Step(*(over_time[t] for over_time in steps))
-                d_hidden[t] = d_y[t] + d_h  # (2.1)
-                d_a_t, d_c_prev = step_backward(d_hidden[t], d_c, at_t, c_prev[t], weight_hr)
-                d_a[t] = np.where(taken, d_a_t, 0)
-                d_h_prev = d_a[t] @ cell["weight_hh"]  # (3.1)
+                now = Step(*(over_time[t] for over_time in steps))
+                # A step that is not taken is sent nothing, and so adds nothing.
+                d_state = np.where(taken, d_y[t] + d_h, 0), np.where(taken, d_c, 0)  # (2.1)
+                sent = cell.step_backward(d_state, now, layer_input[t], (h_prev[t], c_prev[t]), own)
+                d_h_prev, d_c_prev = sent.d_state
                 d_h = np.where(taken, np.where(cut, 0, d_h_prev), d_h)  # (3.9)
                 d_c = np.where(taken, np.where(cut, 0, d_c_prev), d_c)  # (3.9)
+                d_layer_input[t] += sent.d_x  # (3.8)
+                for kind, d_parameter in sent.d_parameters.items():
+                    d_parameters[names[kind]] += d_parameter
             d_h_0[row] = d_h  # (3.6)
             d_c_0[row] = d_c  # (3.7)
-            d_layer_input += d_a @ cell["weight_ih"]  # (3.2), (3.8)
-            d_parameters[names["weight_ih"]] = np.tensordot(d_a, layer_input, axes=([0, 1], [0, 1]))  # (3.3)
-            d_parameters[names["weight_hh"]] = np.tensordot(d_a, h_prev, axes=([0, 1], [0, 1]))  # (3.4)
-            for bias in cell.keys() & {"bias_ih", "bias_hh"}:
-                d_parameters[names[bias]] = d_a.sum(axis=(0, 1))  # (3.5)
-            if weight_hr is not None:
-                m = steps.o * np.tanh(steps.c)  # (1.16); 0 where no step is taken, so nothing is added there
-                d_parameters[names["weight_hr"]] = np.tensordot(d_hidden, m, axes=([0, 1], [0, 1]))  # (3.10)
         d_layer = d_layer_input  # (3.8)
-    in_order = {name: d_parameters[name] for name in forward.parameters}
-    return Gradients(d_layer, d_h_0, d_c_0, in_order)
+    return Gradients(d_layer, d_h_0, d_c_0, d_parameters)
+
+
+def _cell_of(variant: Variant) -> Cell:
+    """Return the step pair."""
+    return Varied(variant) if variant.changes() else Plain()
 
 
 def _time_order(time: int, direction: int) -> range:
@@ -294,32 +304,31 @@ def _before(states: Array, initial: Array, direction: int, forward: Forward) -> 
     return before
 
 
-def _names(layer: int, direction: int, parameters: Mapping[str, Array]) -> dict[str, str]:
-    """Return torch's names for the parameters of one cell, each by its name in `step` and in torch's order."""
+def _names(layer: int, direction: int, parameters: Mapping[str, Array], variant: Variant) -> dict[str, str]:
+    """Return the names of the parameters of one cell, each by its name within a step and in the variant's order."""
     suffix = f"_l{layer}" + ("_reverse" if direction else "")
-    kinds = ["weight_ih", "weight_hh"]
-    if any(name.startswith("bias") for name in parameters):
-        kinds += ["bias_ih", "bias_hh"]
-    if any(name.startswith("weight_hr") for name in parameters):
-        kinds += ["weight_hr"]
-    return {kind: kind + suffix for kind in kinds}
+    bias, projection = (any(name.startswith(kind) for name in parameters) for kind in ("bias_ih", "weight_hr"))
+    return {kind: kind + suffix for kind in variant.shapes(inputs=1, hidden=1, projection=int(projection), bias=bias)}
 
 
-def _sizes(parameters: Mapping[str, Array]) -> tuple[int, str, int]:
+def _sizes(parameters: Mapping[str, Array], variant: Variant) -> tuple[int, str, int]:
     """Return H, then the name and the size of a hidden state's axis: P with a projection, H without."""
     if "weight_hr_l0" in parameters:
         width, hidden = checked("weight_hr_l0", parameters["weight_hr_l0"], {"P": None, "H": None}).shape
         return hidden, "P", width
-    hidden = checked("weight_hh_l0", parameters["weight_hh_l0"], {"4H": None, "H": None}).shape[1]
+    rows = f"{len(variant.gates)}H"
+    hidden = checked("weight_hh_l0", parameters["weight_hh_l0"], {rows: None, "H": None}).shape[1]
     return hidden, "H", hidden
 
 
-def _checked_parameters(parameters: Mapping[str, Array], num_layers: int, directions: int) -> dict[str, Array]:
+def _checked_parameters(
+    parameters: Mapping[str, Array], num_layers: int, directions: int, variant: Variant
+) -> dict[str, Array]:
     """Return the parameters as a dict, after a look at each name, shape and number type."""
     if num_layers < 1:
         raise ArgumentError(f"num_layers: needed at least 1, given {num_layers}")
     cells = [(layer, direction) for layer in range(num_layers) for direction in range(directions)]
-    needed = [name for cell in cells for name in _names(*cell, parameters).values()]
+    needed = [name for cell in cells for name in _names(*cell, parameters, variant).values()]
     missing = [name for name in needed if name not in parameters]
     unknown = [name for name in parameters if name not in needed]
     if missing or unknown:
@@ -327,19 +336,26 @@ def _checked_parameters(parameters: Mapping[str, Array], num_layers: int, direct
             f"parameters: missing [{', '.join(missing)}], unknown [{', '.join(unknown)}] "
             f"for num_layers {num_layers} and {directions} direction(s)"
         )
-    hidden, axis, width = _sizes(parameters)
-    checked("weight_hh_l0", parameters["weight_hh_l0"], {"4H": 4 * hidden, axis: width})
-    inputs = checked("weight_ih_l0", parameters["weight_ih_l0"], {"4H": 4 * hidden, "I": None}).shape[1]
+    hidden, axis, width = _sizes(parameters, variant)
+    rows = f"{len(variant.gates)}H"
+    checked("weight_hh_l0", parameters["weight_hh_l0"], {rows: len(variant.gates) * hidden, axis: width})
+    inputs = checked("weight_ih_l0", parameters["weight_ih_l0"], {rows: None, "I": None}).shape[1]
     axes: dict[str, dict[str, int]] = {}
     for layer, direction in cells:
-        of_kind = {
-            "weight_ih": {"4H": 4 * hidden, **({f"D*{axis}": directions * width} if layer else {"I": inputs})},
-            "weight_hh": {"4H": 4 * hidden, axis: width},
-            "bias_ih": {"4H": 4 * hidden},
-            "bias_hh": {"4H": 4 * hidden},
-            "weight_hr": {"P": width, "H": hidden},
+        of_layer = f"D*{axis}" if layer else "I"
+        named = {
+            "weight_ih": (rows, of_layer),
+            "weight_hh": (rows, axis),
+            "bias_ih": (rows,),
+            "bias_hh": (rows,),
+            "weight_hr": ("P", "H"),
+            "weight_ch": (f"{len(variant.peepholes)}H",),
         }
-        axes |= {name: of_kind[kind] for kind, name in _names(layer, direction, parameters).items()}
+        shapes = variant.shapes(
+            inputs=directions * width if layer else inputs, hidden=hidden, projection=width if axis == "P" else 0
+        )
+        names = _names(layer, direction, parameters, variant)
+        axes |= {name: dict(zip(named[kind], shapes[kind], strict=True)) for kind, name in names.items()}
     return {name: checked(name, array, axes[name]) for name, array in parameters.items()}
 
 

@@ -1,0 +1,81 @@
+"""One step of the LSTM cell and of its variants in torch's operations: `gatewise.reference.variants` once more.
+
+The numbers in the comments are the equations of docs/equations.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import hardtanh, linear
+
+from gatewise.reference.variant import Variant
+
+
+class Step(NamedTuple):
+    """The gates and the candidate after their activation, (B, H), and the state after the step."""
+
+    i: Tensor
+    f: Tensor
+    g: Tensor
+    o: Tensor
+    c: Tensor
+    h: Tensor
+
+
+def _straight_through(a: Tensor) -> Tensor:
+    return (a > 0).to(a.dtype) + (a - a.detach())  # (7.2), and what is added is 0 with the gradient of the identity
+
+
+def _hard_sigmoid(a: Tensor) -> Tensor:
+    # torch's hardsigmoid has a sixth of float32 in it even in float64, and no second derivative.
+    return hardtanh(a / 6 + 0.5, 0.0, 1.0)  # (7.1)
+
+
+_GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "hardsigmoid": _hard_sigmoid,
+    "step": _straight_through,
+}
+_SQUASHES: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "linear": lambda a: a}  # (7.4)
+
+
+def step(variant: Variant, from_x: Tensor, h_prev: Tensor, c_prev: Tensor, own: Mapping[str, Tensor]) -> Step:
+    """Take one step.
+
+    Parameters
+    ----------
+    variant
+        What is changed of the plain cell.
+    from_x
+        (B, 4H): the input's part of equation (1.1), with the biases; (B, 3H) with coupled gates.
+    h_prev, c_prev
+        (B, P) and (B, H): the state before the step.
+    own
+        The parameters of the layer and direction, by name.
+
+    Examples
+    --------
+    >>> own = {"weight_hh": torch.zeros(4, 1)}
+    >>> step(Variant(), torch.zeros(1, 4), torch.zeros(1, 1), torch.ones(1, 1), own).c
+    tensor([[0.5000]])
+    """
+    a = dict(zip(variant.gates, (from_x + linear(h_prev, own["weight_hh"])).chunk(len(variant.gates), -1), strict=True))
+    peephole = variant.blocks(own, c_prev.size(-1))
+    activation, shown = _GATES[variant.gate_activation], _SQUASHES[variant.cell_activation]
+
+    def gate(name: str, seen: Tensor) -> Tensor:
+        return activation(a[name] + peephole[name] * seen if name in peephole else a[name])  # (7.5), (7.6)
+
+    i = gate("i", c_prev)  # (1.2)
+    f = 1 - i if variant.coupled else gate("f", c_prev)  # (7.9), (1.3)
+    g = _SQUASHES[variant.candidate_activation](a["g"])  # (1.4)
+    c = f * c_prev + i * g  # (1.6)
+    o = gate("o", c)  # (1.5)
+    h = o * shown(c)  # (1.7), (1.16)
+    if "weight_hr" in own:
+        h = linear(h, own["weight_hr"])  # (1.17)
+    return Step(i, f, g, o, c, h)

@@ -1,0 +1,396 @@
+"""Every variant of the cell and every pair of them, through the same checks."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+import torch
+
+import gatewise
+from compare import assert_same
+from gatewise import reference
+from gatewise.errors import ArgumentError
+from gatewise.reference import activations
+from gatewise.reference.cell import Plain
+from gatewise.reference.variant import Variant
+from gatewise.reference.variants import Varied
+
+H, I = 3, 2
+
+# ---- the table: each variant by the arguments of gatewise.LSTM, then what does not go together, and why ----
+
+SINGLES = {
+    "peephole": {"peephole": True},
+    "coupled": {"coupled": True},
+    "hardsigmoid": {"gate_activation": "hardsigmoid"},
+    "step": {"gate_activation": "step"},
+    "linear candidate": {"candidate_activation": "linear"},
+    "linear cell": {"cell_activation": "linear"},
+    "proj_size": {"proj_size": 2},
+}
+PAIRS = {
+    f"{one} + {other}": SINGLES[one] | SINGLES[other]
+    for one, other in itertools.combinations(SINGLES, 2)
+    if not SINGLES[one].keys() & SINGLES[other].keys()  # two values of one argument are no pair
+}
+CASES = SINGLES | PAIRS
+# The gradient of the 0/1 gate is not that of its function, so the reference alone tells what it is; and in fewer bits a
+# rounding may turn a gate over.
+SMOOTH = {name: options for name, options in CASES.items() if options.get("gate_activation") != "step"}
+every_case = pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+every_smooth_case = pytest.mark.parametrize("options", SMOOTH.values(), ids=SMOOTH)
+
+# The reference and torch round the same few dozen operations a step in another order, over at most six steps.
+ROUNDING = 1e-12
+# As in test_reference: a central difference with a step of 1e-6, of a loss of some dozen terms around 1.
+DIFFERENCE, DIFFERENCE_TOLERANCE = 1e-6, 2e-8
+
+WALK = {"lengths": [4, 0, 3], "reset": [[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]]}
+
+
+def make(options, **others):
+    torch.manual_seed(0)
+    lstm = gatewise.LSTM(I, H, **options, **others, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in lstm.parameters():  # larger than torch's, so that every slope is another
+            parameter.copy_(torch.randn_like(parameter) * 0.7)
+    return lstm
+
+
+def call_of(lstm, T=4, B=3):
+    """An input and a state for an LSTM, and the weights of a loss for each of its results."""
+    draw = torch.Generator().manual_seed(1)
+    rows, P = lstm.num_layers * (2 if lstm.bidirectional else 1), lstm.proj_size or H
+    shapes = [(T, B, I), (rows, B, P), (rows, B, H), (T, B, P * (2 if lstm.bidirectional else 1))]
+    x, h_0, c_0, d_output = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes)
+    return x, (h_0, c_0), (d_output, torch.randn_like(h_0), torch.randn_like(c_0))
+
+
+def by_reference(lstm, x, state, walk):
+    """The forward pass in NumPy."""
+    return reference.forward(
+        x.numpy(),
+        {name: weight.detach().numpy() for name, weight in lstm.named_parameters()},
+        *(s.numpy() for s in state),
+        num_layers=lstm.num_layers,
+        bidirectional=lstm.bidirectional,
+        lengths=np.array(walk["lengths"]) if "lengths" in walk else None,
+        reset=np.array(walk["reset"], bool) if "reset" in walk else None,
+        variant=lstm.variant,
+    )
+
+
+def outcome(function, lstm, x, state, d_results, walk):
+    """Results and every gradient, as one flat tuple."""
+    leaves = [x.clone().requires_grad_(), *(s.clone().requires_grad_() for s in state)]
+    walk = walk | ({"reset": torch.tensor(walk["reset"]).bool()} if "reset" in walk else {})
+    output, (h_n, c_n) = function(leaves[0], tuple(leaves[1:]), **walk)
+    loss = sum((d * r).sum() for d, r in zip(d_results, (output, h_n, c_n), strict=True))
+    gradients = torch.autograd.grad(loss, [*leaves, *lstm.parameters()])
+    return output.detach(), h_n.detach(), c_n.detach(), *gradients
+
+
+class Linearised:
+    """The straight-through gate around one forward pass: its values there, and the identity for what changes.
+
+    Of this function the finite differences are what equation (7.3) says, for a slope of 1.
+    """
+
+    def __init__(self):
+        self.known, self.calls = [], 0
+
+    def value(self, a):
+        if self.calls == len(self.known):
+            self.known.append((a.copy(), np.where(a > 0, 1.0, 0.0)))
+        a_0, value = self.known[self.calls]
+        self.calls += 1
+        return value + (a - a_0)
+
+
+@every_case
+def test_every_gradient_of_the_reference_matches_finite_differences(options, monkeypatch):
+    lstm = make(options, bidirectional=True)
+    x, state, d_results = call_of(lstm)
+    arrays = {"x": x, "h_0": state[0], "c_0": state[1]} | dict(lstm.named_parameters())
+    linearised = Linearised()
+    if options.get("gate_activation") == "step":
+        monkeypatch.setitem(activations.GATES, "step", activations.Activation(linearised.value, np.ones_like))
+
+    def run():
+        linearised.calls = 0
+        return by_reference(lstm, x, state, WALK)
+
+    first = run()
+    found = reference.backward(first, *(d.numpy() for d in d_results))
+    gradients = {"x": found.d_x, "h_0": found.d_h_0, "c_0": found.d_c_0} | found.d_parameters
+    assert gradients.keys() == arrays.keys()
+
+    def loss():
+        now = run()
+        return sum((d.numpy() * r).sum() for d, r in zip(d_results, (now.output, now.h_n, now.c_n), strict=True))
+
+    rng = np.random.default_rng(2)
+    for name, tensor in arrays.items():
+        array = tensor.detach().numpy()  # the same memory
+        for _ in range(2):  # along two directions that nobody chose
+            direction = rng.normal(size=array.shape)
+            kept = array.copy()
+            array[...] = kept + DIFFERENCE * direction
+            above = loss()
+            array[...] = kept - DIFFERENCE * direction
+            below = loss()
+            array[...] = kept
+            wanted = (above - below) / (2 * DIFFERENCE)
+            # The direction has several entries, whose errors add up.
+            tolerance = DIFFERENCE_TOLERANCE * np.abs(direction).sum()
+            assert abs((gradients[name] * direction).sum() - wanted) <= tolerance, name
+
+
+@every_case
+@pytest.mark.parametrize("walk", [{}, WALK], ids=["whole", "lengths and resets"])
+def test_the_composite_is_the_reference(options, walk):
+    lstm = make(options, num_layers=2, bidirectional=True)
+    x, state, d_results = call_of(lstm)
+    run = by_reference(lstm, x, state, walk)
+    found = reference.backward(run, *(d.numpy() for d in d_results))
+    expected = (run.output, run.h_n, run.c_n, found.d_x, found.d_h_0, found.d_c_0, *found.d_parameters.values())
+    got = outcome(lstm, lstm, x, state, d_results, walk)
+    assert_same(got, tuple(map(torch.from_numpy, expected)), tolerance=ROUNDING)
+
+
+@every_case
+def test_without_biases_and_a_state(options):
+    lstm = make(options, bias=False)
+    x, state, _ = call_of(lstm)
+    run = by_reference(lstm, x, [torch.zeros_like(s) for s in state], {})
+    assert_same(lstm(x)[0].detach(), torch.from_numpy(run.output), tolerance=ROUNDING)
+
+
+def differentiable(lstm):
+    """The module as a function of everything that it is differentiable by, and all of that."""
+    x, state, _ = call_of(lstm, T=2, B=1)
+    names = [name for name, _ in lstm.named_parameters()]
+    leaves = [t.detach().clone().requires_grad_() for t in (x, *state, *lstm.parameters())]
+
+    def function(x, h_0, c_0, *weights):
+        output, states = torch.func.functional_call(lstm, dict(zip(names, weights, strict=True)), (x, (h_0, c_0)))
+        return output, *states
+
+    return function, leaves
+
+
+@every_smooth_case
+def test_gradcheck(options):
+    assert torch.autograd.gradcheck(*differentiable(make(options)), fast_mode=True)
+
+
+@pytest.mark.parametrize("name", [name for name in SINGLES if name in SMOOTH])
+def test_gradients_of_gradients(name):
+    assert torch.autograd.gradgradcheck(*differentiable(make(SINGLES[name])), fast_mode=True)
+
+
+@every_case
+def test_cut_in_two_with_the_state_carried(options):
+    lstm = make(options, num_layers=2)
+    x, state, d_results = call_of(lstm, T=5)
+
+    def in_two(x, state):
+        first, between = lstm(x[:2], state)
+        second, last = lstm(x[2:], between)
+        return torch.cat([first, second]), last
+
+    whole = outcome(lstm, lstm, x, state, d_results, {})
+    assert_same(outcome(in_two, lstm, x, state, d_results, {}), whole, tolerance=ROUNDING)
+
+
+@every_case
+def test_a_short_sequence_is_the_sequence_alone(options):
+    lstm = make(options, num_layers=2, bidirectional=True)
+    x, state, _ = call_of(lstm)
+    lengths = [4, 2, 0]
+    output, (h_n, c_n) = lstm(x, state, lengths=lengths)
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x[:, :2], lengths[:2])
+    of_packed, _ = torch.nn.utils.rnn.pad_packed_sequence(lstm(packed, tuple(s[:, :2].contiguous() for s in state))[0])
+    assert_same(of_packed.detach(), output[:, :2].detach(), tolerance=ROUNDING)
+    for b, length in enumerate(lengths[:2]):
+        one = slice(b, b + 1)
+        alone, (h, c) = lstm(x[:length, one], tuple(s[:, one] for s in state))
+        for ours, theirs in ((output[:length, one], alone), (h_n[:, one], h), (c_n[:, one], c)):
+            assert_same(ours.detach(), theirs.detach(), tolerance=ROUNDING)
+        assert not output[length:, b].any()
+    assert torch.equal(h_n[:, 2], state[0][:, 2])
+
+
+@every_case
+def test_a_reset_begins_anew(options):
+    lstm = make(options, bidirectional=True, batch_first=True)
+    x = torch.randn(1, 5, I, dtype=torch.float64)
+    reset = torch.tensor([[False, False, True, False, True]])
+    parts = [lstm(part)[0] for part in x.split([2, 2, 1], dim=1)]
+    assert_same(lstm(x, reset=reset)[0].detach(), torch.cat(parts, dim=1).detach(), tolerance=ROUNDING)
+
+
+@every_case
+def test_a_trace_holds_the_gates(options):
+    lstm = make(options, num_layers=2, bidirectional=True)
+    x, state, _ = call_of(lstm)
+    run = by_reference(lstm, x, state, {})
+    found = gatewise.trace(lstm, x, state)
+    for layer, steps in zip(found.layers, itertools.chain(*run.gates), strict=True):
+        for name in "ifgoch":
+            assert_same(getattr(layer, name), torch.from_numpy(getattr(steps, name)), name, ROUNDING)
+
+
+@every_case
+def test_compiled(options):
+    torch.compiler.reset()
+    lstm = make(options)
+    x, state, d_results = call_of(lstm, T=2)
+    compiled = torch.compile(lstm, fullgraph=True, backend="aot_eager")
+    expected = outcome(lstm, lstm, x, state, d_results, {})
+    assert_same(outcome(compiled, lstm, x, state, d_results, {}), expected, tolerance=ROUNDING)
+
+
+@every_smooth_case
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_narrower_numbers(options, dtype):
+    lstm = make(options).to(dtype)
+    x, state, _ = call_of(lstm)
+    output, (h_n, c_n) = lstm(x.to(dtype), tuple(s.to(dtype) for s in state))
+    assert {t.dtype for t in (output, h_n, c_n)} == {dtype}
+    wide, states = lstm.double()(x.to(dtype).double(), tuple(s.to(dtype).double() for s in state))
+    # Sums are float32 in both, over four steps; bfloat16 rounds what is returned.
+    for ours, theirs in zip((output, h_n, c_n), (wide, *states), strict=True):
+        bound = 2**-8 if dtype == torch.bfloat16 else 1e-5
+        assert_same(ours.double().detach(), theirs.detach(), tolerance=bound)
+
+
+# ---- what each of them is ----
+
+
+def test_with_nothing_changed_the_variants_step_is_the_plain_one():
+    lstm = make({"proj_size": 2})
+    own = {name.removesuffix("_l0"): p.detach().numpy() for name, p in lstm.named_parameters()}
+    x, state, (d_output, _, d_c_n) = call_of(lstm)
+    x, state, d_state = x[0].numpy(), tuple(s[0].numpy() for s in state), (d_output[0].numpy(), d_c_n[0].numpy())
+    plain, varied = Plain(), Varied(Variant())
+    now, other = plain.step(x, state, own), varied.step(x, state, own)
+    for one, two in zip(now, other, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-14)
+    sent, back = (pair.step_backward(d_state, now, x, state, own) for pair in (plain, varied))
+    assert sent.d_parameters.keys() == back.d_parameters.keys()
+    for one, two in zip(
+        (sent.d_x, *sent.d_state, *sent.d_parameters.values()),
+        (back.d_x, *back.d_state, *(back.d_parameters[name] for name in sent.d_parameters)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(one, two, rtol=1e-12, atol=1e-15)
+
+
+def test_coupled_gates_add_up_to_one():
+    found = gatewise.trace(make({"coupled": True}), torch.randn(4, 3, I, dtype=torch.float64))
+    assert torch.equal(found.f, 1 - found.i)
+
+
+def test_peepholes_of_zero_change_nothing():
+    lstm, plain = make({"peephole": True}), make({})
+    with torch.no_grad():
+        lstm.weight_ch_l0.zero_()
+    plain.load_state_dict({name: p for name, p in lstm.state_dict().items() if "weight_ch" not in name})
+    x, state, _ = call_of(lstm)
+    assert_same(lstm(x, state)[0].detach(), plain(x, state)[0].detach(), tolerance=ROUNDING)
+
+
+def test_a_peephole_computed_by_hand():
+    # Nothing but the peepholes: f = σ(p_f), c = f and i g = 0, o = σ(p_o c), from c_0 = 1.
+    own = {"weight_ih": np.zeros((4, 1)), "weight_hh": np.zeros((4, 1)), "weight_ch": np.array([5.0, -1.0, 3.0])}
+    now = Varied(Variant(peephole=True)).step(np.zeros((1, 1)), (np.zeros((1, 1)), np.ones((1, 1))), own)
+    f = 1 / (1 + np.e)
+    o = 1 / (1 + np.exp(-3 * f))
+    np.testing.assert_allclose([now.f.item(), now.c.item(), now.o.item(), now.h.item()], [f, f, o, o * np.tanh(f)])
+
+
+def test_hard_gates_and_linear_activations_compute_by_hand():
+    """The well-known exercise: x_2 = 1 adds x_1 to the memory, x_2 = -1 empties it, x_3 = 1 shows it."""
+    lstm = gatewise.LSTM(3, 1, gate_activation="step", candidate_activation="linear", cell_activation="linear")
+    i, f, g, o = (lstm.gates()._asdict()[name] for name in "ifgo")
+    with torch.no_grad():
+        for parameter in lstm.parameters():
+            parameter.zero_()
+        i.weight_ih[0, 1], i.bias_ih[0] = 100, -10
+        f.weight_ih[0, 1], f.bias_ih[0] = 100, 10
+        g.weight_ih[0, 0] = 1
+        o.weight_ih[0, 2], o.bias_ih[0] = 100, -10
+    x = [[1, 3, 2, 4, 2, 1, 3, 6, 1], [0, 1, 0, 1, 0, 0, -1, 1, 0], [0, 0, 0, 0, 0, 1, 0, 0, 1]]
+    found = gatewise.trace(lstm, torch.tensor(x).T[:, None].float())
+    assert found.c.flatten().tolist() == [0, 3, 3, 7, 7, 7, 0, 6, 6]
+    assert found.h.flatten().tolist() == [0, 0, 0, 0, 0, 7, 0, 0, 6]
+
+
+# ---- the module ----
+
+
+def test_a_variant_explains_its_path_and_itself():
+    lstm = gatewise.LSTM(I, H, 2, peephole=True, cell_activation="linear")
+    assert repr(lstm) == "LSTM(2, 3, num_layers=2, peephole=True, cell_activation='linear')"
+    path = gatewise.explain_path(lstm, torch.zeros(4, 3, I))
+    assert path.name == "composite"
+    assert path.why.startswith("float32 on cpu, peephole=True cell_activation='linear': the kernels compute the plain")
+    assert gatewise.explain_path(gatewise.LSTM(I, H), torch.zeros(4, 3, I)).name == "kernel"
+
+
+def test_parameters_are_named_and_round_trip():
+    lstm = gatewise.LSTM(I, H, bidirectional=True, proj_size=2, peephole=True, coupled=True)
+    shapes = {name: tuple(p.shape) for name, p in lstm.named_parameters() if "reverse" not in name}
+    assert shapes == {
+        "weight_ih_l0": (9, 2),
+        "weight_hh_l0": (9, 2),
+        "bias_ih_l0": (9,),
+        "bias_hh_l0": (9,),
+        "weight_hr_l0": (2, 3),
+        "weight_ch_l0": (6,),
+    }
+    assert all(p.abs().max() <= 3**-0.5 for p in lstm.parameters())
+    other = gatewise.LSTM(I, H, bidirectional=True, proj_size=2, peephole=True, coupled=True)
+    other.load_state_dict(lstm.state_dict())
+    x = torch.randn(4, 3, I)
+    assert torch.equal(other(x)[0], lstm(x)[0])
+
+
+def test_the_same_seed_gives_a_variant_of_torchs_parameters_torchs_weights():
+    torch.manual_seed(3)
+    plain = gatewise.LSTM(I, H)
+    torch.manual_seed(3)
+    varied = gatewise.LSTM(I, H, gate_activation="hardsigmoid")
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), varied.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"peephole": 1}, "peephole is 1, needed True or False: choose one"),
+        ({"coupled": "yes"}, "coupled is 'yes', needed True or False: choose one"),
+        (
+            {"gate_activation": "relu"},
+            "gate_activation is 'relu', needed one of sigmoid, hardsigmoid, step: choose one",
+        ),
+        ({"cell_activation": None}, "cell_activation is None, needed one of tanh, linear: choose one"),
+    ],
+)
+def test_other_values_are_refused(options, says):
+    with pytest.raises(ArgumentError, match=f"^{re.escape(says)}$"):
+        gatewise.LSTM(I, H, **options)
+
+
+def test_what_knows_the_plain_cell_alone_refuses_a_variant_by_name():
+    lstm = gatewise.LSTM(I, H, peephole=True)
+    with pytest.raises(ArgumentError, match="lstm has peephole, and a stream computes the plain cell"):
+        gatewise.Stream(lstm)
+    with pytest.raises(ArgumentError, match="peephole is True, and its weights are not those of four gates"):
+        lstm.gates()
+    with pytest.raises(ArgumentError, match="model has peephole, and the gradient's way"):
+        gatewise.gradient_flow(lstm, torch.zeros(4, 3, I), lambda results: results[0].sum())
+    segmented = gatewise.LSTM(I, H, peephole=True, checkpoint_every=2)
+    with pytest.raises(ArgumentError, match=r"checkpoint_every is 2, .* goes by composite \(the kernels compute"):
+        segmented(torch.zeros(4, 3, I))
