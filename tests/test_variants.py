@@ -10,7 +10,8 @@ import torch
 import gatewise
 from compare import assert_same
 from gatewise import reference
-from gatewise.errors import ArgumentError
+from gatewise.errors import ArgumentError, ShapeError
+from gatewise.nn.masks import draw_masks
 from gatewise.reference import activations
 from gatewise.reference.cell import Plain
 from gatewise.reference.variant import Variant
@@ -28,6 +29,10 @@ SINGLES = {
     "linear candidate": {"candidate_activation": "linear"},
     "linear cell": {"cell_activation": "linear"},
     "proj_size": {"proj_size": 2},
+    "zoneout": {"zoneout": (0.3, 0.6)},
+    "recurrent dropout": {"recurrent_dropout": 0.4},
+    "variational dropout": {"variational_dropout": 0.4},
+    "weight dropout": {"weight_dropout": 0.4},
 }
 PAIRS = {
     f"{one} + {other}": SINGLES[one] | SINGLES[other]
@@ -55,7 +60,15 @@ def make(options, **others):
     with torch.no_grad():
         for parameter in lstm.parameters():  # larger than torch's, so that every slope is another
             parameter.copy_(torch.randn_like(parameter) * 0.7)
-    return lstm
+    return lstm.eval()
+
+
+def masks_of(lstm, T=4, B=3):
+    """What the module draws after `torch.manual_seed(7)`, in a call of T steps and B sequences."""
+    torch.manual_seed(7)
+    cells = lstm.num_layers * (2 if lstm.bidirectional else 1)
+    masks = lstm.variant.masks(cells=cells, time=T, batch=B, hidden=H, width=lstm.proj_size or H)
+    return draw_masks(masks, lstm.weight_hh_l0)
 
 
 def call_of(lstm, T=4, B=3):
@@ -68,7 +81,8 @@ def call_of(lstm, T=4, B=3):
 
 
 def by_reference(lstm, x, state, walk):
-    """The forward pass in NumPy."""
+    """The forward pass in NumPy, of a module in training with the masks of `masks_of`."""
+    masks = {name: mask.numpy() for name, mask in masks_of(lstm).items()} if lstm.training else None
     return reference.forward(
         x.numpy(),
         {name: weight.detach().numpy() for name, weight in lstm.named_parameters()},
@@ -78,6 +92,7 @@ def by_reference(lstm, x, state, walk):
         lengths=np.array(walk["lengths"]) if "lengths" in walk else None,
         reset=np.array(walk["reset"], bool) if "reset" in walk else None,
         variant=lstm.variant,
+        masks=masks,
     )
 
 
@@ -85,6 +100,7 @@ def outcome(function, lstm, x, state, d_results, walk):
     """Results and every gradient, as one flat tuple."""
     leaves = [x.clone().requires_grad_(), *(s.clone().requires_grad_() for s in state)]
     walk = walk | ({"reset": torch.tensor(walk["reset"]).bool()} if "reset" in walk else {})
+    torch.manual_seed(7)
     output, (h_n, c_n) = function(leaves[0], tuple(leaves[1:]), **walk)
     loss = sum((d * r).sum() for d, r in zip(d_results, (output, h_n, c_n), strict=True))
     gradients = torch.autograd.grad(loss, [*leaves, *lstm.parameters()])
@@ -109,8 +125,9 @@ class Linearised:
 
 
 @every_case
-def test_every_gradient_of_the_reference_matches_finite_differences(options, monkeypatch):
-    lstm = make(options, bidirectional=True)
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_every_gradient_of_the_reference_matches_finite_differences(options, training, monkeypatch):
+    lstm = make(options, bidirectional=True).train(training)
     x, state, d_results = call_of(lstm)
     arrays = {"x": x, "h_0": state[0], "c_0": state[1]} | dict(lstm.named_parameters())
     linearised = Linearised()
@@ -148,9 +165,10 @@ def test_every_gradient_of_the_reference_matches_finite_differences(options, mon
 
 
 @every_case
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
 @pytest.mark.parametrize("walk", [{}, WALK], ids=["whole", "lengths and resets"])
-def test_the_composite_is_the_reference(options, walk):
-    lstm = make(options, num_layers=2, bidirectional=True)
+def test_the_module_is_the_reference(options, walk, training):
+    lstm = make(options, num_layers=2, bidirectional=True).train(training)
     x, state, d_results = call_of(lstm)
     run = by_reference(lstm, x, state, walk)
     found = reference.backward(run, *(d.numpy() for d in d_results))
@@ -174,6 +192,7 @@ def differentiable(lstm):
     leaves = [t.detach().clone().requires_grad_() for t in (x, *state, *lstm.parameters())]
 
     def function(x, h_0, c_0, *weights):
+        torch.manual_seed(7)
         output, states = torch.func.functional_call(lstm, dict(zip(names, weights, strict=True)), (x, (h_0, c_0)))
         return output, *states
 
@@ -182,12 +201,12 @@ def differentiable(lstm):
 
 @every_smooth_case
 def test_gradcheck(options):
-    assert torch.autograd.gradcheck(*differentiable(make(options)), fast_mode=True)
+    assert torch.autograd.gradcheck(*differentiable(make(options).train()), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", [name for name in SINGLES if name in SMOOTH])
 def test_gradients_of_gradients(name):
-    assert torch.autograd.gradgradcheck(*differentiable(make(SINGLES[name])), fast_mode=True)
+    assert torch.autograd.gradgradcheck(*differentiable(make(SINGLES[name]).train()), fast_mode=True)
 
 
 @every_case
@@ -233,9 +252,10 @@ def test_a_reset_begins_anew(options):
 
 @every_case
 def test_a_trace_holds_the_gates(options):
-    lstm = make(options, num_layers=2, bidirectional=True)
+    lstm = make(options, num_layers=2, bidirectional=True).train()
     x, state, _ = call_of(lstm)
     run = by_reference(lstm, x, state, {})
+    torch.manual_seed(7)
     found = gatewise.trace(lstm, x, state)
     for layer, steps in zip(found.layers, itertools.chain(*run.gates), strict=True):
         for name in "ifgoch":
@@ -245,7 +265,7 @@ def test_a_trace_holds_the_gates(options):
 @every_case
 def test_compiled(options):
     torch.compiler.reset()
-    lstm = make(options)
+    lstm = make(options).train()
     x, state, d_results = call_of(lstm, T=2)
     compiled = torch.compile(lstm, fullgraph=True, backend="aot_eager")
     expected = outcome(lstm, lstm, x, state, d_results, {})
@@ -275,10 +295,10 @@ def test_with_nothing_changed_the_variants_step_is_the_plain_one():
     x, state, (d_output, _, d_c_n) = call_of(lstm)
     x, state, d_state = x[0].numpy(), tuple(s[0].numpy() for s in state), (d_output[0].numpy(), d_c_n[0].numpy())
     plain, varied = Plain(), Varied(Variant())
-    now, other = plain.step(x, state, own), varied.step(x, state, own)
+    now, other = plain.step(x, state, own, {}), varied.step(x, state, own, {})
     for one, two in zip(now, other, strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-14)
-    sent, back = (pair.step_backward(d_state, now, x, state, own) for pair in (plain, varied))
+    sent, back = (pair.step_backward(d_state, now, x, state, own, {}) for pair in (plain, varied))
     assert sent.d_parameters.keys() == back.d_parameters.keys()
     for one, two in zip(
         (sent.d_x, *sent.d_state, *sent.d_parameters.values()),
@@ -305,7 +325,7 @@ def test_peepholes_of_zero_change_nothing():
 def test_a_peephole_computed_by_hand():
     # Nothing but the peepholes: f = σ(p_f), c = f and i g = 0, o = σ(p_o c), from c_0 = 1.
     own = {"weight_ih": np.zeros((4, 1)), "weight_hh": np.zeros((4, 1)), "weight_ch": np.array([5.0, -1.0, 3.0])}
-    now = Varied(Variant(peephole=True)).step(np.zeros((1, 1)), (np.zeros((1, 1)), np.ones((1, 1))), own)
+    now = Varied(Variant(peephole=True)).step(np.zeros((1, 1)), (np.zeros((1, 1)), np.ones((1, 1))), own, {})
     f = 1 / (1 + np.e)
     o = 1 / (1 + np.exp(-3 * f))
     np.testing.assert_allclose([now.f.item(), now.c.item(), now.o.item(), now.h.item()], [f, f, o, o * np.tanh(f)])
@@ -326,6 +346,164 @@ def test_hard_gates_and_linear_activations_compute_by_hand():
     found = gatewise.trace(lstm, torch.tensor(x).T[:, None].float())
     assert found.c.flatten().tolist() == [0, 3, 3, 7, 7, 7, 0, 6, 6]
     assert found.h.flatten().tolist() == [0, 0, 0, 0, 0, 7, 0, 0, 6]
+
+
+# ---- the masks ----
+
+
+MASKED = {
+    "zoneout": {"zoneout": 0.5},
+    "recurrent dropout": {"recurrent_dropout": 0.5},
+    "variational dropout": {"variational_dropout": 0.5},
+    "weight dropout": {"weight_dropout": 0.5},
+}
+every_mask = pytest.mark.parametrize("options", MASKED.values(), ids=MASKED)
+
+
+@every_mask
+def test_the_same_seed_draws_the_same_masks_on_any_number_of_threads(options):
+    lstm = gatewise.LSTM(I, 200, 2, bidirectional=True, dropout=0.2, **options)
+    x = torch.randn(20, 16, I)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 1, 2):
+            torch.set_num_threads(threads)
+            torch.manual_seed(3)
+            found.append(lstm(x)[0])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1])
+    # (torch's own products add up in another order on two threads.)
+    assert_same(found[2].detach(), found[0].detach(), tolerance=1e-5)
+    assert not torch.equal(lstm(x)[0], found[0])
+
+
+@every_mask
+def test_two_compiled_calls_draw_two_masks(options):
+    """They are the same operation of the same numbers, which a compiler might do once."""
+    torch.compiler.reset()
+    lstm = gatewise.LSTM(I, H, dtype=torch.float64, **options)
+
+    def twice(x):
+        return torch.cat([lstm(x)[0], lstm(x)[0]])
+
+    x = torch.randn(2, 3, I, dtype=torch.float64)
+    found = []
+    for function in (twice, torch.compile(twice, fullgraph=True, backend="aot_eager")):
+        torch.manual_seed(3)
+        y = function(x)
+        found.append((y.detach(), torch.autograd.grad(y.square().sum(), lstm.weight_hh_l0)[0]))
+    assert_same(found[1], found[0], tolerance=ROUNDING)
+    assert not torch.equal(*found[1][0].chunk(2))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # of the compiler itself
+def test_torchs_own_compiler_draws_the_same_masks():
+    """It has a generator of its own for the operations that it knows."""
+    torch.compiler.reset()
+    options = {name: value for each in MASKED.values() for name, value in each.items()}
+    lstm = gatewise.LSTM(I, H, dtype=torch.float64, **options)
+    x, found = torch.randn(1, 3, I, dtype=torch.float64), []
+    for function in (lstm, torch.compile(lstm, fullgraph=True)):
+        torch.manual_seed(3)
+        y = function(x)[0]
+        found.append((y.detach(), torch.autograd.grad(y.square().sum(), lstm.weight_hh_l0)[0]))
+    assert_same(found[1], found[0], tolerance=ROUNDING)
+
+
+@every_mask
+def test_evaluation_draws_nothing(options):
+    lstm = gatewise.LSTM(I, H, **options).eval()
+    x = torch.randn(4, 3, I)
+    seed = torch.get_rng_state()
+    output = lstm(x)[0]
+    assert torch.equal(seed, torch.get_rng_state())
+    assert torch.equal(output, lstm(x)[0])
+    kernel = gatewise.explain_path(lstm, x).name == "kernel"
+    assert kernel == ("zoneout" not in options)  # which is another cell in evaluation too
+    gatewise.explain_path(lstm.train(), x)
+    assert torch.equal(seed, torch.get_rng_state())
+
+
+@every_mask
+def test_masks_of_every_form_of_input(options):
+    """One step after another, batch_first, packed, and with dropout between the layers, which is drawn after them."""
+    lstm = gatewise.LSTM(I, H, 2, bidirectional=True, **options)
+    across = gatewise.LSTM(I, H, 2, bidirectional=True, batch_first=True, **options)
+    across.load_state_dict(lstm.state_dict())
+    x = torch.randn(4, 3, I)
+    found = []
+    for function in (
+        lambda: lstm(x)[0],
+        lambda: across(x.transpose(0, 1))[0].transpose(0, 1),
+        lambda: lstm(torch.nn.utils.rnn.pack_padded_sequence(x, [4, 4, 4]))[0].data.view(4, 3, -1),
+        lambda: lstm(x, lengths=[4, 4, 4])[0],
+    ):
+        torch.manual_seed(3)
+        found.append(function().detach())
+    for other in found[1:]:
+        assert_same(other, found[0], tolerance=1e-6)
+    lstm.dropout = 1e-9  # of which nothing is dropped
+    torch.manual_seed(3)
+    assert_same(lstm(x)[0].detach(), found[0], tolerance=1e-6)
+
+
+def test_the_masks_drop_what_they_say():
+    lstm = make({"zoneout": (0.2, 0.7), "recurrent_dropout": 0.25, "variational_dropout": 0.5, "weight_dropout": 0.1})
+    masks = masks_of(lstm, T=300, B=300)
+    assert {name: set(mask.unique().tolist()) for name, mask in masks.items()} == {
+        "zoneout_h": {0.0, 1.0},
+        "zoneout_c": {0.0, 1.0},
+        "candidate": {0.0, 1 / 0.75},
+        "hidden": {0.0, 2.0},
+        "weight_hh": {0.0, 1 / 0.9},
+    }
+    # 270,000 draws: a standard deviation of at most 0.5 / 520 = 0.001.
+    assert masks["zoneout_h"].mean().item() == pytest.approx(0.2, abs=0.005)
+    assert masks["zoneout_c"].mean().item() == pytest.approx(0.7, abs=0.005)
+    assert masks["candidate"].mean().item() == pytest.approx(1, abs=0.007)
+
+
+def test_zoneout_in_evaluation_is_the_expectation():
+    lstm, plain = make({"zoneout": (0.3, 0.6)}), make({})
+    x, state, _ = call_of(lstm, T=1)
+    _, (h, c) = lstm(x, state)
+    _, (h_plain, c_plain) = plain(x, state)
+    assert_same(h.detach(), (0.3 * state[0] + 0.7 * h_plain).detach(), tolerance=ROUNDING)
+    assert_same(c.detach(), (0.6 * state[1] + 0.4 * c_plain).detach(), tolerance=ROUNDING)
+
+
+def test_dropped_weights_go_by_the_kernels():
+    lstm = make({"weight_dropout": 0.5}).train()
+    x, state, _ = call_of(lstm)
+    assert gatewise.explain_path(lstm, x).name == "kernel"
+    masks, plain = masks_of(lstm), make({})
+    torch.manual_seed(7)
+    got = lstm(x, state)[0]
+    with torch.no_grad():
+        plain.weight_hh_l0.mul_(masks["weight_hh"][0])
+    assert torch.equal(got, plain(x, state)[0])
+
+
+def test_the_reference_refuses_masks_that_do_not_fit():
+    lstm = make({"zoneout": (0.0, 0.5), "weight_dropout": 0.5})
+    x, _, _ = call_of(lstm)
+    parameters = {name: p.detach().numpy() for name, p in lstm.named_parameters()}
+    masks = {name: mask.numpy() for name, mask in masks_of(lstm).items()}
+    says = r"masks: needed \[zoneout_c, weight_hh\], given \[weight_hh\]; None is evaluation"
+    less = {"weight_hh": masks["weight_hh"]}
+    with pytest.raises(ArgumentError, match=says):
+        reference.forward(x.numpy(), parameters, variant=lstm.variant, masks=less)
+    with pytest.raises(
+        ShapeError, match=r"masks: zoneout_c needed float64 and shape \(1, 4, 3, 3\), given float64 and"
+    ):
+        reference.forward(x.numpy(), parameters, variant=lstm.variant, masks=masks | {"zoneout_c": masks["weight_hh"]})
+
+
+def test_a_map_over_drawn_masks_is_refused():
+    lstm = gatewise.LSTM(I, H, zoneout=0.5)
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.func.vmap(lambda x: lstm(x)[0])(torch.randn(5, 4, 3, I))
 
 
 # ---- the module ----
@@ -375,6 +553,14 @@ def test_the_same_seed_gives_a_variant_of_torchs_parameters_torchs_weights():
             {"gate_activation": "relu"},
             "gate_activation is 'relu', needed one of sigmoid, hardsigmoid, step: choose one",
         ),
+        ({"zoneout": 1.0}, "zoneout is 1.0, needed a rate from 0 to below 1: choose one"),
+        (
+            {"zoneout": (0.1, 0.2, 0.3)},
+            "zoneout is (0.1, 0.2, 0.3), needed a rate, or one for h and one for c: give a pair",
+        ),
+        ({"recurrent_dropout": -0.1}, "recurrent_dropout is -0.1, needed a rate from 0 to below 1: choose one"),
+        ({"weight_dropout": True}, "weight_dropout is True, needed a rate from 0 to below 1: choose one"),
+        ({"variational_dropout": "x"}, "variational_dropout is 'x', needed a rate from 0 to below 1: choose one"),
         ({"cell_activation": None}, "cell_activation is None, needed one of tanh, linear: choose one"),
     ],
 )
@@ -391,6 +577,15 @@ def test_what_knows_the_plain_cell_alone_refuses_a_variant_by_name():
         lstm.gates()
     with pytest.raises(ArgumentError, match="model has peephole, and the gradient's way"):
         gatewise.gradient_flow(lstm, torch.zeros(4, 3, I), lambda results: results[0].sum())
+    dropping = gatewise.LSTM(I, H, weight_dropout=0.5)
+    with pytest.raises(ArgumentError, match="model has weight_dropout, and the gradient's way"):
+        gatewise.gradient_flow(dropping, torch.zeros(4, 3, I), lambda results: results[0].sum())
+    stream = gatewise.Stream(dropping, 3)
+    with pytest.raises(ArgumentError, match=r"lstm is in training and drops what it computes: call eval\(\) first"):
+        stream(torch.zeros(3, I))
+    dropping.eval()
+    x = torch.randn(4, 3, I)
+    assert torch.equal(torch.stack([stream(x_t) for x_t in x]), dropping(x)[0])
     segmented = gatewise.LSTM(I, H, peephole=True, checkpoint_every=2)
     with pytest.raises(ArgumentError, match=r"checkpoint_every is 2, .* goes by composite \(the kernels compute"):
         segmented(torch.zeros(4, 3, I))

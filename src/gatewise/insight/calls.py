@@ -17,7 +17,7 @@ from gatewise.insight.swap import swapped
 from gatewise.insight.trace import traced
 from gatewise.nn import LSTM
 from gatewise.nn.turned import cuts_of, turned
-from gatewise.reference.variant import PLAIN
+from gatewise.reference.variant import PLAIN, Variant
 
 Cell = Literal["lstm", "gru", "srn"]
 
@@ -185,7 +185,8 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
                     f"{name or 'model'} drops {100 * module.dropout:g} % between its layers, and the gradient's way "
                     "through what was drawn is not kept: call model.eval() first"
                 )
-            changed = ", ".join(getattr(module, "variant", PLAIN).changes())
+            variant: Variant = getattr(module, "variant", PLAIN)
+            changed = ", ".join((variant if module.training else variant.in_evaluation()).changes())
             if changed:
                 raise ArgumentError(
                     f"{name or 'model'} has {changed}, and the gradient's way is followed through the plain cell "

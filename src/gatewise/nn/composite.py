@@ -57,6 +57,7 @@ def composite_lstm(
     recorded: list[tuple[Tensor, Tensor]] | None = None,
     *,
     variant: Variant = PLAIN,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Three:
     """Run all layers of an LSTM, as `gatewise.nn.operators.lstm` does.
 
@@ -85,6 +86,9 @@ def composite_lstm(
         past a sequence's length are not a number; None: nothing is recorded.
     variant
         The cell. What its parameters are, of each layer and direction and in which order, `Variant.shapes` tells.
+    masks
+        The masks of a training call, as `Variant.masks` tells them, but for that of weight_hh, which `weights` have in
+        them; None: evaluation.
 
     Returns
     -------
@@ -125,8 +129,9 @@ def composite_lstm(
             h = x.new_zeros(x.size(1), P) if h_0 is None else h_0[number]
             c = x.new_zeros(x.size(1), H) if c_0 is None else c_0[number]
             steps: list[Tensor] | None = None if recorded is None else []
+            of_cell = {name: mask[number] for name, mask in (masks or {}).items()}
             cuts = cuts_of(reset, taken, direction)
-            h, c, output = _direction(variant, x, h, c, own, taken, cuts, direction == 1, steps)
+            h, c, output = _direction(variant, x, h, c, own, of_cell, taken, cuts, direction == 1, steps)
             outputs.append(output)
             if recorded is not None and steps is not None:
                 recorded.append((output, torch.stack(steps[::-1] if direction == 1 else steps, dim=1)))
@@ -144,6 +149,7 @@ def _direction(
     h: Tensor,
     c: Tensor,
     own: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
     taken: Tensor | None,
     cuts: Tensor | None,
     reverse: bool,
@@ -160,7 +166,9 @@ def _direction(
         h_prev, c_prev = h, c
         if cuts is not None:
             h_prev, c_prev = (torch.where(cuts[t, :, None], 0, state) for state in (h, c))  # (1.15)
-        new = step(variant, from_x[t], h_prev, c_prev, own)
+        # (That of h alone has no axis of time.)
+        at_t = {name: mask if name == "hidden" else mask[t] for name, mask in masks.items()}
+        new = step(variant, from_x[t], h_prev, c_prev, own, at_t)
         if steps is not None:
             gates = torch.stack([new.i, new.f, new.g, new.o, new.c])
             steps.append(gates if taken is None else torch.where(taken[t, :, None], gates, torch.nan))

@@ -74,6 +74,18 @@ class LSTM(nn.RNNBase):
         with the gradient of the identity (Bengio et al. 2013; equation 7.2).
     candidate_activation, cell_activation : {"tanh", "linear"}, default "tanh"
         What g goes through, and c on its way to h (equation 7.4).
+    zoneout : float or (float, float), default 0
+        In training mode the rate with which each number of h, and of c, stays what it was before the step; in
+        evaluation the expectation of that (Krueger et al. 2017; equation 7.17). A pair is for h and c, in this order.
+    recurrent_dropout : float, default 0
+        In training mode the rate with which each number of g is zeroed, at each step anew (Semeniuta et al. 2016;
+        equation 7.11); what is left grows by 1 / (1 - rate), here and below.
+    variational_dropout : float, default 0
+        In training mode the rate with which each number of h is zeroed on its way into the gates, the same ones at
+        every step (Gal & Ghahramani 2016; equation 7.13).
+    weight_dropout : float, default 0
+        In training mode the rate with which each entry of ``weight_hh`` is zeroed, the same ones for the whole call
+        (DropConnect: Wan et al. 2013, Merity et al. 2018; equation 7.15).
     device, dtype
         As in torch. `gatewise.explain_path` tells which code serves a call. In bfloat16, and under `torch.autocast` to
         it, sums and the cells from step to step are float32.
@@ -91,7 +103,8 @@ class LSTM(nn.RNNBase):
     weight_ch_l0 : Parameter
         (3H,), if ``peephole``: of i, f and o, in this order. (ONNX's P holds i, o and f.)
     variant : Variant
-        What is changed of the plain cell. A changed one is computed by torch's operations, step by step.
+        What is changed of the plain cell. A changed one is computed by torch's operations, step by step; one of which
+        nothing but weights is dropped, and in evaluation any that only drops, by the kernels.
 
     (It is a `torch.nn.RNNBase` and no `torch.nn.LSTM`, because torch.compile stops at each of these.)
 
@@ -127,6 +140,10 @@ class LSTM(nn.RNNBase):
         gate_activation: Gate = "sigmoid",
         candidate_activation: Squash = "tanh",
         cell_activation: Squash = "tanh",
+        zoneout: float | tuple[float, float] = 0.0,
+        recurrent_dropout: float = 0.0,
+        variational_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
     ) -> None:
         if type(checkpoint_every) is not int or checkpoint_every < 0:
             raise ArgumentError(
@@ -138,6 +155,10 @@ class LSTM(nn.RNNBase):
             gate_activation=gate_activation,
             candidate_activation=candidate_activation,
             cell_activation=cell_activation,
+            zoneout=zoneout,
+            recurrent_dropout=recurrent_dropout,
+            variational_dropout=variational_dropout,
+            weight_dropout=weight_dropout,
         )
         varied = variant != PLAIN
         super().__init__(
@@ -493,14 +514,15 @@ class LSTM(nn.RNNBase):
             x, batch_sizes = packed.data, packed.batch_sizes
             if batch_sizes.numel() == 0:
                 raise ShapeError("input is packed and has no steps, needed at least one: leave empty sequences out")
+        variant = self.variant if self.training else self.variant.in_evaluation()
         walked = lengths is not None or reset is not None
         weights = self._weights()
-        elsewhere = isinstance(x, Tensor) and path_of(x, walked=walked, variant=self.variant).name == "torch"
+        elsewhere = isinstance(x, Tensor) and path_of(x, walked=walked, variant=variant).name == "torch"
         if not elsewhere:  # torch's own LSTM casts for itself
             x, h_0, c_0, *weights = (under_autocast(t) for t in (x, h_0, c_0, *weights))
         if not (elsewhere and torch.is_autocast_enabled(x.device.type)):
             check_input(self, x, h_0, c_0, weights[0], batch_sizes)
-        path = path_of(x, walked=walked, variant=self.variant)
+        path = path_of(x, walked=walked, variant=variant)
         if packed is not None:
             h_0, c_0 = _in_order(h_0, packed.sorted_indices), _in_order(c_0, packed.sorted_indices)
         batch = 0 if self.batch_first else 1
@@ -526,7 +548,8 @@ class LSTM(nn.RNNBase):
             batch_sizes,
             self.dropout if self.training else 0.0,
             self.checkpoint_every,
-            self.variant,
+            variant,
+            draws=self._varied and self.training,
         )
         return Prepared(path, network, x, h_0, c_0, weights)
 

@@ -117,7 +117,7 @@ def path_of(input: Tensor, *, walked: bool, variant: Variant = PLAIN) -> Path:
     """
     if transformed():
         return _TRANSFORMED
-    if variant != PLAIN:
+    if not variant.is_plain:
         return _VARIED
     device = input.device.type
     if device not in ("cpu", "meta"):

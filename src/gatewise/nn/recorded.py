@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -67,7 +67,9 @@ def recorded_by_kernel(found: list[Recorded], *arguments: Any) -> Three:
     return output, h_n, c_n
 
 
-def recorded_by_composite(found: list[Recorded], *arguments: Any, variant: Variant = PLAIN) -> Three:
+def recorded_by_composite(
+    found: list[Recorded], *arguments: Any, variant: Variant = PLAIN, masks: Mapping[str, Tensor] | None = None
+) -> Three:
     """Do the same by torch's operations, where the kernels have no code, of any cell.
 
     Examples
@@ -79,7 +81,7 @@ def recorded_by_composite(found: list[Recorded], *arguments: Any, variant: Varia
     torch.Size([5, 5, 2, 3])
     """
     steps: list[tuple[Tensor, Tensor]] = []
-    results = composite_lstm(*Call(*arguments), steps, variant=variant)
+    results = composite_lstm(*Call(*arguments), steps, variant=variant, masks=masks)
     for h, activations in steps:
         found.append(Recorded(h.detach(), activations.detach))
     return results

@@ -43,7 +43,14 @@ _GATES: dict[str, Callable[[Tensor], Tensor]] = {
 _SQUASHES: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "linear": lambda a: a}  # (7.4)
 
 
-def step(variant: Variant, from_x: Tensor, h_prev: Tensor, c_prev: Tensor, own: Mapping[str, Tensor]) -> Step:
+def step(
+    variant: Variant,
+    from_x: Tensor,
+    h_prev: Tensor,
+    c_prev: Tensor,
+    own: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
+) -> Step:
     """Take one step.
 
     Parameters
@@ -56,14 +63,18 @@ def step(variant: Variant, from_x: Tensor, h_prev: Tensor, c_prev: Tensor, own: 
         (B, P) and (B, H): the state before the step.
     own
         The parameters of the layer and direction, by name.
+    masks
+        Those of this step, layer and direction, without the axes before B; none in evaluation. That of weight_hh is in
+        `own` already.
 
     Examples
     --------
     >>> own = {"weight_hh": torch.zeros(4, 1)}
-    >>> step(Variant(), torch.zeros(1, 4), torch.zeros(1, 1), torch.ones(1, 1), own).c
+    >>> step(Variant(), torch.zeros(1, 4), torch.zeros(1, 1), torch.ones(1, 1), own, {}).c
     tensor([[0.5000]])
     """
-    a = dict(zip(variant.gates, (from_x + linear(h_prev, own["weight_hh"])).chunk(len(variant.gates), -1), strict=True))
+    seen_h = h_prev * masks["hidden"] if "hidden" in masks else h_prev  # (7.13)
+    a = dict(zip(variant.gates, (from_x + linear(seen_h, own["weight_hh"])).chunk(len(variant.gates), -1), strict=True))
     peephole = variant.blocks(own, c_prev.size(-1))
     activation, shown = _GATES[variant.gate_activation], _SQUASHES[variant.cell_activation]
 
@@ -73,9 +84,16 @@ def step(variant: Variant, from_x: Tensor, h_prev: Tensor, c_prev: Tensor, own: 
     i = gate("i", c_prev)  # (1.2)
     f = 1 - i if variant.coupled else gate("f", c_prev)  # (7.9), (1.3)
     g = _SQUASHES[variant.candidate_activation](a["g"])  # (1.4)
-    c = f * c_prev + i * g  # (1.6)
+    c = f * c_prev + i * (g * masks["candidate"] if "candidate" in masks else g)  # (1.6), (7.11)
     o = gate("o", c)  # (1.5)
     h = o * shown(c)  # (1.7), (1.16)
     if "weight_hr" in own:
         h = linear(h, own["weight_hr"])  # (1.17)
+    z_h, z_c = variant.zoneout  # type: ignore[misc]
+    if z_h:
+        z = masks.get("zoneout_h", z_h)
+        h = z * h_prev + (1 - z) * h  # (7.17)
+    if z_c:
+        z = masks.get("zoneout_c", z_c)
+        c = z * c_prev + (1 - z) * c  # (7.17)
     return Step(i, f, g, o, c, h)

@@ -35,7 +35,7 @@ class StepGradients(NamedTuple):
 class Cell(Protocol):
     """A step pair."""
 
-    def step(self, x: Array, state: State, parameters: Mapping[str, Array]) -> Step:
+    def step(self, x: Array, state: State, parameters: Mapping[str, Array], masks: Mapping[str, Array]) -> Step:
         """Take one step.
 
         Parameters
@@ -46,11 +46,20 @@ class Cell(Protocol):
             The state before it.
         parameters : mapping of str to ndarray
             Those of one layer and direction, by their names without its ending.
+        masks : mapping of str to ndarray
+            Those of this step, layer and direction, by the names of `Variant.masks`, without the axes before B; none
+            in evaluation.
         """
         ...
 
     def step_backward(
-        self, d_state: State, now: Step, x: Array, state: State, parameters: Mapping[str, Array]
+        self,
+        d_state: State,
+        now: Step,
+        x: Array,
+        state: State,
+        parameters: Mapping[str, Array],
+        masks: Mapping[str, Array],
     ) -> StepGradients:
         """Carry the gradient back through one step.
 
@@ -60,7 +69,7 @@ class Cell(Protocol):
             The whole gradient of h_t, equation (2.1), and what reaches c_t from step t+1.
         now : Step
             What `step` returned.
-        x, state, parameters
+        x, state, parameters, masks
             What `step` was given.
         """
         ...
@@ -69,12 +78,18 @@ class Cell(Protocol):
 class Plain:
     """The cell that is torch's, with its projection if the parameters have one."""
 
-    def step(self, x: Array, state: State, parameters: Mapping[str, Array]) -> Step:
-        """Take one step, as `Cell` says."""
+    def step(self, x: Array, state: State, parameters: Mapping[str, Array], masks: Mapping[str, Array]) -> Step:
+        """Take one step, as `Cell` says; there are no masks."""
         return step(x, *state, **parameters)
 
     def step_backward(
-        self, d_state: State, now: Step, x: Array, state: State, parameters: Mapping[str, Array]
+        self,
+        d_state: State,
+        now: Step,
+        x: Array,
+        state: State,
+        parameters: Mapping[str, Array],
+        masks: Mapping[str, Array],
     ) -> StepGradients:
         """Carry the gradient back through one step, as `Cell` says."""
         (d_h, d_c), (h_prev, c_prev) = d_state, state

@@ -43,6 +43,8 @@ class Forward(NamedTuple):
         Where no state is handed on from step t - 1 to t.
     variant : Variant
         The cell.
+    masks : dict of str to ndarray
+        Its masks; none in evaluation.
 
     With a projection, P stands for H in the shapes of `output`, of `inputs` above the first, of
     h_n, h_0, and of h in `gates`; c is H wide throughout.
@@ -62,6 +64,7 @@ class Forward(NamedTuple):
     lengths: NDArray[np.integer]
     reset: NDArray[np.bool_]
     variant: Variant
+    masks: dict[str, Array]
 
 
 class Gradients(NamedTuple):
@@ -93,6 +96,7 @@ def forward(
     lengths: NDArray[np.integer] | None = None,
     reset: NDArray[np.bool_] | None = None,
     variant: Variant = PLAIN,
+    masks: Mapping[str, Array] | None = None,
 ) -> Forward:
     """Run a stacked, perhaps bidirectional LSTM over a batch of sequences.
 
@@ -120,6 +124,9 @@ def forward(
         direction. Before step 0 it is the forward direction's initial state that is not handed on.
     variant : Variant
         The cell; the plain one unless another is given.
+    masks : mapping of str to ndarray, optional
+        All that `Variant.masks` tells, drawn by the caller: a training call. None is evaluation, where nothing is
+        dropped and zoneout is its expectation.
 
     Returns
     -------
@@ -129,7 +136,7 @@ def forward(
     Raises
     ------
     ArgumentError
-        If there are no layers, parameters are missing or too many, or a length is not from 0 to T.
+        If there are no layers, parameters or masks are missing or too many, or a length is not from 0 to T.
     ShapeError, DtypeError
         If an array does not fit the others or is not float64.
 
@@ -161,6 +168,8 @@ def forward(
     h_0 = _checked_or_zero("h_0", h_0, {**rows, axis: width})
     c_0 = _checked_or_zero("c_0", c_0, {**rows, "H": hidden})
     lengths, reset = _checked_lengths(lengths, *x.shape[:2]), _checked_reset(reset, *x.shape[:2])
+    shapes = variant.masks(cells=rows["L*D"], time=len(x), batch=x.shape[1], hidden=hidden, width=width)
+    masks = _checked_masks(masks, {name: mask.shape for name, mask in shapes.items()})
 
     cell = _cell_of(variant)
     h_n, c_n = np.empty_like(h_0), np.empty_like(c_0)
@@ -178,7 +187,8 @@ def forward(
             h, c = h_0[row], c_0[row]
             for t in _time_order(len(x), direction):
                 taken, cut = _taken(t, lengths), _cut(t, direction, lengths, reset)
-                now = cell.step(layer_input[t], (np.where(cut, 0, h), np.where(cut, 0, c)), own)  # (1.15)
+                before = np.where(cut, 0, h), np.where(cut, 0, c)  # (1.15)
+                now = cell.step(layer_input[t], before, own, _masks_at(masks, row, t))
                 for over_time, at_t in zip(steps, now, strict=True):
                     over_time[t] = np.where(taken, at_t, 0)
                 h, c = np.where(taken, now.h, h), np.where(taken, now.c, c)  # (1.14)
@@ -186,7 +196,9 @@ def forward(
             both.append(steps)
         gates.append(tuple(both))
         layer_input = np.concatenate([steps.h for steps in both], axis=2)  # (1.10), (1.12)
-    return Forward(layer_input, h_n, c_n, tuple(gates), tuple(inputs), h_0, c_0, parameters, lengths, reset, variant)
+    return Forward(
+        layer_input, h_n, c_n, tuple(gates), tuple(inputs), h_0, c_0, parameters, lengths, reset, variant, masks
+    )
 
 
 def backward(
@@ -256,7 +268,9 @@ def backward(
                 now = Step(*(over_time[t] for over_time in steps))
                 # A step that is not taken is sent nothing, and so adds nothing.
                 d_state = np.where(taken, d_y[t] + d_h, 0), np.where(taken, d_c, 0)  # (2.1)
-                sent = cell.step_backward(d_state, now, layer_input[t], (h_prev[t], c_prev[t]), own)
+                before = h_prev[t], c_prev[t]
+                masks = _masks_at(forward.masks, row, t)
+                sent = cell.step_backward(d_state, now, layer_input[t], before, own, masks)
                 d_h_prev, d_c_prev = sent.d_state
                 d_h = np.where(taken, np.where(cut, 0, d_h_prev), d_h)  # (3.9)
                 d_c = np.where(taken, np.where(cut, 0, d_c_prev), d_c)  # (3.9)
@@ -271,7 +285,12 @@ def backward(
 
 def _cell_of(variant: Variant) -> Cell:
     """Return the step pair."""
-    return Varied(variant) if variant.changes() else Plain()
+    return Plain() if variant == PLAIN else Varied(variant)
+
+
+def _masks_at(masks: Mapping[str, Array], row: int, t: int) -> dict[str, Array]:
+    """Return the masks of one layer and direction at step t; those with no axis of time are for all steps."""
+    return {name: mask[row, t] if mask.ndim == 4 else mask[row] for name, mask in masks.items()}
 
 
 def _time_order(time: int, direction: int) -> range:
@@ -357,6 +376,19 @@ def _checked_parameters(
         names = _names(layer, direction, parameters, variant)
         axes |= {name: dict(zip(named[kind], shapes[kind], strict=True)) for kind, name in names.items()}
     return {name: checked(name, array, axes[name]) for name, array in parameters.items()}
+
+
+def _checked_masks(masks: Mapping[str, Array] | None, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Return the masks as a dict, empty if there are none, after a look at each name, shape and number type."""
+    if masks is None:
+        return {}
+    if masks.keys() != shapes.keys():
+        raise ArgumentError(f"masks: needed [{', '.join(shapes)}], given [{', '.join(masks)}]; None is evaluation")
+    for name, shape in shapes.items():
+        mask = masks[name]
+        if mask.dtype != np.float64 or mask.shape != shape:
+            raise ShapeError(f"masks: {name} needed float64 and shape {shape}, given {mask.dtype} and {mask.shape}")
+    return dict(masks)
 
 
 def _checked_or_zero(name: str, array: Array | None, axes: Mapping[str, int]) -> Array:

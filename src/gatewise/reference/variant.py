@@ -1,11 +1,11 @@
-"""Which cell an LSTM computes with: what is changed of the plain one, and in which parameters.
+"""Which cell an LSTM computes with: what is changed of the plain one, in which parameters, and under which masks.
 
 `Variant` describes; `gatewise.reference.variants` holds the equations, and `gatewise.nn` the same in torch.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar, get_args
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from gatewise.errors import ArgumentError
 
@@ -30,6 +30,22 @@ class Variant:
         identity (Bengio et al. 2013).
     candidate_activation, cell_activation : {"tanh", "linear"}
         What the candidate goes through, and the cell state on its way to h: equation (7.4).
+    zoneout : float or (float, float)
+        Rates with which each unit's h, and its c, stays what it was before the step (Krueger et al. 2017): equation
+        (7.17). One number is for both; the pair is kept.
+    recurrent_dropout : float
+        Rate with which each number of the candidate is dropped, at each step anew (Semeniuta et al. 2016): (7.11).
+    variational_dropout : float
+        Rate with which each number of the hidden state is dropped on its way into the gates, one mask for all of the
+        sequence (Gal and Ghahramani 2016): equation (7.13).
+    weight_dropout : float
+        Rate with which each entry of weight_hh is dropped, one mask for the batch and all of the sequence (Wan et al.
+        2013, Merity et al. 2018: DropConnect): equation (7.15).
+
+    Attributes
+    ----------
+    is_plain : bool
+        Whether the step itself is the plain one: with nothing but weights that are dropped before it.
 
     Raises
     ------
@@ -47,6 +63,11 @@ class Variant:
     gate_activation: Gate = "sigmoid"
     candidate_activation: Squash = "tanh"
     cell_activation: Squash = "tanh"
+    zoneout: float | tuple[float, float] = (0.0, 0.0)
+    recurrent_dropout: float = 0.0
+    variational_dropout: float = 0.0
+    weight_dropout: float = 0.0
+    is_plain: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("peephole", "coupled"):
@@ -58,6 +79,13 @@ class Variant:
             value, known = getattr(self, name), get_args(kind)
             if value not in known:
                 raise ArgumentError(f"{name} is {value!r}, needed one of {', '.join(known)}: choose one")
+        for name in ("recurrent_dropout", "variational_dropout", "weight_dropout"):
+            object.__setattr__(self, name, _rate(name, getattr(self, name)))
+        both = self.zoneout if isinstance(self.zoneout, (tuple, list)) else (self.zoneout, self.zoneout)
+        if len(both) != 2:
+            raise ArgumentError(f"zoneout is {self.zoneout!r}, needed a rate, or one for h and one for c: give a pair")
+        object.__setattr__(self, "zoneout", tuple(_rate("zoneout", rate) for rate in both))
+        object.__setattr__(self, "is_plain", not self.changes().keys() - {"weight_dropout"})
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -77,7 +105,51 @@ class Variant:
         >>> Variant(coupled=True, cell_activation="linear").changes()
         {'coupled': True, 'cell_activation': 'linear'}
         """
-        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+        settings = (setting for setting in fields(self) if setting.init)
+        return {
+            setting.name: value for setting in settings if (value := getattr(self, setting.name)) != setting.default
+        }
+
+    def in_evaluation(self) -> "Variant":
+        """Give what is left where no masks are drawn: nothing is dropped, and zoneout is its expectation.
+
+        Examples
+        --------
+        >>> Variant(weight_dropout=0.5).in_evaluation() == PLAIN
+        True
+        """
+        return replace(self, recurrent_dropout=0.0, variational_dropout=0.0, weight_dropout=0.0)
+
+    def masks(self, *, cells: int, time: int, batch: int, hidden: int, width: int) -> "dict[str, Mask]":
+        """Tell the masks of a training call, in the order in which they are drawn.
+
+        Parameters
+        ----------
+        cells
+            L·D: each layer and direction has masks of its own, which come first.
+        time, batch, hidden, width
+            T, B, H, and the width of h: P, or H where it is not projected.
+
+        Returns
+        -------
+        dict of str to Mask
+            Of those of these that the variant has: zoneout_h (L·D, T, B, P) and zoneout_c (L·D, T, B, H), 1 where the
+            state stays; candidate (L·D, T, B, H), hidden (L·D, B, P) and weight_hh (L·D, 4H, P), 0 where it is dropped.
+
+        Examples
+        --------
+        >>> Variant(variational_dropout=0.5).masks(cells=2, time=7, batch=3, hidden=4, width=4)
+        {'hidden': Mask(shape=(2, 3, 4), rate=0.5, is_kept=False)}
+        """
+        zoneout_h, zoneout_c = self.zoneout  # type: ignore[misc]
+        masks = {
+            "zoneout_h": Mask((cells, time, batch, width), zoneout_h, True),
+            "zoneout_c": Mask((cells, time, batch, hidden), zoneout_c, True),
+            "candidate": Mask((cells, time, batch, hidden), self.recurrent_dropout, False),
+            "hidden": Mask((cells, batch, width), self.variational_dropout, False),
+            "weight_hh": Mask((cells, len(self.gates) * hidden, width), self.weight_dropout, False),
+        }
+        return {name: mask for name, mask in masks.items() if mask.rate}
 
     def shapes(self, *, inputs: int, hidden: int, projection: int = 0, bias: bool = True) -> dict[str, tuple[int, ...]]:
         """Tell the parameters of one layer and direction, in their order, and the shape of each.
@@ -146,6 +218,30 @@ class Variant:
             gate: parameters["weight_ch"][number * hidden : (number + 1) * hidden]
             for number, gate in enumerate(self.peepholes)
         }
+
+
+class Mask(NamedTuple):
+    """A random mask.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    rate : float
+        Between 0 and 1.
+    is_kept : bool
+        Whether the mask is 1 with that rate and 0 otherwise. If not, it is 0 with that rate and 1 / (1 - rate)
+        otherwise, so that what is dropped keeps its expectation.
+    """
+
+    shape: tuple[int, ...]
+    rate: float
+    is_kept: bool
+
+
+def _rate(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+        raise ArgumentError(f"{name} is {value!r}, needed a rate from 0 to below 1: choose one")
+    return float(value)
 
 
 PLAIN = Variant()

@@ -1,6 +1,7 @@
 """One step of every variant of the LSTM cell, and its gradient: section 7 of docs/equations.md.
 
-What a variant leaves as it is reads as in `gatewise.reference.step`. A peephole that is not there is 0.
+What a variant leaves as it is reads as in `gatewise.reference.step`. A peephole that is not there is 0, a mask that is
+not there is 1, and zoneout without its mask is the expectation over it.
 """
 
 from collections.abc import Mapping
@@ -27,7 +28,8 @@ class Varied:
 
     >>> parameters = {"weight_ih": np.zeros((4, 1)), "weight_hh": np.zeros((4, 1))}
     >>> parameters["weight_ch"] = np.array([0.0, 2.0, 0.0])
-    >>> now = Varied(Variant(peephole=True)).step(np.zeros((1, 1)), (np.zeros((1, 1)), np.ones((1, 1))), parameters)
+    >>> state = np.zeros((1, 1)), np.ones((1, 1))
+    >>> now = Varied(Variant(peephole=True)).step(np.zeros((1, 1)), state, parameters, {})
     >>> print(now.f.round(2), now.c.round(2))
     [[0.88]] [[0.88]]
     """
@@ -37,49 +39,71 @@ class Varied:
         self._gate = GATES[variant.gate_activation]
         self._candidate, self._shown = SQUASHES[variant.candidate_activation], SQUASHES[variant.cell_activation]
 
-    def step(self, x: Array, state: State, parameters: Mapping[str, Array]) -> Step:
+    def step(self, x: Array, state: State, parameters: Mapping[str, Array], masks: Mapping[str, Array]) -> Step:
         """Take one step, as `gatewise.reference.cell.Cell` says."""
         h_prev, c_prev = state
         gate, peephole = self._gate.value, self._variant.blocks(parameters, c_prev.shape[1])
-        stacked = x @ parameters["weight_ih"].T + h_prev @ parameters["weight_hh"].T  # (1.1)
+        weight_hh = masks.get("weight_hh", 1) * parameters["weight_hh"]  # (7.15)
+        seen = masks.get("hidden", 1) * h_prev  # (7.13)
+        stacked = x @ parameters["weight_ih"].T + seen @ weight_hh.T  # (1.1)
         stacked = stacked + parameters.get("bias_ih", 0) + parameters.get("bias_hh", 0)  # (1.1)
         a = dict(zip(self._variant.gates, np.split(stacked, len(self._variant.gates), axis=1), strict=True))  # (1.9)
         i = gate(a["i"] + peephole.get("i", 0) * c_prev)  # (7.5)
         f = 1 - i if self._variant.coupled else gate(a["f"] + peephole.get("f", 0) * c_prev)  # (7.9), (7.5)
         g = self._candidate.value(a["g"])
-        c = f * c_prev + i * g  # (1.6)
+        c = f * c_prev + i * masks.get("candidate", 1) * g  # (1.6), (7.11)
         o = gate(a["o"] + peephole.get("o", 0) * c)  # (7.6)
         m = o * self._shown.value(c)  # (7.4)
         h = m @ parameters["weight_hr"].T if "weight_hr" in parameters else m  # (1.17)
-        return Step(i, f, g, o, c, h)
+        z_h, z_c = self._zoneout(masks)
+        return Step(i, f, g, o, z_c * c_prev + (1 - z_c) * c, z_h * h_prev + (1 - z_h) * h)  # (7.17)
 
     def step_backward(
-        self, d_state: State, now: Step, x: Array, state: State, parameters: Mapping[str, Array]
+        self,
+        d_state: State,
+        now: Step,
+        x: Array,
+        state: State,
+        parameters: Mapping[str, Array],
+        masks: Mapping[str, Array],
     ) -> StepGradients:
         """Carry the gradient back through one step, as `gatewise.reference.cell.Cell` says."""
-        (d_h, d_c), (h_prev, c_prev), (i, f, g, o, c, _) = d_state, state, now
+        (d_h_zoned, d_c_zoned), (h_prev, c_prev), (i, f, g, o, *_) = d_state, state, now
         slope, peephole = self._gate.slope, self._variant.blocks(parameters, c_prev.shape[1])
+        weight_hh = masks.get("weight_hh", 1) * parameters["weight_hh"]  # (7.15)
+        kept_h, kept_g = masks.get("hidden", 1), masks.get("candidate", 1)
+        z_h, z_c = self._zoneout(masks)
+        d_h, d_c = (1 - z_h) * d_h_zoned, (1 - z_c) * d_c_zoned  # (7.18)
+        c = f * c_prev + i * kept_g * g  # (7.11); now.c may be zoned out
         shown = self._shown.value(c)
         d_m = d_h @ parameters["weight_hr"] if "weight_hr" in parameters else d_h  # (2.13)
         d_a_o = d_m * shown * slope(o)  # (2.2), (7.3)
         d_c = d_c + d_m * o * self._shown.slope(shown) + peephole.get("o", 0) * d_a_o  # (2.3), (7.7)
         d_f = d_c * c_prev  # (2.5)
-        d_i = d_c * g - d_f if self._variant.coupled else d_c * g  # (7.10), (2.4)
+        d_i = d_c * kept_g * g - (d_f if self._variant.coupled else 0)  # (2.4), (7.12), (7.10)
         d_a = {
             "i": d_i * slope(i),
             "f": d_f * slope(f),
-            "g": d_c * i * self._candidate.slope(g),  # (2.6)
+            "g": d_c * i * kept_g * self._candidate.slope(g),  # (2.6), (7.12)
             "o": d_a_o,
         }
         seen = {"i": c_prev, "f": c_prev, "o": c}
         d_c_prev = d_c * f + sum(peephole.get(gate, 0) * d_a[gate] for gate in "if")  # (2.7), (7.7)
+        d_c_prev = d_c_prev + z_c * d_c_zoned  # (7.18)
         d_stacked = np.concatenate([d_a[gate] for gate in self._variant.gates], axis=1)  # (2.12)
-        d_parameters = of_products(d_stacked, d_stacked, x, h_prev)
+        d_parameters = of_products(d_stacked, d_stacked, x, kept_h * h_prev)  # (7.14)
+        d_parameters["weight_hh"] = masks.get("weight_hh", 1) * d_parameters["weight_hh"]  # (7.16)
         d_parameters |= {bias: d_stacked.sum(axis=0) for bias in ("bias_ih", "bias_hh") if bias in parameters}  # (3.5)
         if peephole:
             d_each = [(d_a[gate] * seen[gate]).sum(axis=0) for gate in self._variant.peepholes]
             d_parameters["weight_ch"] = np.concatenate(d_each)  # (7.8)
         if "weight_hr" in parameters:
             d_parameters["weight_hr"] = d_h.T @ (o * shown)  # (3.10)
-        d_x, d_h_prev = d_stacked @ parameters["weight_ih"], d_stacked @ parameters["weight_hh"]  # (3.2), (3.1)
+        d_x = d_stacked @ parameters["weight_ih"]  # (3.2)
+        d_h_prev = kept_h * (d_stacked @ weight_hh) + z_h * d_h_zoned  # (3.1), (7.14), (7.18)
         return StepGradients(d_x, (d_h_prev, d_c_prev), d_parameters)
+
+    def _zoneout(self, masks: Mapping[str, Array]) -> tuple[Array | float, Array | float]:
+        """Return where h and c stay what they were, or how much of them does in evaluation."""
+        of_h, of_c = self._variant.zoneout  # type: ignore[misc]
+        return masks.get("zoneout_h", of_h), masks.get("zoneout_c", of_c)
