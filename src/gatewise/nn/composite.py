@@ -10,10 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from gatewise.nn.call import Three
-from gatewise.nn.step import step
+from gatewise.nn.step import from_input, step
 from gatewise.nn.turned import cuts_of
 from gatewise.reference.variant import PLAIN, Variant
 
@@ -159,7 +158,7 @@ def _direction(
 
     `steps` receives i, f, g, o and c of each step as it is taken.
     """
-    from_x = linear(x, own["weight_ih"], own["bias_ih"] + own["bias_hh"] if "bias_ih" in own else None)
+    from_x = from_input(own, x)
     outputs: list[Tensor] = []
     times = range(x.size(0))
     for t in reversed(times) if reverse else times:

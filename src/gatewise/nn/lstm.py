@@ -69,6 +69,11 @@ class LSTM(nn.RNNBase):
     coupled : bool, default False
         Whether f = 1 - i, one gate for both (Greff et al. 2017, CIFG; equation 7.9): the weights and biases have the
         rows of i, g and o alone.
+    layer_norm : bool, default False
+        Whether weight_ih x and weight_hh h are normalized, each over all of its rows, and c over its units on its way
+        to h (Ba et al. 2016, supplement, equations 20 to 22; equations 7.20 and 7.21): with the gains ``gain_ih``,
+        ``gain_hh`` and ``gain_c``, with ``bias_ih``, ``bias_hh`` and ``bias_c`` after them, and 1e-5 added to each
+        variance.
     gate_activation : {"sigmoid", "hardsigmoid", "step"}, default "sigmoid"
         What i, f and o go through: σ; `torch.nn.functional.hardsigmoid` (equation 7.1); or 1 above 0 and 0 elsewhere,
         with the gradient of the identity (Bengio et al. 2013; equation 7.2).
@@ -102,6 +107,8 @@ class LSTM(nn.RNNBase):
         (P, H), if h is projected.
     weight_ch_l0 : Parameter
         (3H,), if ``peephole``: of i, f and o, in this order. (ONNX's P holds i, o and f.)
+    gain_ih_l0, gain_hh_l0, gain_c_l0, bias_c_l0 : Parameter
+        (4H,), (4H,), (H,) and (H,), if ``layer_norm``; the last if ``bias``, too. Gains start at 1, ``bias_c`` at 0.
     variant : Variant
         What is changed of the plain cell. A changed one is computed by torch's operations, step by step; one of which
         nothing but weights is dropped, and in evaluation any that only drops, by the kernels.
@@ -137,6 +144,7 @@ class LSTM(nn.RNNBase):
         checkpoint_every: int = 0,
         peephole: bool = False,
         coupled: bool = False,
+        layer_norm: bool = False,
         gate_activation: Gate = "sigmoid",
         candidate_activation: Squash = "tanh",
         cell_activation: Squash = "tanh",
@@ -152,6 +160,7 @@ class LSTM(nn.RNNBase):
         variant = Variant(
             peephole=peephole,
             coupled=coupled,
+            layer_norm=layer_norm,
             gate_activation=gate_activation,
             candidate_activation=candidate_activation,
             cell_activation=cell_activation,
@@ -188,6 +197,15 @@ class LSTM(nn.RNNBase):
         checkpoint = {"checkpoint_every": self.checkpoint_every} if self.checkpoint_every else {}
         ours = (checkpoint | self.variant.changes()).items()
         return super().extra_repr() + "".join(f", {name}={value!r}" for name, value in ours)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights and biases as torch does; gains are 1, and what is added after that of the cell is 0."""
+        super().reset_parameters()
+        for name, parameter in self.named_parameters():
+            if name.startswith("gain"):
+                nn.init.ones_(parameter)
+            elif name.startswith("bias_c"):
+                nn.init.zeros_(parameter)
 
     def _take_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
         """Put the variant's parameters in the place of torch's."""
@@ -304,7 +322,8 @@ class LSTM(nn.RNNBase):
         Raises
         ------
         ArgumentError
-            There is no such layer or direction, h is projected, or the cell has peepholes or coupled gates.
+            There is no such layer or direction, h is projected, or the cell has peepholes, coupled gates or a layer
+            norm.
 
         Examples
         --------
@@ -326,7 +345,7 @@ class LSTM(nn.RNNBase):
             raise ArgumentError(
                 f"proj_size is {self.proj_size}, needed is 0: with weight_hr there is more than four gates"
             )
-        for name in ("peephole", "coupled"):
+        for name in ("peephole", "coupled", "layer_norm"):
             if getattr(self.variant, name):
                 raise ArgumentError(f"{name} is True, and its weights are not those of four gates: read them by name")
         suffix = f"_l{layer}" + "_reverse" * direction

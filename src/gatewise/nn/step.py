@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import hardtanh, linear
+from torch.nn.functional import hardtanh, layer_norm, linear
 
+from gatewise.reference.layer_norm import EPSILON
 from gatewise.reference.variant import Variant
 
 
@@ -43,6 +44,31 @@ _GATES: dict[str, Callable[[Tensor], Tensor]] = {
 _SQUASHES: dict[str, Callable[[Tensor], Tensor]] = {"tanh": torch.tanh, "linear": lambda a: a}  # (7.4)
 
 
+def from_input(own: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Compute the input's part of equation (1.1), with both biases, for any number of steps.
+
+    Parameters
+    ----------
+    own
+        The parameters of the layer and direction, by name.
+    x
+        (…, I).
+
+    Examples
+    --------
+    >>> from_input({"weight_ih": torch.ones(4, 2)}, torch.ones(5, 3, 2)).shape
+    torch.Size([5, 3, 4])
+    """
+    bias = own["bias_ih"] + own["bias_hh"] if "bias_ih" in own else None
+    if "gain_ih" in own:
+        return _normalized(linear(x, own["weight_ih"]), own["gain_ih"], bias)  # (7.20)
+    return linear(x, own["weight_ih"], bias)
+
+
+def _normalized(v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
+    return layer_norm(v, gain.shape, gain, bias, EPSILON)  # (7.19)
+
+
 def step(
     variant: Variant,
     from_x: Tensor,
@@ -58,7 +84,7 @@ def step(
     variant
         What is changed of the plain cell.
     from_x
-        (B, 4H): the input's part of equation (1.1), with the biases; (B, 3H) with coupled gates.
+        (B, 4H), or (B, 3H) with coupled gates: `from_input`, of this step.
     h_prev, c_prev
         (B, P) and (B, H): the state before the step.
     own
@@ -74,7 +100,10 @@ def step(
     tensor([[0.5000]])
     """
     seen_h = h_prev * masks["hidden"] if "hidden" in masks else h_prev  # (7.13)
-    a = dict(zip(variant.gates, (from_x + linear(seen_h, own["weight_hh"])).chunk(len(variant.gates), -1), strict=True))
+    from_h = linear(seen_h, own["weight_hh"])
+    if variant.layer_norm:
+        from_h = _normalized(from_h, own["gain_hh"], None)  # (7.20)
+    a = dict(zip(variant.gates, (from_x + from_h).chunk(len(variant.gates), -1), strict=True))  # (1.1), (1.9)
     peephole = variant.blocks(own, c_prev.size(-1))
     activation, shown = _GATES[variant.gate_activation], _SQUASHES[variant.cell_activation]
 
@@ -86,7 +115,9 @@ def step(
     g = _SQUASHES[variant.candidate_activation](a["g"])  # (1.4)
     c = f * c_prev + i * (g * masks["candidate"] if "candidate" in masks else g)  # (1.6), (7.11)
     o = gate("o", c)  # (1.5)
-    h = o * shown(c)  # (1.7), (1.16)
+    h = o * shown(
+        _normalized(c, own["gain_c"], own.get("bias_c")) if variant.layer_norm else c
+    )  # (1.7), (1.16), (7.21)
     if "weight_hr" in own:
         h = linear(h, own["weight_hr"])  # (1.17)
     z_h, z_c = variant.zoneout  # type: ignore[misc]

@@ -369,6 +369,10 @@ def _checked_parameters(
             "bias_hh": (rows,),
             "weight_hr": ("P", "H"),
             "weight_ch": (f"{len(variant.peepholes)}H",),
+            "gain_ih": (rows,),
+            "gain_hh": (rows,),
+            "gain_c": ("H",),
+            "bias_c": ("H",),
         }
         shapes = variant.shapes(
             inputs=directions * width if layer else inputs, hidden=hidden, projection=width if axis == "P" else 0

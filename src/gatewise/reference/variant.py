@@ -25,6 +25,9 @@ class Variant:
         (Gers and Schmidhuber 2000): equations (7.5) and (7.6).
     coupled : bool
         Whether the forget gate is 1 - i, without weights of its own (Greff et al. 2017): equation (7.9).
+    layer_norm : bool
+        Whether W_ih x, W_hh h and the cell state on its way to h are normalized over their units (Ba et al. 2016,
+        supplement, equations 20 to 22): equations (7.20) and (7.21).
     gate_activation : {"sigmoid", "hardsigmoid", "step"}
         What the gates go through: σ; equation (7.1), piecewise linear; or (7.2), 0 or 1, whose gradient is that of the
         identity (Bengio et al. 2013).
@@ -60,6 +63,7 @@ class Variant:
 
     peephole: bool = False
     coupled: bool = False
+    layer_norm: bool = False
     gate_activation: Gate = "sigmoid"
     candidate_activation: Squash = "tanh"
     cell_activation: Squash = "tanh"
@@ -70,7 +74,7 @@ class Variant:
     is_plain: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name in ("peephole", "coupled"):
+        for name in ("peephole", "coupled", "layer_norm"):
             value = getattr(self, name)
             if type(value) is not bool:
                 raise ArgumentError(f"{name} is {value!r}, needed True or False: choose one")
@@ -167,7 +171,8 @@ class Variant:
         -------
         dict of str to tuple
             torch's own come first and in torch's order, those of the variant behind them: weight_ch, diagonal
-            weights of one number a unit, stacked as `peepholes`.
+            weights of one number a unit, stacked as `peepholes`; gain_ih and gain_hh, of what the two matrices give,
+            and gain_c and bias_c, of the cell state. (bias_ih and bias_hh are the other two normalizations' own.)
         """
         rows, width = len(self.gates) * hidden, projection or hidden
         shapes: dict[str, tuple[int, ...]] = {"weight_ih": (rows, inputs), "weight_hh": (rows, width)}
@@ -177,6 +182,10 @@ class Variant:
             shapes |= {"weight_hr": (projection, hidden)}
         if self.peephole:
             shapes |= {"weight_ch": (len(self.peepholes) * hidden,)}
+        if self.layer_norm:
+            shapes |= {"gain_ih": (rows,), "gain_hh": (rows,), "gain_c": (hidden,)}
+            if bias:
+                shapes |= {"bias_c": (hidden,)}
         return shapes
 
     def named(self, weights: Sequence[Weight]) -> dict[str, Weight]:
