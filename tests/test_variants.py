@@ -34,12 +34,25 @@ SINGLES = {
     "recurrent dropout": {"recurrent_dropout": 0.4},
     "variational dropout": {"variational_dropout": 0.4},
     "weight dropout": {"weight_dropout": 0.4},
+    "slstm": {"cell": "slstm"},
+    "slstm exp": {"cell": "slstm", "gate_activation": "exp"},
 }
-PAIRS = {
-    f"{one} + {other}": SINGLES[one] | SINGLES[other]
+NOT_IN_AN_SLSTM = {
+    "peephole": "peephole is True and cell is 'slstm': its gates see h alone; leave one out",
+    "coupled": "coupled is True and cell is 'slstm': its input gate is an exponential, and 1 - i would be below 0",
+    "layer norm": "layer_norm is True and cell is 'slstm': c is divided by n instead; leave one out",
+    "zoneout": "zoneout is (0.3, 0.6) and cell is 'slstm': c, n and m are one state, of which no part can stay alone",
+    "linear cell": "cell_activation is 'linear' and cell is 'slstm': h is o c / n, without a tanh to leave out",
+    "hardsigmoid": "gate_activation is 'hardsigmoid' and cell is 'slstm': it takes the logarithm of its forget gate",
+    "step": "gate_activation is 'step' and cell is 'slstm': it takes the logarithm of its forget gate; choose sigmoid",
+}
+ALL_PAIRS = {
+    (one, other): SINGLES[one] | SINGLES[other]
     for one, other in itertools.combinations(SINGLES, 2)
     if not SINGLES[one].keys() & SINGLES[other].keys()  # two values of one argument are no pair
 }
+REFUSED = {pair: options for pair, options in ALL_PAIRS.items() if pair[0] in NOT_IN_AN_SLSTM and "slstm" in pair[1]}
+PAIRS = {" + ".join(pair): options for pair, options in ALL_PAIRS.items() if pair not in REFUSED}
 CASES = SINGLES | PAIRS
 # The gradient of the 0/1 gate is not that of its function, so the reference alone tells what it is; and in fewer bits a
 # rounding may turn a gate over.
@@ -49,6 +62,8 @@ every_smooth_case = pytest.mark.parametrize("options", SMOOTH.values(), ids=SMOO
 
 # The reference and torch round the same few dozen operations a step in another order, over at most six steps.
 ROUNDING = 1e-12
+# Gates of 0 and 1 leave all units of a cell equal. There a layer norm is 316 times as steep, and bends.
+STEEP = {"gate_activation": "step", "layer_norm": True}
 # A central difference of the fourth order with a step of 1e-6. Rounding: a loss of some dozen terms around 1 is off by
 # up to some 1e-15, which the division by 1.2e-5 / 8 makes 1e-9.
 DIFFERENCE, DIFFERENCE_TOLERANCE = 1e-6, 2e-8
@@ -77,9 +92,11 @@ def call_of(lstm, T=4, B=3):
     """An input and a state for an LSTM, and the weights of a loss for each of its results."""
     draw = torch.Generator().manual_seed(1)
     rows, P = lstm.num_layers * (2 if lstm.bidirectional else 1), lstm.proj_size or H
-    shapes = [(T, B, I), (rows, B, P), (rows, B, H), (T, B, P * (2 if lstm.bidirectional else 1))]
-    x, h_0, c_0, d_output = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes)
-    return x, (h_0, c_0), (d_output, torch.randn_like(h_0), torch.randn_like(c_0))
+    shapes = [(T, B, I), (T, B, P * (2 if lstm.bidirectional else 1)), (rows, B, P), *[(rows, B, H)] * 3]
+    x, d_output, *state = (torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes)
+    state[2] = state[2].abs() + 1  # as large as a normalizer is
+    state = tuple(state[: len(lstm.variant.states)])
+    return x, state, (d_output, *(torch.randn(s.shape, generator=draw, dtype=torch.float64) for s in state))
 
 
 def by_reference(lstm, x, state, walk):
@@ -88,7 +105,7 @@ def by_reference(lstm, x, state, walk):
     return reference.forward(
         x.numpy(),
         {name: weight.detach().numpy() for name, weight in lstm.named_parameters()},
-        *(s.numpy() for s in state),
+        **{f"{name}_0": s.numpy() for name, s in zip(lstm.variant.states, state, strict=True)},
         num_layers=lstm.num_layers,
         bidirectional=lstm.bidirectional,
         lengths=np.array(walk["lengths"]) if "lengths" in walk else None,
@@ -103,10 +120,18 @@ def outcome(function, lstm, x, state, d_results, walk):
     leaves = [x.clone().requires_grad_(), *(s.clone().requires_grad_() for s in state)]
     walk = walk | ({"reset": torch.tensor(walk["reset"]).bool()} if "reset" in walk else {})
     torch.manual_seed(7)
-    output, (h_n, c_n) = function(leaves[0], tuple(leaves[1:]), **walk)
-    loss = sum((d * r).sum() for d, r in zip(d_results, (output, h_n, c_n), strict=True))
+    output, states = function(leaves[0], tuple(leaves[1:]), **walk)
+    loss = sum((d * r).sum() for d, r in zip(d_results, (output, *states), strict=True))
     gradients = torch.autograd.grad(loss, [*leaves, *lstm.parameters()])
-    return output.detach(), h_n.detach(), c_n.detach(), *gradients
+    return *(result.detach() for result in (output, *states)), *gradients
+
+
+def gradients_of(lstm, run, d_results):
+    """Those of the reference, by name."""
+    d_output, *d_states = (d.numpy() for d in d_results)
+    by_state = {f"d_{name}_n": d for name, d in zip(lstm.variant.states, d_states, strict=True)}
+    found = reference.backward(run, d_output, **by_state)
+    return {"x": found.d_x} | {f"{name}_0": d for name, d in found.d_initial.items()} | found.d_parameters
 
 
 class Linearised:
@@ -131,7 +156,8 @@ class Linearised:
 def test_every_gradient_of_the_reference_matches_finite_differences(options, training, monkeypatch):
     lstm = make(options, bidirectional=True).train(training)
     x, state, d_results = call_of(lstm)
-    arrays = {"x": x, "h_0": state[0], "c_0": state[1]} | dict(lstm.named_parameters())
+    states = dict(zip((f"{name}_0" for name in lstm.variant.states), state, strict=True))
+    arrays = {"x": x} | states | dict(lstm.named_parameters())
     linearised = Linearised()
     if options.get("gate_activation") == "step":
         monkeypatch.setitem(activations.GATES, "step", activations.Activation(linearised.value, np.ones_like))
@@ -140,14 +166,12 @@ def test_every_gradient_of_the_reference_matches_finite_differences(options, tra
         linearised.calls = 0
         return by_reference(lstm, x, state, WALK)
 
-    first = run()
-    found = reference.backward(first, *(d.numpy() for d in d_results))
-    gradients = {"x": found.d_x, "h_0": found.d_h_0, "c_0": found.d_c_0} | found.d_parameters
+    gradients = gradients_of(lstm, run(), d_results)
     assert gradients.keys() == arrays.keys()
 
     def loss():
         now = run()
-        return sum((d.numpy() * r).sum() for d, r in zip(d_results, (now.output, now.h_n, now.c_n), strict=True))
+        return sum((d.numpy() * r).sum() for d, r in zip(d_results, (now.output, *now.last.values()), strict=True))
 
     rng = np.random.default_rng(2)
     for name, tensor in arrays.items():
@@ -161,9 +185,7 @@ def test_every_gradient_of_the_reference_matches_finite_differences(options, tra
         wanted = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (12 * DIFFERENCE)
         # The direction has several entries, whose errors add up; where gradients are large, so are they.
         tolerance = DIFFERENCE_TOLERANCE * np.abs(direction).sum() * max(1, np.abs(gradients[name]).max())
-        if {"gate_activation", "layer_norm"} <= options.keys():
-            # Gates of 0 and 1 leave all units of a cell equal. There a layer norm is 316 times as steep, and bends.
-            tolerance *= 100
+        tolerance *= 100 if options == STEEP else 1
         assert abs((gradients[name] * direction).sum() - wanted) <= tolerance, name
 
 
@@ -174,10 +196,10 @@ def test_the_module_is_the_reference(options, walk, training):
     lstm = make(options, num_layers=2, bidirectional=True).train(training)
     x, state, d_results = call_of(lstm)
     run = by_reference(lstm, x, state, walk)
-    found = reference.backward(run, *(d.numpy() for d in d_results))
-    expected = (run.output, run.h_n, run.c_n, found.d_x, found.d_h_0, found.d_c_0, *found.d_parameters.values())
+    expected = (run.output, *run.last.values(), *gradients_of(lstm, run, d_results).values())
     got = outcome(lstm, lstm, x, state, d_results, walk)
-    assert_same(got, tuple(map(torch.from_numpy, expected)), tolerance=ROUNDING)
+    tolerance = ROUNDING * 100 if options == STEEP else ROUNDING
+    assert_same(got, tuple(map(torch.from_numpy, expected)), tolerance=tolerance)
 
 
 @every_case
@@ -194,9 +216,10 @@ def differentiable(lstm):
     names = [name for name, _ in lstm.named_parameters()]
     leaves = [t.detach().clone().requires_grad_() for t in (x, *state, *lstm.parameters())]
 
-    def function(x, h_0, c_0, *weights):
+    def function(x, *others):
         torch.manual_seed(7)
-        output, states = torch.func.functional_call(lstm, dict(zip(names, weights, strict=True)), (x, (h_0, c_0)))
+        weights = dict(zip(names, others[len(state) :], strict=True))
+        output, states = torch.func.functional_call(lstm, weights, (x, others[: len(state)]))
         return output, *states
 
     return function, leaves
@@ -231,17 +254,18 @@ def test_a_short_sequence_is_the_sequence_alone(options):
     lstm = make(options, num_layers=2, bidirectional=True)
     x, state, _ = call_of(lstm)
     lengths = [4, 2, 0]
-    output, (h_n, c_n) = lstm(x, state, lengths=lengths)
+    output, states = lstm(x, state, lengths=lengths)
     packed = torch.nn.utils.rnn.pack_padded_sequence(x[:, :2], lengths[:2])
     of_packed, _ = torch.nn.utils.rnn.pad_packed_sequence(lstm(packed, tuple(s[:, :2].contiguous() for s in state))[0])
     assert_same(of_packed.detach(), output[:, :2].detach(), tolerance=ROUNDING)
     for b, length in enumerate(lengths[:2]):
         one = slice(b, b + 1)
-        alone, (h, c) = lstm(x[:length, one], tuple(s[:, one] for s in state))
-        for ours, theirs in ((output[:length, one], alone), (h_n[:, one], h), (c_n[:, one], c)):
+        alone, last = lstm(x[:length, one], tuple(s[:, one] for s in state))
+        pairs = [(output[:length, one], alone), *((s[:, one], t) for s, t in zip(states, last, strict=True))]
+        for ours, theirs in pairs:
             assert_same(ours.detach(), theirs.detach(), tolerance=ROUNDING)
         assert not output[length:, b].any()
-    assert torch.equal(h_n[:, 2], state[0][:, 2])
+    assert all(torch.equal(after[:, 2], before[:, 2]) for after, before in zip(states, state, strict=True))
 
 
 @every_case
@@ -280,11 +304,11 @@ def test_compiled(options):
 def test_narrower_numbers(options, dtype):
     lstm = make(options).to(dtype)
     x, state, _ = call_of(lstm)
-    output, (h_n, c_n) = lstm(x.to(dtype), tuple(s.to(dtype) for s in state))
-    assert {t.dtype for t in (output, h_n, c_n)} == {dtype}
+    output, last = lstm(x.to(dtype), tuple(s.to(dtype) for s in state))
+    assert {t.dtype for t in (output, *last)} == {dtype}
     wide, states = lstm.double()(x.to(dtype).double(), tuple(s.to(dtype).double() for s in state))
     # Sums are float32 in both, over four steps; bfloat16 rounds what is returned.
-    for ours, theirs in zip((output, h_n, c_n), (wide, *states), strict=True):
+    for ours, theirs in zip((output, *last), (wide, *states), strict=True):
         bound = 2**-8 if dtype == torch.bfloat16 else 1e-5
         assert_same(ours.double().detach(), theirs.detach(), tolerance=bound)
 
@@ -371,6 +395,50 @@ def test_hard_gates_and_linear_activations_compute_by_hand():
     found = gatewise.trace(lstm, torch.tensor(x).T[:, None].float())
     assert found.c.flatten().tolist() == [0, 3, 3, 7, 7, 7, 0, 6, 6]
     assert found.h.flatten().tolist() == [0, 0, 0, 0, 0, 7, 0, 0, 6]
+
+
+def test_an_slstm_is_a_weighted_mean_of_its_candidates():
+    """By the sums that overflow, at sizes where they do not."""
+    for activation in ("sigmoid", "exp"):
+        lstm = make({"cell": "slstm", "gate_activation": activation})
+        with torch.no_grad():
+            lstm.weight_hh_l0.zero_()  # so that every step's gates are known at once
+        x, _, _ = call_of(lstm, T=6)
+        a_i, a_f, a_g, a_o = (x @ lstm.weight_ih_l0.T + lstm.bias_ih_l0 + lstm.bias_hh_l0).chunk(4, dim=-1)
+        f = a_f.sigmoid() if activation == "sigmoid" else a_f.exp()
+        c = n = torch.zeros_like(a_i[0])
+        for t in range(6):
+            c, n = f[t] * c + a_i[t].exp() * a_g[t].tanh(), f[t] * n + a_i[t].exp()
+            assert_same(lstm(x)[0][t].detach(), (a_o[t].sigmoid() * c / n).detach(), tolerance=ROUNDING)
+
+
+@pytest.mark.parametrize("activation", ["sigmoid", "exp"])
+@pytest.mark.parametrize("size", [-1000.0, 1000.0])
+def test_an_slstm_does_not_overflow(activation, size):
+    lstm = make({"cell": "slstm", "gate_activation": activation}).float()
+    x = torch.full((5, 2, I), size)
+    reset = torch.tensor([[False, True]] * 5)
+    output, states = lstm(x, reset=reset)
+    assert all(t.isfinite().all() for t in (output, *states))
+    assert output.abs().max() <= 1
+    assert (states[2] >= 1).all()
+    gradients = torch.autograd.grad(output.sum(), list(lstm.parameters()))
+    assert all(g.isfinite().all() for g in gradients)
+
+
+def test_an_slstm_names_the_states_that_it_needs():
+    lstm = gatewise.LSTM(I, H, cell="slstm")
+    x, states = torch.zeros(4, 3, I), lstm.init_state(3)
+    assert [tuple(s.shape) for s in states] == [(1, 3, H)] * 4
+    assert torch.equal(lstm(x, states)[0], lstm(x)[0])
+    says = r"hx is a tuple of Tensor, Tensor, needed 4 tensors \(h_0, c_0, n_0, m_0\), or None for zeros: pass all"
+    with pytest.raises(ArgumentError, match=says):
+        lstm(x, states[:2])
+    with pytest.raises(ShapeError, match=r"n_0 has shape \(1, 3, 4\), needed \(L·D, B, H\) = \(1, 3, 3\)"):
+        lstm(x, (*states[:2], torch.zeros(1, 3, 4), states[3]))
+    parameters = {name: p.detach().double().numpy() for name, p in gatewise.LSTM(I, H).named_parameters()}
+    with pytest.raises(ArgumentError, match="n_0: this cell's state is h and c alone"):
+        reference.forward(x.double().numpy(), parameters, n_0=np.zeros((1, 3, H)))
 
 
 # ---- the masks ----
@@ -569,14 +637,25 @@ def test_the_same_seed_gives_a_variant_of_torchs_parameters_torchs_weights():
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), varied.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("pair", REFUSED, ids=" + ".join)
+def test_what_does_not_go_together_is_refused_by_name(pair):
+    with pytest.raises(ArgumentError, match=f"^{re.escape(NOT_IN_AN_SLSTM[pair[0]])}"):
+        gatewise.LSTM(I, H, **REFUSED[pair])
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
+        ({"cell": "gru"}, "cell is 'gru', needed one of lstm, slstm: choose one"),
+        (
+            {"gate_activation": "exp"},
+            "gate_activation is 'exp', which grows without bound but in an sLSTM: add cell='slstm'",
+        ),
         ({"peephole": 1}, "peephole is 1, needed True or False: choose one"),
         ({"coupled": "yes"}, "coupled is 'yes', needed True or False: choose one"),
         (
             {"gate_activation": "relu"},
-            "gate_activation is 'relu', needed one of sigmoid, hardsigmoid, step: choose one",
+            "gate_activation is 'relu', needed one of sigmoid, hardsigmoid, step, exp: choose one",
         ),
         ({"zoneout": 1.0}, "zoneout is 1.0, needed a rate from 0 to below 1: choose one"),
         (

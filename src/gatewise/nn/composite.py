@@ -66,7 +66,7 @@ def composite_lstm(
         (T, B, I), or (B, T, I) if `batch_first`, or (sum of `batch_sizes`, I) where these are given.
     h_0, c_0
         The initial states, (L·D, B, P) and (L·D, B, H); None: zeros. P is the width of h: H, or what weight_hr makes
-        of it.
+        of it. Of an sLSTM c_0 is c, n and m, (L·D, B, 3H), and so is c_n.
     weights
         weight_ih, weight_hh, then bias_ih and bias_hh where there are biases, then weight_hr where h is projected, of
         layer 0 forward, then of layer 0 reverse if `bidirectional`, then of layer 1, and so on.
@@ -126,7 +126,7 @@ def composite_lstm(
             own = variant.named(weights[number * per_direction : (number + 1) * per_direction])
             H, P = own["weight_hh"].size(0) // len(variant.gates), own["weight_hh"].size(1)
             h = x.new_zeros(x.size(1), P) if h_0 is None else h_0[number]
-            c = x.new_zeros(x.size(1), H) if c_0 is None else c_0[number]
+            c = x.new_zeros(x.size(1), H * (len(variant.states) - 1)) if c_0 is None else c_0[number]
             steps: list[Tensor] | None = None if recorded is None else []
             of_cell = {name: mask[number] for name, mask in (masks or {}).items()}
             cuts = cuts_of(reset, taken, direction)
@@ -169,7 +169,7 @@ def _direction(
         at_t = {name: mask if name == "hidden" else mask[t] for name, mask in masks.items()}
         new = step(variant, from_x[t], h_prev, c_prev, own, at_t)
         if steps is not None:
-            gates = torch.stack([new.i, new.f, new.g, new.o, new.c])
+            gates = torch.stack([new.i, new.f, new.g, new.o, new.c[:, : new.i.size(-1)]])
             steps.append(gates if taken is None else torch.where(taken[t, :, None], gates, torch.nan))
         if taken is None:
             h, c = new.h, new.c

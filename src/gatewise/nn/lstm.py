@@ -17,7 +17,7 @@ from gatewise.nn.network import Network
 from gatewise.nn.operators import lstm, plain_lstm
 from gatewise.nn.paths import Path, path_of, plainly_served, under_autocast
 from gatewise.nn.recorded import Recorded
-from gatewise.reference.variant import PLAIN, Gate, Squash, Variant
+from gatewise.reference.variant import PLAIN, GateActivation, Kind, Squash, Variant
 
 State = tuple[Tensor, Tensor]
 
@@ -63,6 +63,10 @@ class LSTM(nn.RNNBase):
         more, a sequence of T steps takes the room for the gates of so many. Some hundreds do well. The results are the
         same bit for bit, the weights' gradients to rounding. It is for the CPU, without gradients of gradients, and
         torch.compile does not look into it. 0: everything is kept.
+    cell : {"lstm", "slstm"}, default "lstm"
+        The LSTM, or the sLSTM (Beck et al. 2024, equations 8 to 17; here 7.24 to 7.28): its input gate is an
+        exponential, and its state is ``(h, c, n, m)``, c divided by the normalizer n where it is shown, both as the
+        stabilizer m scales them. States that are all zero are its beginning.
     peephole : bool, default False
         Whether the gates see the cell state of their unit, i and f before the step and o after it (Gers & Schmidhuber
         2000; equations 7.5 and 7.6): i = σ(… + p_i c) and so on, with the weights ``weight_ch``.
@@ -74,9 +78,9 @@ class LSTM(nn.RNNBase):
         to h (Ba et al. 2016, supplement, equations 20 to 22; equations 7.20 and 7.21): with the gains ``gain_ih``,
         ``gain_hh`` and ``gain_c``, with ``bias_ih``, ``bias_hh`` and ``bias_c`` after them, and 1e-5 added to each
         variance.
-    gate_activation : {"sigmoid", "hardsigmoid", "step"}, default "sigmoid"
+    gate_activation : {"sigmoid", "hardsigmoid", "step", "exp"}, default "sigmoid"
         What i, f and o go through: σ; `torch.nn.functional.hardsigmoid` (equation 7.1); or 1 above 0 and 0 elsewhere,
-        with the gradient of the identity (Bengio et al. 2013; equation 7.2).
+        with the gradient of the identity (Bengio et al. 2013; equation 7.2). In an sLSTM f alone: σ or the exponential.
     candidate_activation, cell_activation : {"tanh", "linear"}, default "tanh"
         What g goes through, and c on its way to h (equation 7.4).
     zoneout : float or (float, float), default 0
@@ -142,10 +146,11 @@ class LSTM(nn.RNNBase):
         dtype: torch.dtype | None = None,
         *,
         checkpoint_every: int = 0,
+        cell: Kind = "lstm",
         peephole: bool = False,
         coupled: bool = False,
         layer_norm: bool = False,
-        gate_activation: Gate = "sigmoid",
+        gate_activation: GateActivation = "sigmoid",
         candidate_activation: Squash = "tanh",
         cell_activation: Squash = "tanh",
         zoneout: float | tuple[float, float] = 0.0,
@@ -158,6 +163,7 @@ class LSTM(nn.RNNBase):
                 f"checkpoint_every is {checkpoint_every!r}, needed a whole number of steps, or 0 to keep everything"
             )
         variant = Variant(
+            cell=cell,
             peephole=peephole,
             coupled=coupled,
             layer_norm=layer_norm,
@@ -375,11 +381,9 @@ class LSTM(nn.RNNBase):
         """
         rows = self.num_layers * (2 if self.bidirectional else 1)
         batch = () if batch_size is None else (batch_size,)
-        weight = self._weights()[0]
-        return (
-            weight.new_zeros(rows, *batch, self.proj_size or self.hidden_size),
-            weight.new_zeros(rows, *batch, self.hidden_size),
-        )
+        weight, cells = self._weights()[0], self.variant.states[1:]
+        h_0 = weight.new_zeros(rows, *batch, self.proj_size or self.hidden_size)
+        return h_0, *(weight.new_zeros(rows, *batch, self.hidden_size) for _ in cells)  # type: ignore[return-value]
 
     @overload
     def forward(
@@ -436,7 +440,7 @@ class LSTM(nn.RNNBase):
         >>> output[2:, 1].abs().sum(), torch.equal(h_n[0, 1], output[1, 1, :3])
         (tensor(0., grad_fn=<SumBackward0>), True)
         """
-        if hx is not None:
+        if hx is not None and not self._varied:
             check_state(hx)
         apart = self._varied or self.checkpoint_every or (self.dropout and self.training)
         if lengths is not None or reset is not None or apart:
@@ -456,7 +460,7 @@ class LSTM(nn.RNNBase):
                     return results
         except (RuntimeError, TypeError):
             # The operator checks all that it needs in no time; in words it is said here.
-            check_input(self, input, h_0, c_0, self._weights()[0], None)
+            check_input(self, input, {"h_0": h_0, "c_0": c_0}, self._weights()[0], None)
             raise
         return self._any(input, hx, lengths, reset)
 
@@ -467,13 +471,15 @@ class LSTM(nn.RNNBase):
 
     def _as_input(self, input: Any, results: tuple[Tensor, Tensor, Tensor]) -> Any:
         """Bring what a path computes into the form that the input has."""
-        output, h_n, c_n = results
+        output, *states = results
+        if len(self.variant.states) > 2:
+            states = [states[0], *states[1].chunk(len(self.variant.states) - 1, dim=-1)]
         if isinstance(input, PackedSequence):
             packed = PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
-            return packed, (_in_order(h_n, input.unsorted_indices), _in_order(c_n, input.unsorted_indices))
+            return packed, tuple(_in_order(state, input.unsorted_indices) for state in states)
         if input.dim() == 2:
-            return output.squeeze(0 if self.batch_first else 1), (h_n.squeeze(1), c_n.squeeze(1))
-        return output, (h_n, c_n)
+            return output.squeeze(0 if self.batch_first else 1), tuple(state.squeeze(1) for state in states)
+        return output, tuple(states)
 
     def record(
         self, input: Any, hx: State | None = None, *, lengths: Any = None, reset: Tensor | None = None
@@ -523,10 +529,12 @@ class LSTM(nn.RNNBase):
         >>> LSTM(4, 3).prepare(torch.zeros(5, 2, 4), None, None, None).path.name
         'kernel'
         """
+        names = self.variant.states
         if hx is not None:
-            check_state(hx)
+            check_state(hx, names)
         packed = input if isinstance(input, PackedSequence) else None
-        x, (h_0, c_0), batch_sizes = input, hx or (None, None), None
+        x, batch_sizes = input, None
+        states = {f"{name}_0": None if hx is None else hx[number] for number, name in enumerate(names)}
         if packed is not None:
             if lengths is not None or reset is not None:
                 raise ArgumentError("input is packed and has lengths of its own: pad it to use lengths and reset")
@@ -538,9 +546,12 @@ class LSTM(nn.RNNBase):
         weights = self._weights()
         elsewhere = isinstance(x, Tensor) and path_of(x, walked=walked, variant=variant).name == "torch"
         if not elsewhere:  # torch's own LSTM casts for itself
-            x, h_0, c_0, *weights = (under_autocast(t) for t in (x, h_0, c_0, *weights))
+            x, *weights = (under_autocast(t) for t in (x, *weights))
+            states = {name: under_autocast(state) for name, state in states.items()}
         if not (elsewhere and torch.is_autocast_enabled(x.device.type)):
-            check_input(self, x, h_0, c_0, weights[0], batch_sizes)
+            check_input(self, x, states, weights[0], batch_sizes)
+        h_0, *cells = states.values()
+        c_0 = cells[0] if len(cells) == 1 or hx is None else torch.cat(cells, dim=-1)  # type: ignore[arg-type]
         path = path_of(x, walked=walked, variant=variant)
         if packed is not None:
             h_0, c_0 = _in_order(h_0, packed.sorted_indices), _in_order(c_0, packed.sorted_indices)

@@ -10,14 +10,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import hardtanh, layer_norm, linear
+from torch.nn.functional import hardtanh, layer_norm, linear, logsigmoid
 
 from gatewise.reference.layer_norm import EPSILON
 from gatewise.reference.variant import Variant
 
 
 class Step(NamedTuple):
-    """The gates and the candidate after their activation, (B, H), and the state after the step."""
+    """The gates and the candidate after their activation, (B, H), and the state after the step; of an sLSTM c, n and m
+    are one tensor (B, 3H).
+    """
 
     i: Tensor
     f: Tensor
@@ -86,7 +88,7 @@ def step(
     from_x
         (B, 4H), or (B, 3H) with coupled gates: `from_input`, of this step.
     h_prev, c_prev
-        (B, P) and (B, H): the state before the step.
+        (B, P) and (B, H): the state before the step; of an sLSTM c, n and m are one tensor (B, 3H).
     own
         The parameters of the layer and direction, by name.
     masks
@@ -104,6 +106,8 @@ def step(
     if variant.layer_norm:
         from_h = _normalized(from_h, own["gain_hh"], None)  # (7.20)
     a = dict(zip(variant.gates, (from_x + from_h).chunk(len(variant.gates), -1), strict=True))  # (1.1), (1.9)
+    if variant.cell == "slstm":
+        return _slstm(variant, a, c_prev, own, masks)
     peephole = variant.blocks(own, c_prev.size(-1))
     activation, shown = _GATES[variant.gate_activation], _SQUASHES[variant.cell_activation]
 
@@ -128,3 +132,23 @@ def step(
         z = masks.get("zoneout_c", z_c)
         c = z * c_prev + (1 - z) * c  # (7.17)
     return Step(i, f, g, o, c, h)
+
+
+def _slstm(
+    variant: Variant, a: Mapping[str, Tensor], cells: Tensor, own: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> Step:
+    """Go on from the pre-activations as an sLSTM does."""
+    c_prev, n_prev, m_prev = cells.chunk(3, dim=-1)
+    log_f = a["f"] if variant.gate_activation == "exp" else logsigmoid(a["f"])  # (7.24)
+    begun = n_prev != 0
+    kept = torch.where(begun, log_f + m_prev, a["i"])
+    m = torch.maximum(kept, a["i"])  # (7.25)
+    i = (a["i"] - m).exp()  # (7.26)
+    f = torch.where(begun, (kept - m).exp(), 0)  # (7.26)
+    g, o = _SQUASHES[variant.candidate_activation](a["g"]), a["o"].sigmoid()  # (1.4), (1.5)
+    c = f * c_prev + i * (g * masks["candidate"] if "candidate" in masks else g)  # (7.27)
+    n = f * n_prev + i  # (7.27)
+    h = o * c / n  # (7.28)
+    if "weight_hr" in own:
+        h = linear(h, own["weight_hr"])  # (1.17)
+    return Step(i, f, g, o, torch.cat([c, n, m], dim=-1), h)

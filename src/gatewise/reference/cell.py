@@ -5,14 +5,14 @@ numbers in the comments are the equations of docs/equations.md.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from gatewise.reference.step import Array, Step, step, step_backward
 
 State = tuple[Array, ...]
-"""What is handed from step to step: h, (B, H) or with a projection (B, P), and c, (B, H)."""
+"""What is handed from step to step: h, (B, H) or with a projection (B, P), and c, (B, H); then what else there is."""
 
 
 class StepGradients(NamedTuple):
@@ -33,9 +33,17 @@ class StepGradients(NamedTuple):
 
 
 class Cell(Protocol):
-    """A step pair."""
+    """A step pair.
 
-    def step(self, x: Array, state: State, parameters: Mapping[str, Array], masks: Mapping[str, Array]) -> Step:
+    Attributes
+    ----------
+    step_type : type
+        A named tuple of what `step` returns: gates, candidate and the new state.
+    """
+
+    step_type: Any
+
+    def step(self, x: Array, state: State, parameters: Mapping[str, Array], masks: Mapping[str, Array]) -> Any:
         """Take one step.
 
         Parameters
@@ -55,7 +63,7 @@ class Cell(Protocol):
     def step_backward(
         self,
         d_state: State,
-        now: Step,
+        now: Any,
         x: Array,
         state: State,
         parameters: Mapping[str, Array],
@@ -67,7 +75,7 @@ class Cell(Protocol):
         ----------
         d_state : tuple of ndarray
             The whole gradient of h_t, equation (2.1), and what reaches c_t from step t+1.
-        now : Step
+        now
             What `step` returned.
         x, state, parameters, masks
             What `step` was given.
@@ -77,6 +85,8 @@ class Cell(Protocol):
 
 class Plain:
     """The cell that is torch's, with its projection if the parameters have one."""
+
+    step_type = Step
 
     def step(self, x: Array, state: State, parameters: Mapping[str, Array], masks: Mapping[str, Array]) -> Step:
         """Take one step, as `Cell` says; there are no masks."""

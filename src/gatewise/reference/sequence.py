@@ -6,14 +6,15 @@ equations of docs/equations.md.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatewise.errors import ArgumentError, DtypeError, ShapeError
 from gatewise.reference.cell import Cell, Plain
-from gatewise.reference.step import Array, Step, checked
+from gatewise.reference.slstm import SLSTM
+from gatewise.reference.step import Array, checked
 from gatewise.reference.variant import PLAIN, Variant
 from gatewise.reference.variants import Varied
 
@@ -27,7 +28,7 @@ class Forward(NamedTuple):
         The hidden states of the last layer, forward direction first.
     h_n, c_n : ndarray, (L*D, B, H)
         The state after each direction's last step; row l*D + d is layer l, direction d.
-    gates : tuple of tuple of Step
+    gates : tuple of tuple of Step, or of SStep of an sLSTM
         ``gates[layer][direction]`` holds i, f, g, o, c and h, each (T, B, H). Index t is time t in
         both directions: the reverse direction arrives at T-1 first and at 0 last. The m of a
         projection is o * tanh(c).
@@ -45,6 +46,8 @@ class Forward(NamedTuple):
         The cell.
     masks : dict of str to ndarray
         Its masks; none in evaluation.
+    initial, last : dict of str to ndarray
+        Every initial and last state by its name: h and c, and n and m of an sLSTM, which are as wide as c.
 
     With a projection, P stands for H in the shapes of `output`, of `inputs` above the first, of
     h_n, h_0, and of h in `gates`; c is H wide throughout.
@@ -56,7 +59,7 @@ class Forward(NamedTuple):
     output: Array
     h_n: Array
     c_n: Array
-    gates: tuple[tuple[Step, ...], ...]
+    gates: tuple[tuple[Any, ...], ...]
     inputs: tuple[Array, ...]
     h_0: Array
     c_0: Array
@@ -65,6 +68,8 @@ class Forward(NamedTuple):
     reset: NDArray[np.bool_]
     variant: Variant
     masks: dict[str, Array]
+    initial: dict[str, Array]
+    last: dict[str, Array]
 
 
 class Gradients(NamedTuple):
@@ -77,12 +82,15 @@ class Gradients(NamedTuple):
         With a projection d_h_0 is (L*D, B, P).
     d_parameters : dict of str to ndarray
         The names and shapes of the parameters.
+    d_initial : dict of str to ndarray
+        By every initial state, as `Forward.initial` names them.
     """
 
     d_x: Array
     d_h_0: Array
     d_c_0: Array
     d_parameters: dict[str, Array]
+    d_initial: dict[str, Array]
 
 
 def forward(
@@ -97,6 +105,8 @@ def forward(
     reset: NDArray[np.bool_] | None = None,
     variant: Variant = PLAIN,
     masks: Mapping[str, Array] | None = None,
+    n_0: Array | None = None,
+    m_0: Array | None = None,
 ) -> Forward:
     """Run a stacked, perhaps bidirectional LSTM over a batch of sequences.
 
@@ -127,6 +137,8 @@ def forward(
     masks : mapping of str to ndarray, optional
         All that `Variant.masks` tells, drawn by the caller: a training call. None is evaluation, where nothing is
         dropped and zoneout is its expectation.
+    n_0, m_0 : ndarray, (L*D, B, H), optional
+        The rest of an sLSTM's initial state; None is zero.
 
     Returns
     -------
@@ -165,39 +177,55 @@ def forward(
     hidden, axis, width = _sizes(parameters, variant)
     x = checked("x", x, {"T": None, "B": None, "I": parameters["weight_ih_l0"].shape[1]})
     rows = {"L*D": num_layers * directions, "B": x.shape[1]}
-    h_0 = _checked_or_zero("h_0", h_0, {**rows, axis: width})
-    c_0 = _checked_or_zero("c_0", c_0, {**rows, "H": hidden})
+    initial = _checked_states(
+        {"h_0": h_0, "c_0": c_0, "n_0": n_0, "m_0": m_0}, variant, {**rows, axis: width}, {**rows, "H": hidden}
+    )
     lengths, reset = _checked_lengths(lengths, *x.shape[:2]), _checked_reset(reset, *x.shape[:2])
     shapes = variant.masks(cells=rows["L*D"], time=len(x), batch=x.shape[1], hidden=hidden, width=width)
     masks = _checked_masks(masks, {name: mask.shape for name, mask in shapes.items()})
 
     cell = _cell_of(variant)
-    h_n, c_n = np.empty_like(h_0), np.empty_like(c_0)
-    gates: list[tuple[Step, ...]] = []
+    last = {name: np.empty_like(states) for name, states in initial.items()}
+    gates: list[tuple[Any, ...]] = []
     layer_input = x
     inputs: list[Array] = []
     for layer in range(num_layers):
         inputs.append(layer_input)
-        both: list[Step] = []
+        both: list[Any] = []
         for direction in range(directions):
             row = layer * directions + direction  # (1.13)
             own = {kind: parameters[name] for kind, name in _names(layer, direction, parameters, variant).items()}
-            widths = dict.fromkeys(Step._fields, hidden) | {"h": width}
-            steps = Step(**{name: np.empty((*x.shape[:2], size)) for name, size in widths.items()})
-            h, c = h_0[row], c_0[row]
+            widths = dict.fromkeys(cell.step_type._fields, hidden) | {"h": width}
+            steps = cell.step_type(**{name: np.empty((*x.shape[:2], size)) for name, size in widths.items()})
+            state = tuple(states[row] for states in initial.values())
             for t in _time_order(len(x), direction):
                 taken, cut = _taken(t, lengths), _cut(t, direction, lengths, reset)
-                before = np.where(cut, 0, h), np.where(cut, 0, c)  # (1.15)
+                before = tuple(np.where(cut, 0, one) for one in state)  # (1.15)
                 now = cell.step(layer_input[t], before, own, _masks_at(masks, row, t))
                 for over_time, at_t in zip(steps, now, strict=True):
                     over_time[t] = np.where(taken, at_t, 0)
-                h, c = np.where(taken, now.h, h), np.where(taken, now.c, c)  # (1.14)
-            h_n[row], c_n[row] = h, c  # (1.13)
+                new = (getattr(now, name) for name in initial)
+                state = tuple(np.where(taken, after, one) for after, one in zip(new, state, strict=True))  # (1.14)
+            for states, one in zip(last.values(), state, strict=True):
+                states[row] = one  # (1.13)
             both.append(steps)
         gates.append(tuple(both))
         layer_input = np.concatenate([steps.h for steps in both], axis=2)  # (1.10), (1.12)
     return Forward(
-        layer_input, h_n, c_n, tuple(gates), tuple(inputs), h_0, c_0, parameters, lengths, reset, variant, masks
+        layer_input,
+        last["h"],
+        last["c"],
+        tuple(gates),
+        tuple(inputs),
+        initial["h"],
+        initial["c"],
+        parameters,
+        lengths,
+        reset,
+        variant,
+        masks,
+        initial,
+        last,
     )
 
 
@@ -206,6 +234,9 @@ def backward(
     d_output: Array | None = None,
     d_h_n: Array | None = None,
     d_c_n: Array | None = None,
+    *,
+    d_n_n: Array | None = None,
+    d_m_n: Array | None = None,
 ) -> Gradients:
     """Carry the gradient of a loss back through all layers and all of time.
 
@@ -217,11 +248,13 @@ def backward(
         The loss's gradient by the output; None is zero, here and below. With a projection (T, B, D*P).
     d_h_n, d_c_n : ndarray, (L*D, B, H), optional
         The loss's gradient by the last state. With a projection d_h_n is (L*D, B, P).
+    d_n_n, d_m_n : ndarray, (L*D, B, H), optional
+        And by the rest of an sLSTM's.
 
     Returns
     -------
     Gradients
-        d_x, d_h_0, d_c_0 and d_parameters.
+        d_x, d_h_0, d_c_0 and d_parameters, and all initial states' by name.
 
     Raises
     ------
@@ -246,11 +279,11 @@ def backward(
     time, batch = forward.output.shape[:2]
     rows = {"L*D": len(forward.h_0), "B": batch}
     d_layer = _checked_or_zero("d_output", d_output, {"T": time, "B": batch, f"D*{axis}": directions * width})
-    d_h_n = _checked_or_zero("d_h_n", d_h_n, {**rows, axis: width})
-    d_c_n = _checked_or_zero("d_c_n", d_c_n, {**rows, "H": hidden})
+    given = {"d_h_n": d_h_n, "d_c_n": d_c_n, "d_n_n": d_n_n, "d_m_n": d_m_n}
+    d_last = _checked_states(given, variant, {**rows, axis: width}, {**rows, "H": hidden})
 
     cell = _cell_of(variant)
-    d_h_0, d_c_0 = np.empty_like(forward.h_0), np.empty_like(forward.c_0)
+    d_initial = {name: np.empty_like(states) for name, states in forward.initial.items()}
     d_parameters = {name: np.zeros_like(array) for name, array in forward.parameters.items()}
     for layer in reversed(range(len(forward.gates))):
         layer_input = forward.inputs[layer]
@@ -259,32 +292,37 @@ def backward(
             row = layer * directions + direction
             names = _names(layer, direction, forward.parameters, variant)
             own = {kind: forward.parameters[name] for kind, name in names.items()}
-            h_prev = _before(steps.h, forward.h_0[row], direction, forward)
-            c_prev = _before(steps.c, forward.c_0[row], direction, forward)
+            befores = [
+                _before(getattr(steps, name), states[row], direction, forward)
+                for name, states in forward.initial.items()
+            ]
             d_y = d_layer[:, :, direction * width : (direction + 1) * width]
-            d_h, d_c = d_h_n[row], d_c_n[row]
+            d_state = tuple(states[row] for states in d_last.values())
             for t in reversed(_time_order(time, direction)):
                 taken, cut = _taken(t, forward.lengths), _cut(t, direction, forward.lengths, forward.reset)
-                now = Step(*(over_time[t] for over_time in steps))
+                now = cell.step_type(*(over_time[t] for over_time in steps))
                 # A step that is not taken is sent nothing, and so adds nothing.
-                d_state = np.where(taken, d_y[t] + d_h, 0), np.where(taken, d_c, 0)  # (2.1)
-                before = h_prev[t], c_prev[t]
+                d_now = tuple(np.where(taken, one, 0) for one in (d_y[t] + d_state[0], *d_state[1:]))  # (2.1)
+                before = tuple(states[t] for states in befores)
                 masks = _masks_at(forward.masks, row, t)
-                sent = cell.step_backward(d_state, now, layer_input[t], before, own, masks)
-                d_h_prev, d_c_prev = sent.d_state
-                d_h = np.where(taken, np.where(cut, 0, d_h_prev), d_h)  # (3.9)
-                d_c = np.where(taken, np.where(cut, 0, d_c_prev), d_c)  # (3.9)
+                sent = cell.step_backward(d_now, now, layer_input[t], before, own, masks)
+                d_before = (np.where(cut, 0, one) for one in sent.d_state)  # (3.9)
+                d_state = tuple(
+                    np.where(taken, one, kept) for one, kept in zip(d_before, d_state, strict=True)
+                )  # (3.9)
                 d_layer_input[t] += sent.d_x  # (3.8)
                 for kind, d_parameter in sent.d_parameters.items():
                     d_parameters[names[kind]] += d_parameter
-            d_h_0[row] = d_h  # (3.6)
-            d_c_0[row] = d_c  # (3.7)
+            for states, one in zip(d_initial.values(), d_state, strict=True):
+                states[row] = one  # (3.6), (3.7)
         d_layer = d_layer_input  # (3.8)
-    return Gradients(d_layer, d_h_0, d_c_0, d_parameters)
+    return Gradients(d_layer, d_initial["h"], d_initial["c"], d_parameters, d_initial)
 
 
 def _cell_of(variant: Variant) -> Cell:
     """Return the step pair."""
+    if variant.cell == "slstm":
+        return SLSTM(variant)
     return Plain() if variant == PLAIN else Varied(variant)
 
 
@@ -393,6 +431,20 @@ def _checked_masks(masks: Mapping[str, Array] | None, shapes: Mapping[str, tuple
         if mask.dtype != np.float64 or mask.shape != shape:
             raise ShapeError(f"masks: {name} needed float64 and shape {shape}, given {mask.dtype} and {mask.shape}")
     return dict(masks)
+
+
+def _checked_states(
+    given: Mapping[str, Array | None], variant: Variant, of_h: Mapping[str, int], axes: Mapping[str, int]
+) -> dict[str, Array]:
+    """Return h and c and whatever else the variant's state has, by name; zeros for what is not given."""
+    states: dict[str, Array] = {}
+    for name, array in given.items():
+        state = name.removeprefix("d_")[0]
+        if state in variant.states:
+            states[state] = _checked_or_zero(name, array, of_h if state == "h" else axes)
+        elif array is not None:
+            raise ArgumentError(f"{name}: this cell's state is {' and '.join(variant.states)} alone")
+    return states
 
 
 def _checked_or_zero(name: str, array: Array | None, axes: Mapping[str, int]) -> Array:

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from gatewise.errors import ArgumentError
 
-Gate = Literal["sigmoid", "hardsigmoid", "step"]
+Kind = Literal["lstm", "slstm"]
+GateActivation = Literal["sigmoid", "hardsigmoid", "step", "exp"]
 Squash = Literal["tanh", "linear"]
 Weight = TypeVar("Weight")
 
@@ -20,6 +21,9 @@ class Variant:
 
     Parameters
     ----------
+    cell : {"lstm", "slstm"}
+        The LSTM, or the sLSTM (Beck et al. 2024, equations 8 to 17), whose input gate is an exponential and whose state
+        has a normalizer n and a stabilizer m besides h and c: equations (7.24) to (7.28).
     peephole : bool
         Whether the input and the forget gate see the cell state before the step and the output gate that after it
         (Gers and Schmidhuber 2000): equations (7.5) and (7.6).
@@ -28,9 +32,9 @@ class Variant:
     layer_norm : bool
         Whether W_ih x, W_hh h and the cell state on its way to h are normalized over their units (Ba et al. 2016,
         supplement, equations 20 to 22): equations (7.20) and (7.21).
-    gate_activation : {"sigmoid", "hardsigmoid", "step"}
+    gate_activation : {"sigmoid", "hardsigmoid", "step", "exp"}
         What the gates go through: σ; equation (7.1), piecewise linear; or (7.2), 0 or 1, whose gradient is that of the
-        identity (Bengio et al. 2013).
+        identity (Bengio et al. 2013). Of an sLSTM it is the forget gate's, σ or the exponential; its output gate is σ.
     candidate_activation, cell_activation : {"tanh", "linear"}
         What the candidate goes through, and the cell state on its way to h: equation (7.4).
     zoneout : float or (float, float)
@@ -53,7 +57,7 @@ class Variant:
     Raises
     ------
     ArgumentError
-        A setting has another value.
+        A setting has another value, or two of them do not go together.
 
     Examples
     --------
@@ -61,10 +65,11 @@ class Variant:
     {'weight_ih': (6, 3), 'weight_hh': (6, 2), 'bias_ih': (6,), 'bias_hh': (6,), 'weight_ch': (4,)}
     """
 
+    cell: Kind = "lstm"
     peephole: bool = False
     coupled: bool = False
     layer_norm: bool = False
-    gate_activation: Gate = "sigmoid"
+    gate_activation: GateActivation = "sigmoid"
     candidate_activation: Squash = "tanh"
     cell_activation: Squash = "tanh"
     zoneout: float | tuple[float, float] = (0.0, 0.0)
@@ -78,7 +83,12 @@ class Variant:
             value = getattr(self, name)
             if type(value) is not bool:
                 raise ArgumentError(f"{name} is {value!r}, needed True or False: choose one")
-        kinds = {"gate_activation": Gate, "candidate_activation": Squash, "cell_activation": Squash}
+        kinds = {
+            "cell": Kind,
+            "gate_activation": GateActivation,
+            "candidate_activation": Squash,
+            "cell_activation": Squash,
+        }
         for name, kind in kinds.items():
             value, known = getattr(self, name), get_args(kind)
             if value not in known:
@@ -89,7 +99,35 @@ class Variant:
         if len(both) != 2:
             raise ArgumentError(f"zoneout is {self.zoneout!r}, needed a rate, or one for h and one for c: give a pair")
         object.__setattr__(self, "zoneout", tuple(_rate("zoneout", rate) for rate in both))
+        if self.cell == "slstm":
+            self._refuse_beside_slstm()
+        elif self.gate_activation == "exp":
+            raise ArgumentError("gate_activation is 'exp', which grows without bound but in an sLSTM: add cell='slstm'")
         object.__setattr__(self, "is_plain", not self.changes().keys() - {"weight_dropout"})
+
+    def _refuse_beside_slstm(self) -> None:
+        """Say what has no meaning in an sLSTM, or none that its paper gives it."""
+        why = {
+            "peephole": "its gates see h alone",
+            "coupled": "its input gate is an exponential, and 1 - i would be below 0",
+            "layer_norm": "c is divided by n instead",
+            "zoneout": "c, n and m are one state, of which no part can stay alone",
+            "cell_activation": "h is o c / n, without a tanh to leave out",
+        }
+        changed = self.changes()
+        for name, reason in why.items():
+            if name in changed:
+                raise ArgumentError(f"{name} is {changed[name]!r} and cell is 'slstm': {reason}; leave one out")
+        if self.gate_activation not in ("sigmoid", "exp"):
+            raise ArgumentError(
+                f"gate_activation is {self.gate_activation!r} and cell is 'slstm': it takes the logarithm of its forget "
+                "gate; choose sigmoid or exp"
+            )
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """What is handed from step to step, in its order."""
+        return ("h", "c", "n", "m") if self.cell == "slstm" else ("h", "c")
 
     @property
     def gates(self) -> tuple[str, ...]:

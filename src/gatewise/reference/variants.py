@@ -35,6 +35,8 @@ class Varied:
     [[0.88]] [[0.88]]
     """
 
+    step_type = Step
+
     def __init__(self, variant: Variant) -> None:
         self._variant = variant
         self._gate = GATES[variant.gate_activation]
