@@ -23,7 +23,7 @@ def initialize(lstm: nn.Module, name: str, *, longest: int | None = None) -> Non
         torch's: uniform within ±1/√H. ``forget_one``: those, with forget gates whose biases add up to 1 (Jozefowicz et
         al. 2015). `chrono_` and `orthogonal_` say what they do. ``xavier``: each gate's weights by themselves as Glorot
         and Bengio (2010) draw them, uniform, all biases 0. ``zeros``: all weights and biases 0, which leaves the units
-        of a layer equal for ever.
+        of a layer equal for ever; gains are 1 as ever.
     longest : int, optional
         Steps that the longest memories shall last: for chrono, which needs it.
 
@@ -122,8 +122,8 @@ def _xavier(lstm: nn.Module) -> None:
 
 
 def _zeros(lstm: nn.Module) -> None:
-    for weight in lstm.parameters():
-        nn.init.zeros_(weight)
+    for name, weight in lstm.named_parameters():
+        nn.init.constant_(weight, 1.0 if name.startswith("gain") else 0.0)
 
 
 def _torch(lstm: Any) -> None:

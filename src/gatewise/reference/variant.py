@@ -120,8 +120,8 @@ class Variant:
                 raise ArgumentError(f"{name} is {changed[name]!r} and cell is 'slstm': {reason}; leave one out")
         if self.gate_activation not in ("sigmoid", "exp"):
             raise ArgumentError(
-                f"gate_activation is {self.gate_activation!r} and cell is 'slstm': it takes the logarithm of its forget "
-                "gate; choose sigmoid or exp"
+                f"gate_activation is {self.gate_activation!r} and cell is 'slstm': it takes the logarithm of its "
+                "forget gate; choose sigmoid or exp"
             )
 
     @property
@@ -147,10 +147,8 @@ class Variant:
         >>> Variant(coupled=True, cell_activation="linear").changes()
         {'coupled': True, 'cell_activation': 'linear'}
         """
-        settings = (setting for setting in fields(self) if setting.init)
-        return {
-            setting.name: value for setting in settings if (value := getattr(self, setting.name)) != setting.default
-        }
+        defaults = {setting.name: setting.default for setting in fields(self) if setting.init}
+        return {name: value for name, default in defaults.items() if (value := getattr(self, name)) != default}
 
     def in_evaluation(self) -> "Variant":
         """Give what is left where no masks are drawn: nothing is dropped, and zoneout is its expectation.
