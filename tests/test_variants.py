@@ -1,6 +1,8 @@
 """Every variant of the cell and every pair of them, through the same checks."""
 
+import copy
 import itertools
+import pickle
 import re
 
 import numpy as np
@@ -627,6 +629,20 @@ def test_parameters_are_named_and_round_trip():
     other.load_state_dict(lstm.state_dict())
     x = torch.randn(4, 3, I)
     assert torch.equal(other(x)[0], lstm(x)[0])
+
+
+@pytest.mark.parametrize("options", SINGLES.values(), ids=SINGLES)
+def test_copies_and_transforms(options):
+    lstm = make(options)
+    x, state, _ = call_of(lstm)
+    expected = lstm(x, state)[0].detach()
+    for other in (copy.deepcopy(lstm), pickle.loads(pickle.dumps(lstm)), copy.deepcopy(lstm).float().double()):
+        assert repr(other) == repr(lstm)
+        assert_same(other(x, state)[0].detach(), expected, tolerance=1e-6)
+    mapped = torch.func.vmap(lambda x, *state: lstm(x, state)[0], in_dims=1, out_dims=1)(x, *state)
+    assert_same(mapped.detach(), expected, tolerance=ROUNDING)
+    alone, _ = lstm(x[:, 0], tuple(s[:, 0] for s in state))
+    assert_same(alone.detach(), expected[:, 0], tolerance=ROUNDING)
 
 
 def test_the_same_seed_gives_a_variant_of_torchs_parameters_torchs_weights():
