@@ -18,6 +18,7 @@ from gatewise.data.digit_sum import DigitSums, make_digit_sums, read_digit_sums,
 from gatewise.errors import ArgumentError, DataError, RunError
 from gatewise.experiments.grid import read_result, run_cases
 from gatewise.experiments.memory import MemoryConfig, Result, Summary, summarize, table
+from gatewise.experiments.memory_figures import STYLES
 from gatewise.nn import LSTM
 from gatewise.tasks.digit_sum import RECIPES, DigitSumConfig
 from gatewise.tasks.sequence_sum import SumClassifier, problem, swap_tails
@@ -120,6 +121,24 @@ def test_as_published_the_cell_begins_at_zero_and_the_vectors_stay():
     assert not made.model.embedding.weight.requires_grad
     assert made.model.embedding.weight.any()
     assert "embedding.weight" in made.model.state_dict()  # saved and moved all the same
+
+
+@pytest.mark.parametrize("cell", ["peephole", "cifg", "layer-norm", "slstm"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_variants_of_the_cell_learn_under_every_recipe(cell, recipe):
+    case = MemoryConfig(cells=(cell,), lengths=(5,), seeds=1, recipe=recipe).cases()[0]
+    assert case.config.initial == RECIPES[recipe].get("initial", "torch")
+    torch.manual_seed(0)
+    model, digits = SumClassifier(case.config), torch.randint(10, (8, 5))
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    losses = []
+    for _ in range(20):
+        losses.append(torch.nn.functional.cross_entropy(model(digits), digits[:, :2].sum(dim=1)))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[-1] < losses[0] - 0.1
+    assert STYLES[cell]
 
 
 def test_chrono_biases_last_as_long_as_the_sequence():

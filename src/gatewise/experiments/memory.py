@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from gatewise.errors import ArgumentError
-from gatewise.tasks.digit_sum import RECIPES, Cell, DigitSumConfig
+from gatewise.tasks.digit_sum import RECIPES, WITHOUT_FORGET_GATES, Cell, DigitSumConfig
 
 PUBLISHED = {
     10: (0.95, 0.93),
@@ -38,7 +38,7 @@ class MemoryConfig:
     """
 
     cells: tuple[Cell, ...] = ("srn", "lstm")
-    """What remembers: srn, gru, lstm."""
+    """What remembers: srn, gru, lstm, peephole, cifg, layer-norm, slstm."""
 
     lengths: tuple[int, ...] = (10, 15, 20, 25, 30, 35)
     """Digits in a sequence."""
@@ -87,7 +87,7 @@ class MemoryConfig:
 
     def _settings(self, cell: Cell, length: int, seed: int) -> DigitSumConfig:
         settings: dict[str, Any] = dict(RECIPES[self.recipe])
-        if cell != "lstm" and settings.get("initial") == "chrono":  # which is about forget gates
+        if cell in WITHOUT_FORGET_GATES and settings.get("initial") == "chrono":  # which is about forget gates
             settings["initial"] = "torch"
         if self.epochs:
             settings["epochs"] = self.epochs
@@ -198,10 +198,12 @@ def table(results: Sequence[Result]) -> list[str]:
     cell  length   dev            test           seeds   published dev, test
     lstm      10   0.910 ± 0.000  0.860 ± 0.000      1             0.95, 0.93
     """
-    lines = ["cell  length   dev            test           seeds   published dev, test"]
-    for summary in summarize(results):
+    summaries = summarize(results)
+    wide = max([4, *(len(summary.cell) for summary in summaries)])
+    lines = [f"{'cell':<{wide}}  length   dev            test           seeds   published dev, test"]
+    for summary in summaries:
         means = "  ".join(f"{summary.mean(split):.3f} ± {summary.deviation(split):.3f}" for split in ("dev", "test"))
         known = PUBLISHED.get(summary.length) if summary.cell == "lstm" else None
         published = f"             {known[0]:.2f}, {known[1]:.2f}" if known else ""
-        lines.append(f"{summary.cell:<4} {summary.length:>7}   {means}  {len(summary.test):>5}{published}")
+        lines.append(f"{summary.cell:<{wide}} {summary.length:>7}   {means}  {len(summary.test):>5}{published}")
     return lines

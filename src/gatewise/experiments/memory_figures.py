@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gatewise.drawing import BLUE, GREEN, VERMILION, new_figure, save, tidy
+from gatewise.drawing import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, new_figure, save, tidy
 from gatewise.experiments.memory import PUBLISHED, Result, summarize
 
 # Okabe and Ito's colours; marker and line style tell the cells apart in grey as well.
@@ -12,6 +12,10 @@ STYLES: dict[str, dict[str, Any]] = {
     "lstm": {"color": BLUE, "marker": "o", "linestyle": "-"},
     "srn": {"color": VERMILION, "marker": "s", "linestyle": "--"},
     "gru": {"color": GREEN, "marker": "^", "linestyle": "-."},
+    "peephole": {"color": PURPLE, "marker": "D", "linestyle": "-"},
+    "cifg": {"color": ORANGE, "marker": "v", "linestyle": "--"},
+    "layer-norm": {"color": SKY, "marker": "P", "linestyle": "-."},
+    "slstm": {"color": BLACK, "marker": "X", "linestyle": ":"},
 }
 
 

@@ -17,6 +17,7 @@ from gatewise.insight.swap import swapped
 from gatewise.insight.trace import traced
 from gatewise.nn import LSTM
 from gatewise.nn.turned import cuts_of, turned
+from gatewise.reference.variant import PLAIN, Variant
 
 Cell = Literal["lstm", "gru", "srn"]
 
@@ -165,7 +166,7 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
     Raises
     ------
     ArgumentError
-        Within the block: dropout is on between the layers of a module.
+        Within the block: dropout is on between the layers of a module, or its cell is not the plain one.
 
     Examples
     --------
@@ -183,6 +184,13 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
                 raise ArgumentError(
                     f"{name or 'model'} drops {100 * module.dropout:g} % between its layers, and the gradient's way "
                     "through what was drawn is not kept: call model.eval() first"
+                )
+            variant: Variant = getattr(module, "variant", PLAIN)
+            changed = ", ".join((variant if module.training else variant.in_evaluation()).changes())
+            if changed:
+                raise ArgumentError(
+                    f"{name or 'model'} has {changed}, and the gradient's way is followed through the plain cell "
+                    "alone: give a model without"
                 )
             if not torch.is_grad_enabled():  # the loss's gradient does not come this way
                 return forward(*args, **kwargs)

@@ -469,9 +469,9 @@ def _trace(output: Any, input: Any, call: Prepared, recorded: Sequence[Recorded]
             h = h.masked_fill(past[:, :, None], torch.nan)
         if number >= len(recorded) - directions and unsorted is None:
             h = h.clone()  # the call's output, which its caller may write over
-        B, P, H = h.size(1), h.size(2), call.weights[0].size(0) // 4
+        B, P, H = h.size(1), h.size(2), call.weights[0].size(0) // len(network.variant.gates)
         h_0 = h.new_zeros(B, P) if call.h_0 is None else call.h_0[number].detach().clone()
-        c_0 = h.new_zeros(B, H) if call.c_0 is None else call.c_0[number].detach().clone()
+        c_0 = h.new_zeros(B, H) if call.c_0 is None else call.c_0[number][:, :H].detach().clone()
         layers.append(
             LayerTrace(
                 *divmod(number, directions),
@@ -486,9 +486,9 @@ def _trace(output: Any, input: Any, call: Prepared, recorded: Sequence[Recorded]
 
 def _detached(results: Any) -> Any:
     """Output and states without their graph, which a trace must not keep alive."""
-    output, (h_n, c_n) = results
+    output, states = results
     data = output._replace(data=output.data.detach()) if isinstance(output, PackedSequence) else output.detach()
-    return data, (h_n.detach(), c_n.detach())
+    return data, tuple(state.detach() for state in states)
 
 
 def _padded(h: Tensor, batch_sizes: Tensor) -> Tensor:

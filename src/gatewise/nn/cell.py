@@ -18,6 +18,8 @@ class LSTMCell(nn.LSTMCell):
     A loop over cells gives the same values as `LSTM`, bit for bit, at the price of a Python call a step. (Not in 16
     bits: `LSTM` keeps c in float32 from step to step, and a cell hands it on in its own dtype.)
 
+    It is the plain cell; variants of it are arguments of `LSTM`, which takes a single step as well as a thousand.
+
     Parameters
     ----------
     input_size : int

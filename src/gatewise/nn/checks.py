@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -119,8 +120,73 @@ def check_reset(reset: object, input: Tensor, **axes: int) -> None:
         )
 
 
-def check_state(hx: object) -> None:
-    """Refuse what is no pair of a hidden state and a cell state.
+def check_input(
+    lstm: Any, x: Tensor, states: Mapping[str, Tensor | None], weight: Tensor, batch_sizes: Tensor | None
+) -> None:
+    """Refuse an input or a state that does not fit an LSTM, naming the axes.
+
+    Parameters
+    ----------
+    lstm
+        The module, for its sizes.
+    x
+        The call's input, or the data of a packed one.
+    states
+        The initial states by name, h_0 first; all None: there are none.
+    weight
+        Of the dtype and on the device that all of it must have.
+    batch_sizes
+        Of a packed input; None: it is none.
+
+    Raises
+    ------
+    ShapeError, DtypeError, KernelError
+        A tensor does not fit.
+
+    Examples
+    --------
+    >>> lstm = torch.nn.LSTM(4, 3)
+    >>> check_input(lstm, torch.zeros(5, 2, 4), {"h_0": None, "c_0": None}, lstm.weight_ih_l0, None)
+    """
+    check_numbers("input", x, weight)
+    sizes = {"L·D": lstm.num_layers * (2 if lstm.bidirectional else 1)}
+    if batch_sizes is not None:
+        if x.dim() != 2 or x.size(-1) != lstm.input_size:
+            raise ShapeError(
+                f"input has packed data of shape {tuple(x.shape)}, needed (steps, I) with I = {lstm.input_size} "
+                "(input_size)"
+            )
+        sizes["B"] = int(batch_sizes[0])
+    else:
+        axes = ("B", "T", "I") if lstm.batch_first else ("T", "B", "I")
+        if x.dim() not in (2, 3) or x.size(-1) != lstm.input_size:
+            raise ShapeError(
+                f"input has shape {tuple(x.shape)}, needed ({', '.join(axes)}), or (T, I) for a single sequence, "
+                f"with I = {lstm.input_size} (input_size)"
+            )
+        if x.size(axes.index("T") if x.dim() == 3 else 0) == 0:
+            raise ShapeError(
+                f"input has shape {tuple(x.shape)}, needed at least one step along T: leave empty sequences out"
+            )
+        if x.dim() == 3:
+            sizes["B"] = x.size(axes.index("B"))
+    width_of_h = {"P": lstm.proj_size} if lstm.proj_size else {"H": lstm.hidden_size}
+    if any(state is not None for state in states.values()):
+        for name, state in states.items():
+            check_numbers(name, state, weight)
+            width = width_of_h if name == "h_0" else {"H": lstm.hidden_size}
+            check_shape(name, state, **sizes, **width)  # type: ignore[arg-type]
+
+
+def check_state(hx: object, names: Sequence[str] = ("h", "c")) -> None:
+    """Refuse what is no pair of a hidden state and a cell state, or not all that another cell's state has.
+
+    Parameters
+    ----------
+    hx
+        What was given.
+    names
+        What a state has, in its order.
 
     Raises
     ------
@@ -131,12 +197,18 @@ def check_state(hx: object) -> None:
     --------
     >>> check_state((torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
     """
-    if isinstance(hx, (tuple, list)) and len(hx) == 2 and isinstance(hx[0], Tensor) and isinstance(hx[1], Tensor):
-        return
+    if isinstance(hx, (tuple, list)) and len(hx) == len(names):
+        if len(names) == 2 and isinstance(hx[0], Tensor) and isinstance(hx[1], Tensor):  # before every call: at once
+            return
+        if len(names) > 2 and all(isinstance(state, Tensor) for state in hx):
+            return
     given = f"a tensor of shape {tuple(hx.shape)}" if isinstance(hx, Tensor) else f"a {type(hx).__name__}"
     if isinstance(hx, (tuple, list)):
         given += f" of {', '.join(type(state).__name__ for state in hx) or 'nothing'}"
-    raise ArgumentError(f"hx is {given}, needed a pair of tensors (h_0, c_0), or None for zeros: pass both states")
+    if len(names) == 2:
+        raise ArgumentError(f"hx is {given}, needed a pair of tensors (h_0, c_0), or None for zeros: pass both states")
+    needed = ", ".join(f"{name}_0" for name in names)
+    raise ArgumentError(f"hx is {given}, needed {len(names)} tensors ({needed}), or None for zeros: pass all states")
 
 
 def check_shape(name: str, x: Tensor, **axes: int) -> None:

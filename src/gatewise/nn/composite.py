@@ -1,19 +1,20 @@
 """The LSTM in torch's own operations: slower than the kernels, on any device, and differentiable in any way.
 
-The same equations, layer after layer and step after step, for whatever the kernels have no code for. Numbers of 16 bits
-are computed with in float32.
+The same equations, layer after layer and step after step, for whatever the kernels have no code for: `step` has the
+cell, of which nothing is known here. Numbers of 16 bits are computed with in float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from gatewise.nn.call import Three
+from gatewise.nn.step import from_input, step
 from gatewise.nn.turned import cuts_of
+from gatewise.reference.variant import PLAIN, Variant
 
 
 def in_float32(
@@ -53,6 +54,9 @@ def composite_lstm(
     reset: Tensor | None,
     batch_sizes: Tensor | None,
     recorded: list[tuple[Tensor, Tensor]] | None = None,
+    *,
+    variant: Variant = PLAIN,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Three:
     """Run all layers of an LSTM, as `gatewise.nn.operators.lstm` does.
 
@@ -62,7 +66,7 @@ def composite_lstm(
         (T, B, I), or (B, T, I) if `batch_first`, or (sum of `batch_sizes`, I) where these are given.
     h_0, c_0
         The initial states, (L·D, B, P) and (L·D, B, H); None: zeros. P is the width of h: H, or what weight_hr makes
-        of it.
+        of it. Of an sLSTM c_0 is c, n and m, (L·D, B, 3H), and so is c_n.
     weights
         weight_ih, weight_hh, then bias_ih and bias_hh where there are biases, then weight_hr where h is projected, of
         layer 0 forward, then of layer 0 reverse if `bidirectional`, then of layer 1, and so on.
@@ -79,6 +83,11 @@ def composite_lstm(
     recorded
         A list that receives, for each layer and direction, h as (T, B, P) and i, f, g, o and c as (5, T, B, H), which
         past a sequence's length are not a number; None: nothing is recorded.
+    variant
+        The cell. What its parameters are, of each layer and direction and in which order, `Variant.shapes` tells.
+    masks
+        The masks of a training call, as `Variant.masks` tells them, but for that of weight_hh, which `weights` have in
+        them; None: evaluation.
 
     Returns
     -------
@@ -114,12 +123,14 @@ def composite_lstm(
         outputs = []
         for direction in range(directions):
             number = layer * directions + direction
-            own = weights[number * per_direction : (number + 1) * per_direction]
-            h = x.new_zeros(x.size(1), own[1].size(1)) if h_0 is None else h_0[number]
-            c = x.new_zeros(x.size(1), own[0].size(0) // 4) if c_0 is None else c_0[number]
+            own = variant.named(weights[number * per_direction : (number + 1) * per_direction])
+            H, P = own["weight_hh"].size(0) // len(variant.gates), own["weight_hh"].size(1)
+            h = x.new_zeros(x.size(1), P) if h_0 is None else h_0[number]
+            c = x.new_zeros(x.size(1), H * (len(variant.states) - 1)) if c_0 is None else c_0[number]
             steps: list[Tensor] | None = None if recorded is None else []
+            of_cell = {name: mask[number] for name, mask in (masks or {}).items()}
             cuts = cuts_of(reset, taken, direction)
-            h, c, output = _direction(x, h, c, own, taken, cuts, direction == 1, steps)
+            h, c, output = _direction(variant, x, h, c, own, of_cell, taken, cuts, direction == 1, steps)
             outputs.append(output)
             if recorded is not None and steps is not None:
                 recorded.append((output, torch.stack(steps[::-1] if direction == 1 else steps, dim=1)))
@@ -132,10 +143,12 @@ def composite_lstm(
 
 
 def _direction(
+    variant: Variant,
     x: Tensor,
     h: Tensor,
     c: Tensor,
-    weights: Sequence[Tensor],
+    own: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor],
     taken: Tensor | None,
     cuts: Tensor | None,
     reverse: bool,
@@ -145,30 +158,24 @@ def _direction(
 
     `steps` receives i, f, g, o and c of each step as it is taken.
     """
-    weight_ih, weight_hh, *others = weights
-    weight_hr = others.pop() if len(others) % 2 else None
-    from_input = linear(x, weight_ih, others[0] + others[1] if others else None)
+    from_x = from_input(own, x)
     outputs: list[Tensor] = []
     times = range(x.size(0))
     for t in reversed(times) if reverse else times:
         h_prev, c_prev = h, c
         if cuts is not None:
             h_prev, c_prev = (torch.where(cuts[t, :, None], 0, state) for state in (h, c))  # (1.15)
-        a = from_input[t] + linear(h_prev, weight_hh)  # (1.1)
-        a_i, a_f, a_g, a_o = a.chunk(4, dim=-1)
-        i, f, g, o = a_i.sigmoid(), a_f.sigmoid(), a_g.tanh(), a_o.sigmoid()  # (1.2) to (1.5)
-        c_next = f * c_prev + i * g  # (1.6)
-        h_next = o * c_next.tanh()  # (1.7)
-        if weight_hr is not None:
-            h_next = linear(h_next, weight_hr)
+        # (That of h alone has no axis of time.)
+        at_t = {name: mask if name == "hidden" else mask[t] for name, mask in masks.items()}
+        new = step(variant, from_x[t], h_prev, c_prev, own, at_t)
         if steps is not None:
-            step = torch.stack([i, f, g, o, c_next])
-            steps.append(step if taken is None else torch.where(taken[t, :, None], step, torch.nan))
+            gates = torch.stack([new.i, new.f, new.g, new.o, new.c[:, : new.i.size(-1)]])
+            steps.append(gates if taken is None else torch.where(taken[t, :, None], gates, torch.nan))
         if taken is None:
-            h, c = h_next, c_next
+            h, c = new.h, new.c
             outputs.append(h)
         else:
             now = taken[t, :, None]
-            h, c = torch.where(now, h_next, h), torch.where(now, c_next, c)  # (1.14)
-            outputs.append(torch.where(now, h_next, 0))
+            h, c = torch.where(now, new.h, h), torch.where(now, new.c, c)  # (1.14)
+            outputs.append(torch.where(now, new.h, 0))
     return h, c, torch.stack(outputs[::-1] if reverse else outputs)

@@ -11,12 +11,13 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import ArgumentError, ShapeError
-from gatewise.nn.checks import as_lengths, check_numbers, check_reset, check_shape, check_state
+from gatewise.nn.checks import as_lengths, check_input, check_reset, check_state
 from gatewise.nn.gates import Gates, split_gates, stack_gates
 from gatewise.nn.network import Network
 from gatewise.nn.operators import lstm, plain_lstm
 from gatewise.nn.paths import Path, path_of, plainly_served, under_autocast
 from gatewise.nn.recorded import Recorded
+from gatewise.reference.variant import PLAIN, GateActivation, Kind, Squash, Variant
 
 State = tuple[Tensor, Tensor]
 
@@ -62,6 +63,38 @@ class LSTM(nn.RNNBase):
         more, a sequence of T steps takes the room for the gates of so many. Some hundreds do well. The results are the
         same bit for bit, the weights' gradients to rounding. It is for the CPU, without gradients of gradients, and
         torch.compile does not look into it. 0: everything is kept.
+    cell : {"lstm", "slstm"}, default "lstm"
+        The LSTM, or the sLSTM (Beck et al. 2024, equations 8 to 17; here 7.24 to 7.28): its input gate is an
+        exponential, and its state is ``(h, c, n, m)``, c divided by the normalizer n where it is shown, both as the
+        stabilizer m scales them. States that are all zero are its beginning.
+    peephole : bool, default False
+        Whether the gates see the cell state of their unit, i and f before the step and o after it (Gers & Schmidhuber
+        2000; equations 7.5 and 7.6): i = σ(… + p_i c) and so on, with the weights ``weight_ch``.
+    coupled : bool, default False
+        Whether f = 1 - i, one gate for both (Greff et al. 2017, CIFG; equation 7.9): the weights and biases have the
+        rows of i, g and o alone.
+    layer_norm : bool, default False
+        Whether weight_ih x and weight_hh h are normalized, each over all of its rows, and c over its units on its way
+        to h (Ba et al. 2016, supplement, equations 20 to 22; equations 7.20 and 7.21): with the gains ``gain_ih``,
+        ``gain_hh`` and ``gain_c``, with ``bias_ih``, ``bias_hh`` and ``bias_c`` after them, and 1e-5 added to each
+        variance.
+    gate_activation : {"sigmoid", "hardsigmoid", "step", "exp"}, default "sigmoid"
+        What i, f and o go through: σ; `torch.nn.functional.hardsigmoid` (equation 7.1); or 1 above 0 and 0 elsewhere,
+        with the gradient of the identity (Bengio et al. 2013; equation 7.2). In an sLSTM f alone: σ or the exponential.
+    candidate_activation, cell_activation : {"tanh", "linear"}, default "tanh"
+        What g goes through, and c on its way to h (equation 7.4).
+    zoneout : float or (float, float), default 0
+        In training mode the rate with which each number of h, and of c, stays what it was before the step; in
+        evaluation the expectation of that (Krueger et al. 2017; equation 7.17). A pair is for h and c, in this order.
+    recurrent_dropout : float, default 0
+        In training mode the rate with which each number of g is zeroed, at each step anew (Semeniuta et al. 2016;
+        equation 7.11); what is left grows by 1 / (1 - rate), here and below.
+    variational_dropout : float, default 0
+        In training mode the rate with which each number of h is zeroed on its way into the gates, the same ones at
+        every step (Gal & Ghahramani 2016; equation 7.13).
+    weight_dropout : float, default 0
+        In training mode the rate with which each entry of ``weight_hh`` is zeroed, the same ones for the whole call
+        (DropConnect: Wan et al. 2013, Merity et al. 2018; equation 7.15).
     device, dtype
         As in torch. `gatewise.explain_path` tells which code serves a call. In bfloat16, and under `torch.autocast` to
         it, sums and the cells from step to step are float32.
@@ -76,11 +109,18 @@ class LSTM(nn.RNNBase):
         (4H,) each, if ``bias``.
     weight_hr_l0 : Parameter
         (P, H), if h is projected.
+    weight_ch_l0 : Parameter
+        (3H,), if ``peephole``: of i, f and o, in this order. (ONNX's P holds i, o and f.)
+    gain_ih_l0, gain_hh_l0, gain_c_l0, bias_c_l0 : Parameter
+        (4H,), (4H,), (H,) and (H,), if ``layer_norm``; the last if ``bias``, too. Gains start at 1, ``bias_c`` at 0.
+    variant : Variant
+        What is changed of the plain cell. A changed one is computed by torch's operations, step by step; one of which
+        nothing but weights is dropped, and in evaluation any that only drops, by the kernels.
 
     (It is a `torch.nn.RNNBase` and no `torch.nn.LSTM`, because torch.compile stops at each of these.)
 
     Those of layer k end in ``_lk``, those of its reverse direction in ``_lk_reverse``. All start uniform in
-    ±1/√H.
+    ±1/√H. With ``coupled`` read 3H for 4H, and 2H for 3H.
 
     Examples
     --------
@@ -89,6 +129,8 @@ class LSTM(nn.RNNBase):
     >>> output.shape, h_n.shape
     (torch.Size([100, 28, 128]), torch.Size([2, 100, 128]))
     """
+
+    _varied = False  # torch's __init__ asks before there is a variant
 
     def __init__(
         self,
@@ -104,11 +146,36 @@ class LSTM(nn.RNNBase):
         dtype: torch.dtype | None = None,
         *,
         checkpoint_every: int = 0,
+        cell: Kind = "lstm",
+        peephole: bool = False,
+        coupled: bool = False,
+        layer_norm: bool = False,
+        gate_activation: GateActivation = "sigmoid",
+        candidate_activation: Squash = "tanh",
+        cell_activation: Squash = "tanh",
+        zoneout: float | tuple[float, float] = 0.0,
+        recurrent_dropout: float = 0.0,
+        variational_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
     ) -> None:
         if type(checkpoint_every) is not int or checkpoint_every < 0:
             raise ArgumentError(
                 f"checkpoint_every is {checkpoint_every!r}, needed a whole number of steps, or 0 to keep everything"
             )
+        variant = Variant(
+            cell=cell,
+            peephole=peephole,
+            coupled=coupled,
+            layer_norm=layer_norm,
+            gate_activation=gate_activation,
+            candidate_activation=candidate_activation,
+            cell_activation=cell_activation,
+            zoneout=zoneout,
+            recurrent_dropout=recurrent_dropout,
+            variational_dropout=variational_dropout,
+            weight_dropout=weight_dropout,
+        )
+        varied = variant != PLAIN
         super().__init__(
             "LSTM",
             input_size,
@@ -119,14 +186,54 @@ class LSTM(nn.RNNBase):
             dropout,
             bidirectional,
             proj_size,
-            device=device,
+            device="meta" if varied else device,  # of what has parameters of its own
             dtype=dtype,
         )
-        self.checkpoint_every = checkpoint_every
+        self.checkpoint_every, self.variant, self._varied = checkpoint_every, variant, varied
+        if varied:
+            self._take_parameters(device, dtype)
+
+    def flatten_parameters(self) -> None:
+        """Bring weights on a GPU into one piece of memory for torch's own LSTM; a variant's stay where they are."""
+        if not self._varied:
+            super().flatten_parameters()
 
     def extra_repr(self) -> str:
         """The arguments, where they are not the defaults."""
-        return super().extra_repr() + f", checkpoint_every={self.checkpoint_every}" * bool(self.checkpoint_every)
+        checkpoint = {"checkpoint_every": self.checkpoint_every} if self.checkpoint_every else {}
+        ours = (checkpoint | self.variant.changes()).items()
+        return super().extra_repr() + "".join(f", {name}={value!r}" for name, value in ours)
+
+    def reset_parameters(self) -> None:
+        """Draw the weights and biases as torch does; gains are 1, and what is added after that of the cell is 0."""
+        super().reset_parameters()
+        for name, parameter in self.named_parameters():
+            if name.startswith("gain"):
+                nn.init.ones_(parameter)
+            elif name.startswith("bias_c"):
+                nn.init.zeros_(parameter)
+
+    def _take_parameters(self, device: torch.device | str | None, dtype: torch.dtype | None) -> None:
+        """Put the variant's parameters in the place of torch's."""
+        self._parameters.clear()
+        self._flat_weights_names, self._all_weights = [], []
+        directions = ["", "_reverse"] if self.bidirectional else [""]
+        for layer in range(self.num_layers):
+            above = (self.proj_size or self.hidden_size) * len(directions)
+            shapes = self.variant.shapes(
+                inputs=above if layer else self.input_size,
+                hidden=self.hidden_size,
+                projection=self.proj_size,
+                bias=self.bias,
+            )
+            for direction in directions:
+                named = {f"{kind}_l{layer}{direction}": shape for kind, shape in shapes.items()}
+                for name, shape in named.items():
+                    setattr(self, name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
+                self._flat_weights_names += named
+                self._all_weights.append(list(named))
+        self._init_flat_weights()
+        self.reset_parameters()
 
     @classmethod
     def from_gates(
@@ -221,7 +328,8 @@ class LSTM(nn.RNNBase):
         Raises
         ------
         ArgumentError
-            There is no such layer or direction, or h is projected.
+            There is no such layer or direction, h is projected, or the cell has peepholes, coupled gates or a layer
+            norm.
 
         Examples
         --------
@@ -243,6 +351,9 @@ class LSTM(nn.RNNBase):
             raise ArgumentError(
                 f"proj_size is {self.proj_size}, needed is 0: with weight_hr there is more than four gates"
             )
+        for name in ("peephole", "coupled", "layer_norm"):
+            if getattr(self.variant, name):
+                raise ArgumentError(f"{name} is True, and its weights are not those of four gates: read them by name")
         suffix = f"_l{layer}" + "_reverse" * direction
         weight_ih, weight_hh = getattr(self, f"weight_ih{suffix}"), getattr(self, f"weight_hh{suffix}")
         if not self.bias:
@@ -270,11 +381,9 @@ class LSTM(nn.RNNBase):
         """
         rows = self.num_layers * (2 if self.bidirectional else 1)
         batch = () if batch_size is None else (batch_size,)
-        weight = self._weights()[0]
-        return (
-            weight.new_zeros(rows, *batch, self.proj_size or self.hidden_size),
-            weight.new_zeros(rows, *batch, self.hidden_size),
-        )
+        weight, cells = self._weights()[0], self.variant.states[1:]
+        h_0 = weight.new_zeros(rows, *batch, self.proj_size or self.hidden_size)
+        return h_0, *(weight.new_zeros(rows, *batch, self.hidden_size) for _ in cells)  # type: ignore[return-value]
 
     @overload
     def forward(
@@ -331,9 +440,10 @@ class LSTM(nn.RNNBase):
         >>> output[2:, 1].abs().sum(), torch.equal(h_n[0, 1], output[1, 1, :3])
         (tensor(0., grad_fn=<SumBackward0>), True)
         """
-        if hx is not None:
+        if hx is not None and not self._varied:
             check_state(hx)
-        if lengths is not None or reset is not None or (self.dropout and self.training) or self.checkpoint_every:
+        apart = self._varied or self.checkpoint_every or (self.dropout and self.training)
+        if lengths is not None or reset is not None or apart:
             return self._any(input, hx, lengths, reset)
         h_0, c_0 = (None, None) if hx is None else hx
         try:
@@ -350,7 +460,7 @@ class LSTM(nn.RNNBase):
                     return results
         except (RuntimeError, TypeError):
             # The operator checks all that it needs in no time; in words it is said here.
-            self._check(input, h_0, c_0, self._weights()[0], None)
+            check_input(self, input, {"h_0": h_0, "c_0": c_0}, self._weights()[0], None)
             raise
         return self._any(input, hx, lengths, reset)
 
@@ -361,13 +471,15 @@ class LSTM(nn.RNNBase):
 
     def _as_input(self, input: Any, results: tuple[Tensor, Tensor, Tensor]) -> Any:
         """Bring what a path computes into the form that the input has."""
-        output, h_n, c_n = results
+        output, *states = results
+        if len(self.variant.states) > 2:
+            states = [states[0], *states[1].chunk(len(self.variant.states) - 1, dim=-1)]
         if isinstance(input, PackedSequence):
             packed = PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
-            return packed, (_in_order(h_n, input.unsorted_indices), _in_order(c_n, input.unsorted_indices))
+            return packed, tuple(_in_order(state, input.unsorted_indices) for state in states)
         if input.dim() == 2:
-            return output.squeeze(0 if self.batch_first else 1), (h_n.squeeze(1), c_n.squeeze(1))
-        return output, (h_n, c_n)
+            return output.squeeze(0 if self.batch_first else 1), tuple(state.squeeze(1) for state in states)
+        return output, tuple(states)
 
     def record(
         self, input: Any, hx: State | None = None, *, lengths: Any = None, reset: Tensor | None = None
@@ -417,24 +529,30 @@ class LSTM(nn.RNNBase):
         >>> LSTM(4, 3).prepare(torch.zeros(5, 2, 4), None, None, None).path.name
         'kernel'
         """
+        names = self.variant.states
         if hx is not None:
-            check_state(hx)
+            check_state(hx, names)
         packed = input if isinstance(input, PackedSequence) else None
-        x, (h_0, c_0), batch_sizes = input, hx or (None, None), None
+        x, batch_sizes = input, None
+        states = {f"{name}_0": None if hx is None else hx[number] for number, name in enumerate(names)}
         if packed is not None:
             if lengths is not None or reset is not None:
                 raise ArgumentError("input is packed and has lengths of its own: pad it to use lengths and reset")
             x, batch_sizes = packed.data, packed.batch_sizes
             if batch_sizes.numel() == 0:
                 raise ShapeError("input is packed and has no steps, needed at least one: leave empty sequences out")
+        variant = self.variant if self.training else self.variant.in_evaluation()
         walked = lengths is not None or reset is not None
         weights = self._weights()
-        elsewhere = isinstance(x, Tensor) and path_of(x, walked=walked).name == "torch"
+        elsewhere = isinstance(x, Tensor) and path_of(x, walked=walked, variant=variant).name == "torch"
         if not elsewhere:  # torch's own LSTM casts for itself
-            x, h_0, c_0, *weights = (under_autocast(t) for t in (x, h_0, c_0, *weights))
+            x, *weights = (under_autocast(t) for t in (x, *weights))
+            states = {name: under_autocast(state) for name, state in states.items()}
         if not (elsewhere and torch.is_autocast_enabled(x.device.type)):
-            self._check(x, h_0, c_0, weights[0], batch_sizes)
-        path = path_of(x, walked=walked)
+            check_input(self, x, states, weights[0], batch_sizes)
+        h_0, *cells = states.values()
+        c_0 = cells[0] if len(cells) == 1 or hx is None else torch.cat(cells, dim=-1)  # type: ignore[arg-type]
+        path = path_of(x, walked=walked, variant=variant)
         if packed is not None:
             h_0, c_0 = _in_order(h_0, packed.sorted_indices), _in_order(c_0, packed.sorted_indices)
         batch = 0 if self.batch_first else 1
@@ -460,40 +578,10 @@ class LSTM(nn.RNNBase):
             batch_sizes,
             self.dropout if self.training else 0.0,
             self.checkpoint_every,
+            variant,
+            draws=self._varied and self.training,
         )
         return Prepared(path, network, x, h_0, c_0, weights)
-
-    def _check(
-        self, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weight: Tensor, batch_sizes: Tensor | None
-    ) -> None:
-        """Refuse an input or a state that does not fit, naming the axes."""
-        check_numbers("input", x, weight)
-        sizes = {"L·D": self.num_layers * (2 if self.bidirectional else 1)}
-        if batch_sizes is not None:
-            if x.dim() != 2 or x.size(-1) != self.input_size:
-                raise ShapeError(
-                    f"input has packed data of shape {tuple(x.shape)}, needed (steps, I) with I = {self.input_size} "
-                    "(input_size)"
-                )
-            sizes["B"] = int(batch_sizes[0])
-        else:
-            axes = ("B", "T", "I") if self.batch_first else ("T", "B", "I")
-            if x.dim() not in (2, 3) or x.size(-1) != self.input_size:
-                raise ShapeError(
-                    f"input has shape {tuple(x.shape)}, needed ({', '.join(axes)}), or (T, I) for a single sequence, "
-                    f"with I = {self.input_size} (input_size)"
-                )
-            if x.size(axes.index("T") if x.dim() == 3 else 0) == 0:
-                raise ShapeError(
-                    f"input has shape {tuple(x.shape)}, needed at least one step along T: leave empty sequences out"
-                )
-            if x.dim() == 3:
-                sizes["B"] = x.size(axes.index("B"))
-        width_of_h = {"P": self.proj_size} if self.proj_size else {"H": self.hidden_size}
-        for name, state, width in (("h_0", h_0, width_of_h), ("c_0", c_0, {"H": self.hidden_size})):
-            if h_0 is not None or c_0 is not None:
-                check_numbers(name, state, weight)
-                check_shape(name, state, **sizes, **width)  # type: ignore[arg-type]
 
     def _weights(self) -> list[Tensor]:
         """List the weights in torch's order, whatever they are parametrized by."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from gatewise.errors import ArgumentError
 from gatewise.nn.call import Three
 from gatewise.nn.composite import composite_lstm, in_float32
+from gatewise.nn.masks import draw_masks
 from gatewise.nn.operators import lstm
 from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES, Path
 from gatewise.nn.recorded import Recorded, recorded_by_composite, recorded_by_kernel
 from gatewise.nn.segments import segmented_lstm
+from gatewise.reference.variant import PLAIN, Variant
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class Network:
         Probability with which each number between two layers is zeroed; 0 in evaluation.
     checkpoint_every
         Steps of a segment that is computed anew on the way back; 0: everything is kept.
+    variant
+        The cell; another than the plain one goes by the composite.
+    draws
+        Whether the variant's masks are drawn, as they are in training.
+    masks
+        Those that were drawn.
     """
 
     num_layers: int
@@ -40,6 +48,9 @@ class Network:
     batch_sizes: Tensor | None = None
     dropout: float = 0.0
     checkpoint_every: int = 0
+    variant: Variant = PLAIN
+    draws: bool = False
+    masks: Mapping[str, Tensor] | None = None
 
     def run(self, path: Path, x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: Sequence[Tensor]) -> Three:
         """Compute output, h_n and c_n by the code that a path names.
@@ -50,6 +61,9 @@ class Network:
         >>> Network(1, False, False).run(Path("kernel", ""), torch.zeros(5, 2, 4), None, None, weights)[0].shape
         torch.Size([5, 2, 3])
         """
+        if self.draws:
+            network, weights = self._with_masks(x, weights)
+            return network.run(path, x, h_0, c_0, weights)
         if self.checkpoint_every and self._is_differentiated(x, h_0, c_0, *weights):
             if path.name != "kernel":
                 raise ArgumentError(
@@ -79,9 +93,29 @@ class Network:
         >>> layer.activations().shape
         torch.Size([5, 5, 2, 3])
         """
+        if self.draws:
+            network, weights = self._with_masks(x, weights)
+            return network.record(path, x, h_0, c_0, weights)
         found: list[Recorded] = []
         function = recorded_by_kernel if path.name == "kernel" else recorded_by_composite
         return self._by_our_own(partial(function, found), path, x, h_0, c_0, weights), found
+
+    def _with_masks(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Network, list[Tensor]]:
+        """Draw the masks: that of weight_hh is in the weights from here on (equation 7.15)."""
+        cells = self.num_layers * (2 if self.bidirectional else 1)
+        if self.batch_sizes is not None:
+            time, batch = len(self.batch_sizes), int(self.batch_sizes[0])
+        else:
+            time, batch = (x.size(1), x.size(0)) if self.batch_first else (x.size(0), x.size(1))
+        weights, per_direction = list(weights), len(weights) // cells
+        rows, width = weights[1].shape
+        hidden = rows // len(self.variant.gates)
+        sizes = {"cells": cells, "time": time, "batch": batch, "hidden": hidden, "width": width}
+        masks = draw_masks(self.variant.masks(**sizes), x)
+        for number, mask in enumerate(masks.pop("weight_hh", ())):
+            place = number * per_direction + 1
+            weights[place] = (weights[place] * mask).to(weights[place].dtype)
+        return replace(self, draws=False, masks=masks), weights
 
     @staticmethod
     def _is_differentiated(*tensors: Tensor | None) -> bool:
@@ -137,19 +171,21 @@ class Network:
                 self.lengths,
                 self.reset,
                 self.batch_sizes,
+                **({} if self.variant.is_plain else {"variant": self.variant, "masks": self.masks}),
             )
         # Layer by layer; between them as (T, B, ·), as torch draws its masks.
         directions = 2 if self.bidirectional else 1
         per_layer = len(weights) // self.num_layers
         across = self.batch_first and self.batch_sizes is None
         reset = self.reset.transpose(0, 1) if across and self.reset is not None else self.reset
-        one = replace(self, num_layers=1, batch_first=False, reset=reset)
         x = x.transpose(0, 1) if across else x
         states: list[tuple[Tensor, Tensor]] = []
         for layer in range(self.num_layers):
             if layer > 0:
                 x = nn.functional.dropout(x, self.dropout, training=True)
             own = slice(layer * directions, (layer + 1) * directions)
+            masks = {name: mask[own] for name, mask in (self.masks or {}).items()}
+            one = replace(self, num_layers=1, batch_first=False, reset=reset, masks=masks)
             x, h_n, c_n = one._layers(
                 function,
                 x,

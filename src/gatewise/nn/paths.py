@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewise import kernels
 from gatewise.errors import ArgumentError
+from gatewise.reference.variant import PLAIN, Variant
 
 if TYPE_CHECKING:
     from gatewise.nn.cell import LSTMCell
@@ -88,13 +89,16 @@ _WALKED_ELSEWHERE = Path("composite", "torch's own LSTM on this device has neith
 _ELSEWHERE = Path(
     "torch", "on this device torch's own LSTM computes it, from the same weights, and differentiates once"
 )
+_VARIED = Path(
+    "composite", "the kernels compute the plain cell alone, and this one by torch's operations, step by step"
+)
 _META = Path("kernel", "shapes alone")
 _ROUNDED = Path("kernel", "computed in float32, the results rounded")
 _PLAIN = Path("kernel", "as it is; gradients of gradients through the composite")
 _NARROW = Path("kernel", "sums and cells in float32; gradients of gradients in float32 through the composite")
 
 
-def path_of(input: Tensor, *, walked: bool) -> Path:
+def path_of(input: Tensor, *, walked: bool, variant: Variant = PLAIN) -> Path:
     """Choose the code for a call.
 
     Parameters
@@ -103,6 +107,8 @@ def path_of(input: Tensor, *, walked: bool) -> Path:
         What the LSTM reads, after autocast.
     walked
         Whether there are lengths or resets.
+    variant
+        The cell.
 
     Examples
     --------
@@ -111,6 +117,8 @@ def path_of(input: Tensor, *, walked: bool) -> Path:
     """
     if transformed():
         return _TRANSFORMED
+    if not variant.is_plain:
+        return _VARIED
     device = input.device.type
     if device not in ("cpu", "meta"):
         return _WALKED_ELSEWHERE if walked else _ELSEWHERE
@@ -183,6 +191,8 @@ def explain_path(
         if x.dtype == torch.bfloat16 and path is _NARROW:
             how += ", by its dot product" if kernels.multiplies_bfloat16() else ", each product converted to float32"
         how += ", one thread as this process was forked" * kernels.forked()
+    if path is _VARIED:
+        how += f", {' '.join(f'{name}={value!r}' for name, value in prepared.network.variant.changes().items())}"
     return Path(path.name, f"{how}: {path.why}")
 
 

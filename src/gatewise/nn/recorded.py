@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from gatewise.nn.call import Call, Three
 from gatewise.nn.composite import composite_lstm
+from gatewise.reference.variant import PLAIN, Variant
 
 
 class Recorded(NamedTuple):
@@ -66,8 +67,10 @@ def recorded_by_kernel(found: list[Recorded], *arguments: Any) -> Three:
     return output, h_n, c_n
 
 
-def recorded_by_composite(found: list[Recorded], *arguments: Any) -> Three:
-    """Do the same by torch's operations, where the kernels have no code.
+def recorded_by_composite(
+    found: list[Recorded], *arguments: Any, variant: Variant = PLAIN, masks: Mapping[str, Tensor] | None = None
+) -> Three:
+    """Do the same by torch's operations, where the kernels have no code, of any cell.
 
     Examples
     --------
@@ -78,7 +81,7 @@ def recorded_by_composite(found: list[Recorded], *arguments: Any) -> Three:
     torch.Size([5, 5, 2, 3])
     """
     steps: list[tuple[Tensor, Tensor]] = []
-    results = composite_lstm(*Call(*arguments), steps)
+    results = composite_lstm(*Call(*arguments), steps, variant=variant, masks=masks)
     for h, activations in steps:
         found.append(Recorded(h.detach(), activations.detach))
     return results

@@ -12,6 +12,7 @@ from gatewise.errors import ArgumentError, DtypeError, KernelError, ShapeError
 from gatewise.nn.checks import check_numbers, check_shape, check_state
 from gatewise.nn.operators import new_stream, stream_state, stream_step
 from gatewise.nn.paths import KERNEL_DTYPES
+from gatewise.reference.variant import PLAIN, Variant
 
 State = tuple[Tensor, Tensor]
 
@@ -44,6 +45,13 @@ class Steps:
                 f"{name} is bidirectional, and its reverse direction begins with the last step, which a stream has not "
                 "seen: use one with bidirectional=False"
             )
+        whole: Variant = getattr(module, "variant", PLAIN)
+        variant = whole.in_evaluation()
+        if variant != PLAIN:
+            raise ArgumentError(
+                f"{name} has {', '.join(variant.changes())}, and a stream computes the plain cell: call the LSTM "
+                "itself, with the state that it has returned"
+            )
         of_cell = ["weight_ih", "weight_hh", *(["bias_ih", "bias_hh"] if module.bias else [])]
         self._names: list[str] = of_cell if is_cell else module._flat_weights_names  # type: ignore[assignment]
         self.module, self.batch_size, self.name = module, batch_size, name
@@ -55,7 +63,7 @@ class Steps:
             raise DtypeError(f"{name} is {first.dtype}, needed float32, float64 or bfloat16: convert it")
         self._kinds = {name: (weight.shape, weight.dtype, weight.device) for name, weight in weights.items()}
         layers: int = 1 if is_cell else module.num_layers  # type: ignore[assignment]
-        self._drops = not is_cell and bool(module.dropout) and layers > 1
+        self._drops = (not is_cell and bool(module.dropout) and layers > 1) or whole != variant
         watched = (module._forward_pre_hooks, module._forward_hooks, self._drops) if alone else None
         self._stream = new_stream(module, tuple(self._names), layers, batch_size or 0, watched)
 
@@ -105,7 +113,7 @@ class Steps:
                 "Stream a model that calls it (torch.nn.Sequential will do)"
             )
         if module.training and self._drops:
-            raise ArgumentError(f"{name} is in training and drops between its layers: call eval() first")
+            raise ArgumentError(f"{name} is in training and drops what it computes: call eval() first")
         check_numbers("input", x, getattr(module, self._names[0]))
         rows = {} if self.batch_size is None else {"B": self.batch_size}
         check_shape("input", x, **rows, I=self._kinds[self._names[0]][0][1])

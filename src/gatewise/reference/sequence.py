@@ -1,18 +1,22 @@
 """The loop over time, layers and directions, forward and backward.
 
-Of the cell it knows only that `step` takes a state to the next and that `step_backward` takes the
-gradient of a state to that of the one before. The numbers in the comments are the equations of
-docs/equations.md.
+Of the cell it knows only that a step takes a state to the next and that its gradient takes that of a
+state to that of the one before: see `gatewise.reference.cell`. The numbers in the comments are the
+equations of docs/equations.md.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gatewise.errors import ArgumentError, DtypeError, ShapeError
-from gatewise.reference.step import Array, Step, checked, step, step_backward
+from gatewise.reference.cell import Cell, Plain
+from gatewise.reference.slstm import SLSTM
+from gatewise.reference.step import Array, checked
+from gatewise.reference.variant import PLAIN, Variant
+from gatewise.reference.variants import Varied
 
 
 class Forward(NamedTuple):
@@ -24,7 +28,7 @@ class Forward(NamedTuple):
         The hidden states of the last layer, forward direction first.
     h_n, c_n : ndarray, (L*D, B, H)
         The state after each direction's last step; row l*D + d is layer l, direction d.
-    gates : tuple of tuple of Step
+    gates : tuple of tuple of Step, or of SStep of an sLSTM
         ``gates[layer][direction]`` holds i, f, g, o, c and h, each (T, B, H). Index t is time t in
         both directions: the reverse direction arrives at T-1 first and at 0 last. The m of a
         projection is o * tanh(c).
@@ -38,6 +42,12 @@ class Forward(NamedTuple):
         The steps that each sequence takes. What `output` and `gates` hold past them is zero.
     reset : ndarray of bool, (T, B)
         Where no state is handed on from step t - 1 to t.
+    variant : Variant
+        The cell.
+    masks : dict of str to ndarray
+        Its masks; none in evaluation.
+    initial, last : dict of str to ndarray
+        Every initial and last state by its name: h and c, and n and m of an sLSTM, which are as wide as c.
 
     With a projection, P stands for H in the shapes of `output`, of `inputs` above the first, of
     h_n, h_0, and of h in `gates`; c is H wide throughout.
@@ -49,13 +59,17 @@ class Forward(NamedTuple):
     output: Array
     h_n: Array
     c_n: Array
-    gates: tuple[tuple[Step, ...], ...]
+    gates: tuple[tuple[Any, ...], ...]
     inputs: tuple[Array, ...]
     h_0: Array
     c_0: Array
     parameters: dict[str, Array]
     lengths: NDArray[np.integer]
     reset: NDArray[np.bool_]
+    variant: Variant
+    masks: dict[str, Array]
+    initial: dict[str, Array]
+    last: dict[str, Array]
 
 
 class Gradients(NamedTuple):
@@ -68,12 +82,15 @@ class Gradients(NamedTuple):
         With a projection d_h_0 is (L*D, B, P).
     d_parameters : dict of str to ndarray
         The names and shapes of the parameters.
+    d_initial : dict of str to ndarray
+        By every initial state, as `Forward.initial` names them.
     """
 
     d_x: Array
     d_h_0: Array
     d_c_0: Array
     d_parameters: dict[str, Array]
+    d_initial: dict[str, Array]
 
 
 def forward(
@@ -86,6 +103,10 @@ def forward(
     bidirectional: bool = False,
     lengths: NDArray[np.integer] | None = None,
     reset: NDArray[np.bool_] | None = None,
+    variant: Variant = PLAIN,
+    masks: Mapping[str, Array] | None = None,
+    n_0: Array | None = None,
+    m_0: Array | None = None,
 ) -> Forward:
     """Run a stacked, perhaps bidirectional LSTM over a batch of sequences.
 
@@ -98,7 +119,8 @@ def forward(
         ``weight_ih_l1`` (4H, D*H) and so on, with the suffix ``_reverse`` for the reverse direction;
         all of the biases or none. A projection is there if its weights are: ``weight_hr_l0`` (P, H) and
         one for each other layer and direction. ``weight_hh_l0`` is (4H, P) then, and ``weight_ih_l1``
-        (4H, D*P). Those are the names of torch.nn.LSTM, and P is what it calls proj_size.
+        (4H, D*P). Those are the names of torch.nn.LSTM, and P is what it calls proj_size. A variant may have
+        more, and fewer rows: `Variant.shapes` tells.
     h_0, c_0 : ndarray, (L*D, B, H), optional
         The initial state; None is zero. With a projection h_0 is (L*D, B, P).
     num_layers : int
@@ -110,6 +132,13 @@ def forward(
     reset : ndarray of bool, (T, B), optional
         Where it is true, the sequence is cut between step t - 1 and t: no state is handed on there, in either
         direction. Before step 0 it is the forward direction's initial state that is not handed on.
+    variant : Variant
+        The cell; the plain one unless another is given.
+    masks : mapping of str to ndarray, optional
+        All that `Variant.masks` tells, drawn by the caller: a training call. None is evaluation, where nothing is
+        dropped and zoneout is its expectation.
+    n_0, m_0 : ndarray, (L*D, B, H), optional
+        The rest of an sLSTM's initial state; None is zero.
 
     Returns
     -------
@@ -119,14 +148,14 @@ def forward(
     Raises
     ------
     ArgumentError
-        If there are no layers, parameters are missing or too many, or a length is not from 0 to T.
+        If there are no layers, parameters or masks are missing or too many, or a length is not from 0 to T.
     ShapeError, DtypeError
         If an array does not fit the others or is not float64.
 
     References
     ----------
-    docs/equations.md, section 1. The two directions are from Schuster and Paliwal, "Bidirectional
-    recurrent neural networks", 1997.
+    docs/equations.md, section 1, and section 7 for the variants. The two directions are from Schuster
+    and Paliwal, "Bidirectional recurrent neural networks", 1997.
 
     Examples
     --------
@@ -144,38 +173,60 @@ def forward(
     ((5, 4, 1), (1, 4, 1), (5, 4, 2))
     """
     directions = 2 if bidirectional else 1
-    parameters = _checked_parameters(parameters, num_layers, directions)
-    hidden, axis, width = _sizes(parameters)
+    parameters = _checked_parameters(parameters, num_layers, directions, variant)
+    hidden, axis, width = _sizes(parameters, variant)
     x = checked("x", x, {"T": None, "B": None, "I": parameters["weight_ih_l0"].shape[1]})
     rows = {"L*D": num_layers * directions, "B": x.shape[1]}
-    h_0 = _checked_or_zero("h_0", h_0, {**rows, axis: width})
-    c_0 = _checked_or_zero("c_0", c_0, {**rows, "H": hidden})
+    initial = _checked_states(
+        {"h_0": h_0, "c_0": c_0, "n_0": n_0, "m_0": m_0}, variant, {**rows, axis: width}, {**rows, "H": hidden}
+    )
     lengths, reset = _checked_lengths(lengths, *x.shape[:2]), _checked_reset(reset, *x.shape[:2])
+    shapes = variant.masks(cells=rows["L*D"], time=len(x), batch=x.shape[1], hidden=hidden, width=width)
+    masks = _checked_masks(masks, {name: mask.shape for name, mask in shapes.items()})
 
-    h_n, c_n = np.empty_like(h_0), np.empty_like(c_0)
-    gates: list[tuple[Step, ...]] = []
+    cell = _cell_of(variant)
+    last = {name: np.empty_like(states) for name, states in initial.items()}
+    gates: list[tuple[Any, ...]] = []
     layer_input = x
     inputs: list[Array] = []
     for layer in range(num_layers):
         inputs.append(layer_input)
-        both: list[Step] = []
+        both: list[Any] = []
         for direction in range(directions):
             row = layer * directions + direction  # (1.13)
-            cell = {kind: parameters[name] for kind, name in _names(layer, direction, parameters).items()}
-            widths = dict.fromkeys(Step._fields, hidden) | {"h": width}
-            steps = Step(**{name: np.empty((*x.shape[:2], size)) for name, size in widths.items()})
-            h, c = h_0[row], c_0[row]
+            own = {kind: parameters[name] for kind, name in _names(layer, direction, parameters, variant).items()}
+            widths = dict.fromkeys(cell.step_type._fields, hidden) | {"h": width}
+            steps = cell.step_type(**{name: np.empty((*x.shape[:2], size)) for name, size in widths.items()})
+            state = tuple(states[row] for states in initial.values())
             for t in _time_order(len(x), direction):
                 taken, cut = _taken(t, lengths), _cut(t, direction, lengths, reset)
-                now = step(layer_input[t], np.where(cut, 0, h), np.where(cut, 0, c), **cell)  # (1.15)
+                before = tuple(np.where(cut, 0, one) for one in state)  # (1.15)
+                now = cell.step(layer_input[t], before, own, _masks_at(masks, row, t))
                 for over_time, at_t in zip(steps, now, strict=True):
                     over_time[t] = np.where(taken, at_t, 0)
-                h, c = np.where(taken, now.h, h), np.where(taken, now.c, c)  # (1.14)
-            h_n[row], c_n[row] = h, c  # (1.13)
+                new = (getattr(now, name) for name in initial)
+                state = tuple(np.where(taken, after, one) for after, one in zip(new, state, strict=True))  # (1.14)
+            for states, one in zip(last.values(), state, strict=True):
+                states[row] = one  # (1.13)
             both.append(steps)
         gates.append(tuple(both))
         layer_input = np.concatenate([steps.h for steps in both], axis=2)  # (1.10), (1.12)
-    return Forward(layer_input, h_n, c_n, tuple(gates), tuple(inputs), h_0, c_0, parameters, lengths, reset)
+    return Forward(
+        layer_input,
+        last["h"],
+        last["c"],
+        tuple(gates),
+        tuple(inputs),
+        initial["h"],
+        initial["c"],
+        parameters,
+        lengths,
+        reset,
+        variant,
+        masks,
+        initial,
+        last,
+    )
 
 
 def backward(
@@ -183,6 +234,9 @@ def backward(
     d_output: Array | None = None,
     d_h_n: Array | None = None,
     d_c_n: Array | None = None,
+    *,
+    d_n_n: Array | None = None,
+    d_m_n: Array | None = None,
 ) -> Gradients:
     """Carry the gradient of a loss back through all layers and all of time.
 
@@ -194,11 +248,13 @@ def backward(
         The loss's gradient by the output; None is zero, here and below. With a projection (T, B, D*P).
     d_h_n, d_c_n : ndarray, (L*D, B, H), optional
         The loss's gradient by the last state. With a projection d_h_n is (L*D, B, P).
+    d_n_n, d_m_n : ndarray, (L*D, B, H), optional
+        And by the rest of an sLSTM's.
 
     Returns
     -------
     Gradients
-        d_x, d_h_0, d_c_0 and d_parameters.
+        d_x, d_h_0, d_c_0 and d_parameters, and all initial states' by name.
 
     Raises
     ------
@@ -218,50 +274,61 @@ def backward(
     >>> print(backward(run, d_c_n=np.ones((1, 1, 1))).d_c_0)
     [[[0.125]]]
     """
-    directions, (hidden, axis, width) = len(forward.gates[0]), _sizes(forward.parameters)
+    variant, directions = forward.variant, len(forward.gates[0])
+    hidden, axis, width = _sizes(forward.parameters, variant)
     time, batch = forward.output.shape[:2]
     rows = {"L*D": len(forward.h_0), "B": batch}
     d_layer = _checked_or_zero("d_output", d_output, {"T": time, "B": batch, f"D*{axis}": directions * width})
-    d_h_n = _checked_or_zero("d_h_n", d_h_n, {**rows, axis: width})
-    d_c_n = _checked_or_zero("d_c_n", d_c_n, {**rows, "H": hidden})
+    given = {"d_h_n": d_h_n, "d_c_n": d_c_n, "d_n_n": d_n_n, "d_m_n": d_m_n}
+    d_last = _checked_states(given, variant, {**rows, axis: width}, {**rows, "H": hidden})
 
-    d_h_0, d_c_0 = np.empty_like(forward.h_0), np.empty_like(forward.c_0)
-    d_parameters: dict[str, Array] = {}
+    cell = _cell_of(variant)
+    d_initial = {name: np.empty_like(states) for name, states in forward.initial.items()}
+    d_parameters = {name: np.zeros_like(array) for name, array in forward.parameters.items()}
     for layer in reversed(range(len(forward.gates))):
         layer_input = forward.inputs[layer]
         d_layer_input = np.zeros_like(layer_input)
         for direction, steps in enumerate(forward.gates[layer]):
             row = layer * directions + direction
-            names = _names(layer, direction, forward.parameters)
-            cell = {kind: forward.parameters[name] for kind, name in names.items()}
-            weight_hr = cell.get("weight_hr")
-            h_prev = _before(steps.h, forward.h_0[row], direction, forward)
-            c_prev = _before(steps.c, forward.c_0[row], direction, forward)
+            names = _names(layer, direction, forward.parameters, variant)
+            own = {kind: forward.parameters[name] for kind, name in names.items()}
+            befores = [
+                _before(getattr(steps, name), states[row], direction, forward)
+                for name, states in forward.initial.items()
+            ]
             d_y = d_layer[:, :, direction * width : (direction + 1) * width]
-            d_a, d_hidden = np.empty((time, batch, 4 * hidden)), np.empty((time, batch, width))
-            d_h, d_c = d_h_n[row], d_c_n[row]
+            d_state = tuple(states[row] for states in d_last.values())
             for t in reversed(_time_order(time, direction)):
                 taken, cut = _taken(t, forward.lengths), _cut(t, direction, forward.lengths, forward.reset)
-                at_t = Step(*(over_time[t] for over_time in steps))
-                d_hidden[t] = d_y[t] + d_h  # (2.1)
-                d_a_t, d_c_prev = step_backward(d_hidden[t], d_c, at_t, c_prev[t], weight_hr)
-                d_a[t] = np.where(taken, d_a_t, 0)
-                d_h_prev = d_a[t] @ cell["weight_hh"]  # (3.1)
-                d_h = np.where(taken, np.where(cut, 0, d_h_prev), d_h)  # (3.9)
-                d_c = np.where(taken, np.where(cut, 0, d_c_prev), d_c)  # (3.9)
-            d_h_0[row] = d_h  # (3.6)
-            d_c_0[row] = d_c  # (3.7)
-            d_layer_input += d_a @ cell["weight_ih"]  # (3.2), (3.8)
-            d_parameters[names["weight_ih"]] = np.tensordot(d_a, layer_input, axes=([0, 1], [0, 1]))  # (3.3)
-            d_parameters[names["weight_hh"]] = np.tensordot(d_a, h_prev, axes=([0, 1], [0, 1]))  # (3.4)
-            for bias in cell.keys() & {"bias_ih", "bias_hh"}:
-                d_parameters[names[bias]] = d_a.sum(axis=(0, 1))  # (3.5)
-            if weight_hr is not None:
-                m = steps.o * np.tanh(steps.c)  # (1.16); 0 where no step is taken, so nothing is added there
-                d_parameters[names["weight_hr"]] = np.tensordot(d_hidden, m, axes=([0, 1], [0, 1]))  # (3.10)
+                now = cell.step_type(*(over_time[t] for over_time in steps))
+                # A step that is not taken is sent nothing, and so adds nothing.
+                d_now = tuple(np.where(taken, one, 0) for one in (d_y[t] + d_state[0], *d_state[1:]))  # (2.1)
+                before = tuple(states[t] for states in befores)
+                masks = _masks_at(forward.masks, row, t)
+                sent = cell.step_backward(d_now, now, layer_input[t], before, own, masks)
+                d_before = (np.where(cut, 0, one) for one in sent.d_state)  # (3.9)
+                d_state = tuple(
+                    np.where(taken, one, kept) for one, kept in zip(d_before, d_state, strict=True)
+                )  # (3.9)
+                d_layer_input[t] += sent.d_x  # (3.8)
+                for kind, d_parameter in sent.d_parameters.items():
+                    d_parameters[names[kind]] += d_parameter
+            for states, one in zip(d_initial.values(), d_state, strict=True):
+                states[row] = one  # (3.6), (3.7)
         d_layer = d_layer_input  # (3.8)
-    in_order = {name: d_parameters[name] for name in forward.parameters}
-    return Gradients(d_layer, d_h_0, d_c_0, in_order)
+    return Gradients(d_layer, d_initial["h"], d_initial["c"], d_parameters, d_initial)
+
+
+def _cell_of(variant: Variant) -> Cell:
+    """Return the step pair."""
+    if variant.cell == "slstm":
+        return SLSTM(variant)
+    return Plain() if variant == PLAIN else Varied(variant)
+
+
+def _masks_at(masks: Mapping[str, Array], row: int, t: int) -> dict[str, Array]:
+    """Return the masks of one layer and direction at step t; those with no axis of time are for all steps."""
+    return {name: mask[row, t] if mask.ndim == 4 else mask[row] for name, mask in masks.items()}
 
 
 def _time_order(time: int, direction: int) -> range:
@@ -294,32 +361,31 @@ def _before(states: Array, initial: Array, direction: int, forward: Forward) -> 
     return before
 
 
-def _names(layer: int, direction: int, parameters: Mapping[str, Array]) -> dict[str, str]:
-    """Return torch's names for the parameters of one cell, each by its name in `step` and in torch's order."""
+def _names(layer: int, direction: int, parameters: Mapping[str, Array], variant: Variant) -> dict[str, str]:
+    """Return the names of the parameters of one cell, each by its name within a step and in the variant's order."""
     suffix = f"_l{layer}" + ("_reverse" if direction else "")
-    kinds = ["weight_ih", "weight_hh"]
-    if any(name.startswith("bias") for name in parameters):
-        kinds += ["bias_ih", "bias_hh"]
-    if any(name.startswith("weight_hr") for name in parameters):
-        kinds += ["weight_hr"]
-    return {kind: kind + suffix for kind in kinds}
+    bias, projection = (any(name.startswith(kind) for name in parameters) for kind in ("bias_ih", "weight_hr"))
+    return {kind: kind + suffix for kind in variant.shapes(inputs=1, hidden=1, projection=int(projection), bias=bias)}
 
 
-def _sizes(parameters: Mapping[str, Array]) -> tuple[int, str, int]:
+def _sizes(parameters: Mapping[str, Array], variant: Variant) -> tuple[int, str, int]:
     """Return H, then the name and the size of a hidden state's axis: P with a projection, H without."""
     if "weight_hr_l0" in parameters:
         width, hidden = checked("weight_hr_l0", parameters["weight_hr_l0"], {"P": None, "H": None}).shape
         return hidden, "P", width
-    hidden = checked("weight_hh_l0", parameters["weight_hh_l0"], {"4H": None, "H": None}).shape[1]
+    rows = f"{len(variant.gates)}H"
+    hidden = checked("weight_hh_l0", parameters["weight_hh_l0"], {rows: None, "H": None}).shape[1]
     return hidden, "H", hidden
 
 
-def _checked_parameters(parameters: Mapping[str, Array], num_layers: int, directions: int) -> dict[str, Array]:
+def _checked_parameters(
+    parameters: Mapping[str, Array], num_layers: int, directions: int, variant: Variant
+) -> dict[str, Array]:
     """Return the parameters as a dict, after a look at each name, shape and number type."""
     if num_layers < 1:
         raise ArgumentError(f"num_layers: needed at least 1, given {num_layers}")
     cells = [(layer, direction) for layer in range(num_layers) for direction in range(directions)]
-    needed = [name for cell in cells for name in _names(*cell, parameters).values()]
+    needed = [name for cell in cells for name in _names(*cell, parameters, variant).values()]
     missing = [name for name in needed if name not in parameters]
     unknown = [name for name in parameters if name not in needed]
     if missing or unknown:
@@ -327,20 +393,58 @@ def _checked_parameters(parameters: Mapping[str, Array], num_layers: int, direct
             f"parameters: missing [{', '.join(missing)}], unknown [{', '.join(unknown)}] "
             f"for num_layers {num_layers} and {directions} direction(s)"
         )
-    hidden, axis, width = _sizes(parameters)
-    checked("weight_hh_l0", parameters["weight_hh_l0"], {"4H": 4 * hidden, axis: width})
-    inputs = checked("weight_ih_l0", parameters["weight_ih_l0"], {"4H": 4 * hidden, "I": None}).shape[1]
+    hidden, axis, width = _sizes(parameters, variant)
+    rows = f"{len(variant.gates)}H"
+    checked("weight_hh_l0", parameters["weight_hh_l0"], {rows: len(variant.gates) * hidden, axis: width})
+    inputs = checked("weight_ih_l0", parameters["weight_ih_l0"], {rows: None, "I": None}).shape[1]
     axes: dict[str, dict[str, int]] = {}
     for layer, direction in cells:
-        of_kind = {
-            "weight_ih": {"4H": 4 * hidden, **({f"D*{axis}": directions * width} if layer else {"I": inputs})},
-            "weight_hh": {"4H": 4 * hidden, axis: width},
-            "bias_ih": {"4H": 4 * hidden},
-            "bias_hh": {"4H": 4 * hidden},
-            "weight_hr": {"P": width, "H": hidden},
+        of_layer = f"D*{axis}" if layer else "I"
+        named = {
+            "weight_ih": (rows, of_layer),
+            "weight_hh": (rows, axis),
+            "bias_ih": (rows,),
+            "bias_hh": (rows,),
+            "weight_hr": ("P", "H"),
+            "weight_ch": (f"{len(variant.peepholes)}H",),
+            "gain_ih": (rows,),
+            "gain_hh": (rows,),
+            "gain_c": ("H",),
+            "bias_c": ("H",),
         }
-        axes |= {name: of_kind[kind] for kind, name in _names(layer, direction, parameters).items()}
+        shapes = variant.shapes(
+            inputs=directions * width if layer else inputs, hidden=hidden, projection=width if axis == "P" else 0
+        )
+        names = _names(layer, direction, parameters, variant)
+        axes |= {name: dict(zip(named[kind], shapes[kind], strict=True)) for kind, name in names.items()}
     return {name: checked(name, array, axes[name]) for name, array in parameters.items()}
+
+
+def _checked_masks(masks: Mapping[str, Array] | None, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
+    """Return the masks as a dict, empty if there are none, after a look at each name, shape and number type."""
+    if masks is None:
+        return {}
+    if masks.keys() != shapes.keys():
+        raise ArgumentError(f"masks: needed [{', '.join(shapes)}], given [{', '.join(masks)}]; None is evaluation")
+    for name, shape in shapes.items():
+        mask = masks[name]
+        if mask.dtype != np.float64 or mask.shape != shape:
+            raise ShapeError(f"masks: {name} needed float64 and shape {shape}, given {mask.dtype} and {mask.shape}")
+    return dict(masks)
+
+
+def _checked_states(
+    given: Mapping[str, Array | None], variant: Variant, of_h: Mapping[str, int], axes: Mapping[str, int]
+) -> dict[str, Array]:
+    """Return h and c and whatever else the variant's state has, by name; zeros for what is not given."""
+    states: dict[str, Array] = {}
+    for name, array in given.items():
+        state = name.removeprefix("d_")[0]
+        if state in variant.states:
+            states[state] = _checked_or_zero(name, array, of_h if state == "h" else axes)
+        elif array is not None:
+            raise ArgumentError(f"{name}: this cell's state is {' and '.join(variant.states)} alone")
+    return states
 
 
 def _checked_or_zero(name: str, array: Array | None, axes: Mapping[str, int]) -> Array:

@@ -9,7 +9,10 @@ from gatewise.errors import ArgumentError
 from gatewise.tasks.task import Task
 from gatewise.train.config import TrainConfig
 
-Cell = Literal["lstm", "gru", "srn"]
+Cell = Literal["lstm", "peephole", "cifg", "layer-norm", "slstm", "gru", "srn"]
+
+WITHOUT_FORGET_GATES: tuple[Cell, ...] = ("gru", "srn")
+"""The cells that are no LSTM."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,8 @@ class DigitSumConfig(TrainConfig):
     """Digits in a sequence, at least 3."""
 
     cell: Cell = "lstm"
-    """What remembers: gatewise's LSTM, torch's GRU, or torch's simple recurrent network (tanh)."""
+    """What remembers: gatewise's LSTM, as it is, with peepholes, with coupled gates, with layer normalization, or the
+    sLSTM; torch's GRU; or torch's simple recurrent network (tanh)."""
 
     data: Path | None = None
     """A folder with train.txt, dev.txt and test.txt: digits, a tab, the label. Without it the seed draws them."""
@@ -56,7 +60,7 @@ class DigitSumConfig(TrainConfig):
         super().__post_init__()
         self._need("length", 3 <= self.length < 2**31, "a number from 3 to below 2^31")
         self._need("dev_fraction", self.dev_fraction == 0, "0, as the dev split is one of its own")
-        fits = self.initial != "chrono" or self.cell == "lstm"
+        fits = self.initial != "chrono" or self.cell not in WITHOUT_FORGET_GATES
         self._need("initial", fits, "torch or zeros where the cell is no LSTM")
         if self.data is not None:
             object.__setattr__(self, "data", self.data.absolute())  # a run is evaluated from anywhere

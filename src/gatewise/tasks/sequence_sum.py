@@ -1,6 +1,7 @@
 """Sequences of digits read by a recurrent network, and the sum told after the last."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from gatewise.data.digit_sum import CLASSES, DIGITS, DigitSums
 from gatewise.errors import ArgumentError, DataError
 from gatewise.nn import LSTM
-from gatewise.nn.initial import chrono_
+from gatewise.nn.initial import initialize
 from gatewise.tasks.digit_sum import Cell, DigitSumConfig, splits
 from gatewise.tasks.mistakes import Verdicts
 from gatewise.tasks.task import Outcome, Prediction, Probe, Report, Sample, Subject, Task, probe_of
@@ -27,7 +28,15 @@ from gatewise.train.tensors import read_tensors
 WIDTH = 32
 """Numbers in a digit's vector."""
 
-CELLS: dict[Cell, Callable[..., nn.Module]] = {"lstm": LSTM, "gru": nn.GRU, "srn": nn.RNN}
+CELLS: dict[Cell, Callable[..., nn.Module]] = {
+    "lstm": LSTM,
+    "peephole": partial(LSTM, peephole=True),
+    "cifg": partial(LSTM, coupled=True),
+    "layer-norm": partial(LSTM, layer_norm=True),
+    "slstm": partial(LSTM, cell="slstm"),
+    "gru": nn.GRU,
+    "srn": nn.RNN,
+}
 
 
 class SumClassifier(nn.Module):
@@ -55,10 +64,9 @@ class SumClassifier(nn.Module):
         if not config.train_embedding:
             nn.init.xavier_uniform_(self.embedding.weight).requires_grad_(False)
         if config.initial == "zeros":
-            for weight in self.cell.parameters():
-                nn.init.zeros_(weight)
+            initialize(self.cell, "zeros")
         if config.initial == "chrono":
-            chrono_(self.cell, config.length)
+            initialize(self.cell, "chrono", longest=config.length)
 
     def forward(self, digits: Tensor) -> Tensor:
         """Map digits (B, T) to logits (B, 19); the state before the first is zero."""
