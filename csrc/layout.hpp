@@ -2,7 +2,8 @@
 //
 // Hidden units are padded to whole vectors; the padding's weights and its d_a are zero, so that it adds nothing to a
 // product, and nothing of it is written to a caller's array. A row of gates is
-// [vector of units][i, f, g, o][unit in it].
+// [vector of units][i, f, g, o][unit in it]. Where the last vector of units has but a few, their gates share vectors: all
+// four stand in one where there are at most a quarter of its lanes, two by two in two where there are at most half.
 #pragma once
 
 #if defined(GATEWISE_SANITIZE_ADDRESS)
@@ -94,6 +95,14 @@ GATEWISE_INLINE void with_width(int vectors, const Body& body) {
     if (vectors == 4) return body(Constant<4>{});
 }
 
+// body(Constant<N>) for the N vectors, 4, 2 or 1, that hold the gates of a vector of units.
+template <class Body>
+GATEWISE_INLINE void with_gates(int vectors, const Body& body) {
+  if (vectors == 4) return body(Constant<4>{});
+  if (vectors == 2) return body(Constant<2>{});
+  return body(Constant<1>{});
+}
+
 // What does not depend on the threads.
 template <class Number>
 struct Layout {
@@ -103,7 +112,8 @@ struct Layout {
   int64_t units;        // vectors of hidden units
   int64_t padded;       // hidden units, padded to whole vectors
   int64_t padded_h;     // numbers of h, padded to whole vectors
-  int64_t gates;        // 4 * padded
+  int64_t last_width;   // units that a gate of the last vector of units has room for
+  int64_t gates;        // all of a row, whole vectors
   int64_t gates_row;    // numbers from one row of gates to the next
   int64_t chunk_steps;  // steps whose input products are taken at once
   int64_t chunk_rows;   // room for all rows in each of them
@@ -113,7 +123,8 @@ struct Layout {
   explicit Layout(const Sizes& s)
       : T(s.T), B(s.B), I(s.I), H(s.H), P(s.P), projected(s.P != s.H), steps(s.steps),
         units((s.H + kLanes<Number> - 1) / kLanes<Number>), padded(units * kLanes<Number>),
-        padded_h((s.P + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>), gates(4 * padded),
+        padded_h((s.P + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>),
+        last_width(width_for(s.H - (units - 1) * kLanes<Number>)), gates(4 * (padded - kLanes<Number> + last_width)),
         // One cache line more than the gates: rows a power of two apart would all fall into the same cache sets.
         gates_row(gates + 64 / static_cast<int64_t>(sizeof(Number))) {
     const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Sum<Number>)));
@@ -124,13 +135,28 @@ struct Layout {
     back_steps = (T + back_chunks - 1) / back_chunks;
   }
 
+  // A quarter of the lanes, or half of them, or all.
+  static int64_t width_for(int64_t units) {
+    for (int64_t vectors = 1; vectors < 4; vectors *= 2)
+      if (4 * units <= vectors * kLanes<Number> && vectors * kLanes<Number> % 4 == 0) return vectors * kLanes<Number> / 4;
+    return kLanes<Number>;
+  }
+
+  // Of a vector of units: how many numbers each of its gates takes, how many vectors all four, and where they begin in a
+  // row of gates (of the one after the last: where the row ends).
+  int64_t width_of(int64_t unit_vector) const { return unit_vector + 1 < units ? kLanes<Number> : last_width; }
+  int vectors_of(int64_t unit_vector) const { return static_cast<int>(4 * width_of(unit_vector) / kLanes<Number>); }
+  int64_t gates_at(int64_t unit_vector) const { return smaller(unit_vector * 4 * kLanes<Number>, gates); }
+
   // Hidden units in a vector: fewer than its lanes in the last one.
   int64_t units_in(int64_t unit_vector) const { return smaller(kLanes<Number>, H - unit_vector * kLanes<Number>); }
 
   // The row of torch's weights that the m-th number of a row of gates belongs to; -1 for padding.
   int64_t torch_row(int64_t m) const {
-    const int64_t vector = m / kLanes<Number>, unit = vector / 4 * kLanes<Number> + m % kLanes<Number>;
-    return unit < H ? vector % 4 * H + unit : -1;
+    const int64_t u = smaller(m / (4 * kLanes<Number>), units - 1), width = width_of(u), at = m - gates_at(u);
+    const int64_t gate = width == kLanes<Number> ? at / kLanes<Number> : at / width;  // a division by a constant is quick
+    const int64_t unit = u * kLanes<Number> + at - gate * width;
+    return unit < H ? gate * H + unit : -1;
   }
 };
 

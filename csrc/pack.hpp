@@ -34,10 +34,21 @@ GATEWISE_INLINE void pack_vector(const Number* from, int64_t width, int64_t n, i
 template <class Number>
 void pack_gates(const Number* weights, int64_t width, const Layout<Number>& layout, Range units, Number* packed) {
   constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>;
-  for (int64_t u = units.first; u < units.last; ++u)
-    for (int64_t gate = 0; gate < 4; ++gate)
-      pack_vector(weights + (gate * layout.H + u * lanes) * width, width, layout.units_in(u), 4 * lanes * group,
-                  packed + ((u - units.first) * 4 * whole_groups<Number>(width) + gate * group) * lanes);
+  for (int64_t u = units.first; u < units.last; ++u) {
+    const int64_t room = layout.width_of(u), step = 4 * room * group;
+    Number* to = packed + (u - units.first) * 4 * lanes * whole_groups<Number>(width);
+    for (int64_t gate = 0; gate < 4; ++gate) {
+      const Number* from = weights + (gate * layout.H + u * lanes) * width;
+      if (room == lanes) {
+        pack_vector(from, width, layout.units_in(u), step, to + gate * room * group);
+        continue;
+      }
+      for (int64_t unit = 0; unit < room; ++unit)
+        for (int64_t k = 0; k < whole_groups<Number>(width); ++k)
+          to[k / group * step + (gate * room + unit) * group + k % group] =
+              unit < layout.units_in(u) && k < width ? from[unit * width + k] : Number{};
+    }
+  }
 }
 
 // The rows that row() points to, one after another (null: a row of zeros), cut into panels of columns:

@@ -84,12 +84,11 @@ struct Forward {
     fill_zeros(scratch.zero_cells, units);
     for (int64_t u = units.first; u < units.last; ++u)
       for (int gate = 0; gate < 4; ++gate) {
-        const int64_t at = gate * layout.H + u * kLanes<Number>;
-        Real* to = scratch.bias + (u * 4 + gate) * kLanes<Number>;
+        const int64_t at = gate * layout.H + u * kLanes<Number>, width = layout.width_of(u);
         Vec<Number> bias = {};
         if (call.bias_ih)
           bias = load_first(call.bias_ih + at, layout.units_in(u)) + load_first(call.bias_hh + at, layout.units_in(u));
-        store(to, bias);
+        store_first(scratch.bias + layout.gates_at(u) + gate * width, bias, width);
       }
   }
 
@@ -104,7 +103,7 @@ struct Forward {
   }
 
   // The input's part of (1.1) for the steps of a chunk: it needs no h, so all of them are one product.
-  GATEWISE_APART void project_input(Range chunk, Range rows, Range units) const {
+  void project_input(Range chunk, Range rows, Range units) const {
     const Number* from[kMostRows];
     Real* to[kMostRows];
     int64_t count = 0;
@@ -115,68 +114,89 @@ struct Forward {
       }
     for (int64_t u = units.first; u < units.last; ++u) {
       const Number* weights = panel(call.weight_ih, layout.I, units, u, scratch.weight_ih);
-      const int64_t at = u * 4 * kLanes<Number>;
-      int64_t k = 0;
-      do {
-        const int64_t depth = smaller(kBlock<Number>, layout.I - k);
-        const Number* block = weights + k * 4 * kLanes<Number>;
-        panel_product<Number, 4>(
-            count, from, k, kGroup<Number>, block, depth, block + depth * 4 * kLanes<Number>,
-            [&](int64_t row, Vec<Number>(&sum)[4]) {
-              const Real* start = k == 0 ? scratch.bias + at : to[row] + at;
-              for (int n = 0; n < 4; ++n) sum[n] = load(start + n * kLanes<Number>);
-            },
-            [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][4]) {
-              for (int m = 0; m < M; ++m)
-                for (int n = 0; n < 4; ++n) store(to[row + m] + at + n * kLanes<Number>, sum[m][n]);
-            });
-        k += depth;
-      } while (k < layout.I);
+      with_gates(layout.vectors_of(u), [&](auto n) { sum_input<decltype(n)::value>(count, from, to, u, weights); });
     }
   }
 
-  // The hidden state's part of (1.1), then the step, before anything but the gates is stored.
-  GATEWISE_APART void advance(int64_t t, int64_t chunk, Range rows, Range units) const {
+  // The same for one vector of units, whose gates are N vectors.
+  template <int N>
+  GATEWISE_APART void sum_input(int64_t count, const Number* const* from, Real* const* to, int64_t u,
+                                const Number* weights) const {
+    const int64_t at = layout.gates_at(u);
+    int64_t k = 0;
+    do {
+      const int64_t depth = smaller(kBlock<Number>, layout.I - k);
+      const Number* block = weights + k * N * kLanes<Number>;
+      panel_product<Number, N>(
+          count, from, k, kGroup<Number>, block, depth, block + depth * N * kLanes<Number>,
+          [&](int64_t row, Vec<Number>(&sum)[N]) {
+            const Real* start = k == 0 ? scratch.bias + at : to[row] + at;
+            for (int n = 0; n < N; ++n) sum[n] = load(start + n * kLanes<Number>);
+          },
+          [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
+            for (int m = 0; m < M; ++m)
+              for (int n = 0; n < N; ++n) store(to[row + m] + at + n * kLanes<Number>, sum[m][n]);
+          });
+      k += depth;
+    } while (k < layout.I);
+  }
+
+  // Where the rows of a step find and leave what is theirs.
+  struct StepRows {
+    int64_t count;
     const Number* from[kMostStepRows];
     const Real *a[kMostStepRows], *c_from[kMostStepRows];
     Number *gates_to[kMostStepRows], *h_to[kMostStepRows];
     Real* c_to[kMostStepRows];
-    const int64_t count = rows.last - rows.first;
-    for (int64_t row = 0; row < count; ++row) {
+  };
+
+  // The hidden state's part of (1.1), then the step, before anything but the gates is stored.
+  void advance(int64_t t, int64_t chunk, Range rows, Range units) const {
+    StepRows step_rows;
+    step_rows.count = rows.last - rows.first;
+    for (int64_t row = 0; row < step_rows.count; ++row) {
       const int64_t b = rows.first + row;
-      from[row] = h_before(t, b);
-      a[row] = sums(t, chunk, b);
-      c_from[row] = c_before(t, b);
-      if (call.training) gates_to[row] = gates(t, b);
-      c_to[row] = c(t + 1, b);
-      h_to[row] = layout.projected ? unprojected(t, b) : h(t, b);
+      step_rows.from[row] = h_before(t, b);
+      step_rows.a[row] = sums(t, chunk, b);
+      step_rows.c_from[row] = c_before(t, b);
+      if (call.training) step_rows.gates_to[row] = gates(t, b);
+      step_rows.c_to[row] = c(t + 1, b);
+      step_rows.h_to[row] = layout.projected ? unprojected(t, b) : h(t, b);
     }
     for (int64_t u = units.first; u < units.last; ++u) {
       const Number* weights = panel(call.weight_hh, layout.P, units, u, scratch.weight_hh);
-      const int64_t at = u * 4 * kLanes<Number>, unit = u * kLanes<Number>;
       // After the last unit's weights the next step begins with the first unit's.
       const Number* next = scratch.weight_hh + panel_at(u + 1 < units.last ? u + 1 : units.first, layout.P);
-      blocked_product<Number, 4>(
-          count, from, weights, layout.P, kBlock<Number>, next,
-          [&](int64_t row, Vec<Number>(&sum)[4]) {
-            for (int n = 0; n < 4; ++n) sum[n] = load(a[row] + at + n * kLanes<Number>);
-          },
-          [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][4]) {
-            Gates<Real> gate[M];
-            Vec<Number> c_prev[M], c_next[M], h_next[M];
-            for (int m = 0; m < M; ++m) {
-              gate[m] = {sum[m][0], sum[m][1], sum[m][2], sum[m][3]};
-              c_prev[m] = load(c_from[row + m] + unit);
-            }
-            step<Real, M>(gate, c_prev, c_next, h_next);
-            for (int m = 0; m < M; ++m) {
-              if (call.training) store_gates(gates_to[row + m] + at, gate[m]);
-              store(c_to[row + m] + unit, c_next[m]);
-              // What the padding adds is zero, and its own array has room for it.
-              store_first(h_to[row + m] + unit, h_next[m], layout.projected ? kLanes<Number> : layout.units_in(u));
-            }
-          });
+      with_gates(layout.vectors_of(u), [&](auto n) { advance_units<decltype(n)::value>(step_rows, u, weights, next); });
     }
+  }
+
+  // The same for one vector of units, whose gates are N vectors.
+  template <int N>
+  GATEWISE_APART void advance_units(const StepRows& rows, int64_t u, const Number* weights, const Number* next) const {
+    constexpr int width = N * kLanes<Number> / 4;
+    const int64_t at = layout.gates_at(u), unit = u * kLanes<Number>;
+    // What the padding adds is zero, and its own array has room for it.
+    const int64_t units = layout.projected ? kLanes<Number> : layout.units_in(u);
+    blocked_product<Number, N>(
+        rows.count, rows.from, weights, layout.P, kBlock<Number>, next,
+        [&](int64_t row, Vec<Number>(&sum)[N]) {
+          for (int n = 0; n < N; ++n) sum[n] = load(rows.a[row] + at + n * kLanes<Number>);
+        },
+        [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
+          Gates<Real> gate[M];
+          Vec<Number> c_prev[M], c_next[M], h_next[M];
+          for (int m = 0; m < M; ++m) {
+            gate[m] = gates_of<Real, N>(sum[m]);
+            c_prev[m] = load(rows.c_from[row + m] + unit);
+          }
+          step<Real, M>(gate, c_prev, c_next, h_next);
+          for (int m = 0; m < M; ++m) {
+            if (call.training) store_gates(rows.gates_to[row + m] + at, gate[m], width);
+            store(rows.c_to[row + m] + unit, c_next[m]);
+            store_first(rows.h_to[row + m] + unit, h_next[m], units);
+          }
+        });
   }
 
   // (1.17)
@@ -329,7 +349,7 @@ struct Backward {
         return row < 0 ? nullptr : weights + row * width;
       };
     };
-    fill_zeros(scratch.zeros, part(4 * layout.units, team.threads, team.thread));
+    fill_zeros(scratch.zeros, part(layout.gates / kLanes<Number>, team.threads, team.thread));
     fill_zeros(scratch.zero_cells, part(layout.units, team.threads, team.thread));
     if (layout.T > 1 || call.d_h_0)
       pack_panels<Number>(layout.P, gates, layout.gates, gate_rows(call.weight_hh, layout.P), scratch.weight_hh);
@@ -366,15 +386,15 @@ struct Backward {
     for (int m = 0; m < M; ++m)
 #pragma GCC unroll 1
       for (int n = 0; n < N; ++n) {
-        const int64_t b = first_b + m, unit = (first_u + n) * kLanes<Number>;
+        const int64_t b = first_b + m, u = first_u + n, unit = u * kLanes<Number>;
+        const int64_t at = layout.gates_at(u), width = layout.width_of(u), units = layout.units_in(u);
         Real* d_c = scratch.d_c + b * layout.padded + unit;
-        Gates<Real> gate = load_gates(gates(t, b) + 4 * unit);
+        Gates<Real> gate = load_gates(gates(t, b) + at, width);
         const Vec<Number> d_c_prev =
             step_backward<Real>(gate, load(c_before(t, b) + unit), tanh_c[n][m], d_h[m][n], load(d_c));
         store(d_c, steps.is_reset(t, b) ? Vec<Number>{} : d_c_prev);
         // Infinity times a weight of the padding is not a number, and must not reach the other units.
-        const int64_t units = layout.units_in(first_u + n);
-        store_gates(d_a(chunk, t, b) + 4 * unit, units < kLanes<Number> ? keep_first<Real>(gate, units) : gate);
+        store_gates(d_a(chunk, t, b) + at, units < width ? keep_first<Real>(gate, units) : gate, width);
       }
   }
 
@@ -384,7 +404,7 @@ struct Backward {
     const auto fetch = [](const auto* from, int64_t numbers) {
       for (int64_t n = 0; n < numbers; n += 64 / static_cast<int64_t>(sizeof *from)) __builtin_prefetch(from + n);
     };
-    fetch(gates(t, b) + 4 * u * kLanes<Number>, 4 * N * kLanes<Number>);
+    fetch(gates(t, b) + layout.gates_at(u), 4 * N * kLanes<Number>);
     fetch(c_before(t, b) + u * kLanes<Number>, N * kLanes<Number>);
   }
 
@@ -476,8 +496,8 @@ struct Backward {
   // Keeps d_a of a chunk's first step for the chunk before it.
   void hand_on(const Chunk& chunk, const Region& region) const {
     const Panels panels(layout.H, kLanes<Number>);
-    const int64_t first = panels.first(region.units.first) * 4 * kLanes<Number>;
-    const int64_t last = panels.first(region.units.last) * 4 * kLanes<Number>;
+    const int64_t first = layout.gates_at(panels.first(region.units.first));
+    const int64_t last = layout.gates_at(panels.first(region.units.last));
     const Range active = steps.active_of(region.rows, chunk.times.first);
     for (int64_t b = active.first; b < active.last; ++b)
       std::memcpy(scratch.d_a_next + b * layout.gates_row + first, d_a(chunk, chunk.times.first, b) + first,
@@ -611,8 +631,14 @@ struct Backward {
     return columns_of(
         d_a, layout.gates_row, block.depth, m, scratch.columns, [&](int64_t at) { return layout.torch_row(at); },
         [&](int64_t at, Vec<Number> sum) {
-          const int64_t row = layout.torch_row(at), n = layout.units_in(at / (4 * kLanes<Number>));
-          if (call.d_bias) d_bias.take(block, row, n, d_bias.before(block, row, n) + sum);
+          if (!call.d_bias) return;
+          const int64_t width = layout.width_of(at / (4 * kLanes<Number>));
+          Real lanes[2 * kLanes<Number>] = {};  // a gate's vector may begin at the last lane
+          store(lanes, sum);
+          for (int64_t lane = 0; lane < kLanes<Number>; lane += width) {
+            const int64_t row = layout.torch_row(at + lane), n = layout.units_in(at / (4 * kLanes<Number>));
+            d_bias.take(block, row, n, d_bias.before(block, row, n) + load(lanes + lane));
+          }
         });
   }
 
@@ -752,7 +778,7 @@ void activations(const ActivationsCall<Number>& call) {
       const Sum<Number>* c = call.cells + (layout.B + row) * layout.padded;
       const int64_t to = (steps.step_of(at.t, at.b) * layout.B + steps.row_of(at.b)) * layout.H;
       for (int64_t u = 0; u < layout.units; ++u) {
-        const Gates<Sum<Number>> gate = load_gates(gates + u * 4 * kLanes<Number>);
+        const Gates<Sum<Number>> gate = load_gates(gates + layout.gates_at(u), layout.width_of(u));
         const Vec<Number> values[] = {gate.i, gate.f, gate.g, gate.o, load(c + u * kLanes<Number>)};
         for (int n = 0; n < 5; ++n) store_first(call.to[n] + to + u * kLanes<Number>, values[n], layout.units_in(u));
       }

@@ -12,19 +12,38 @@ struct Gates {
   Vec<Real> i, f, g, o;
 };
 
+// The gates of as many units, n, side by side. (Whole vectors are the rule.)
 template <class Number>
-GATEWISE_INLINE Gates<Sum<Number>> load_gates(const Number* from) {
-  constexpr int n = kLanes<Number>;
-  return {load(from), load(from + n), load(from + 2 * n), load(from + 3 * n)};
+GATEWISE_INLINE Gates<Sum<Number>> load_gates(const Number* from, long n) {
+  constexpr int all = kLanes<Number>;
+  if (n == all) return {load(from), load(from + all), load(from + 2 * all), load(from + 3 * all)};
+  return {load_first(from, n), load_first(from + n, n), load_first(from + 2 * n, n), load_first(from + 3 * n, n)};
 }
 
 template <class Number>
-GATEWISE_INLINE void store_gates(Number* to, const Gates<Sum<Number>>& a) {
-  constexpr int n = kLanes<Number>;
-  store(to, a.i);
-  store(to + n, a.f);
-  store(to + 2 * n, a.g);
-  store(to + 3 * n, a.o);
+GATEWISE_INLINE void store_gates(Number* to, const Gates<Sum<Number>>& a, long n) {
+  constexpr int all = kLanes<Number>;
+  if (n == all) {
+    store(to, a.i);
+    store(to + all, a.f);
+    store(to + 2 * all, a.g);
+    return store(to + 3 * all, a.o);
+  }
+  store_first(to, a.i, n);
+  store_first(to + n, a.f, n);
+  store_first(to + 2 * n, a.g, n);
+  store_first(to + 3 * n, a.o, n);
+}
+
+// The same of sums in N vectors, which hold the gates of N / 4 as many units as a vector has lanes.
+template <class Real, int N>
+GATEWISE_INLINE Gates<Real> gates_of(const Vec<Real> (&sum)[N]) {
+  if constexpr (N == 4) return {sum[0], sum[1], sum[2], sum[3]};
+  else {
+    Real lanes[N * kLanes<Real>];
+    for (int n = 0; n < N; ++n) store(lanes + n * kLanes<Real>, sum[n]);
+    return load_gates(lanes, N * kLanes<Real> / 4);
+  }
 }
 
 // Zeros in place of what stands behind the first n units.
