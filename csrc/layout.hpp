@@ -220,6 +220,17 @@ struct Steps : Walk {
   }
 };
 
+// A thread's rows, its hidden units (vectors of them, or panels), and its panels of h.
+struct Region {
+  Range rows, units, h;
+};
+
+inline Region region_of(const Split& split, const Steps& steps, int64_t units, int64_t h_panels, int thread) {
+  const int64_t of_units = thread % split.unit_parts;
+  return {steps.part_of_rows(split.row_parts, thread / split.unit_parts), part(units, split.unit_parts, of_units),
+          part(h_panels, split.unit_parts, of_units)};
+}
+
 // Goes through the steps of all rows in the order of `before`: t after t, row after row.
 struct Cursor {
   const Steps& steps;

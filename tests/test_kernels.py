@@ -531,7 +531,7 @@ def test_unknown_instruction_set_is_refused():
 
 
 def test_activations_are_refused_where_nothing_is_kept():
-    inputs, parameters, gradients = case(3, 2, 4, 5)
+    inputs, parameters, _ = case(3, 2, 4, 5)
     weights = [parameters.get(name) for name in NAMES]
     with pytest.raises(KernelError, match="kept no gates"):
         kernels.activations(kernels.forward(*inputs.values(), *weights, training=False))
