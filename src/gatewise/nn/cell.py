@@ -9,6 +9,7 @@ from gatewise.errors import ShapeError
 from gatewise.nn.checks import check_numbers, check_shape, check_state
 from gatewise.nn.network import Network
 from gatewise.nn.paths import Path, path_of, under_autocast
+from gatewise.reference.variant import PLAIN
 
 
 class LSTMCell(nn.LSTMCell):
@@ -83,7 +84,8 @@ class LSTMCell(nn.LSTMCell):
             Tensors are on different devices, or not dense.
         """
         x, h_0, c_0, weights, path = self.prepare(input, hx)
-        _, h, c = Network(1, False, False).run(path, x, h_0, c_0, weights)
+        # (torch.compile does not know a default that is an object, such as the variant.)
+        _, h, c = Network(1, False, False, variant=PLAIN).run(path, x, h_0, c_0, weights)
         return (h[0], c[0]) if input.dim() == 2 else (h[0, 0], c[0, 0])
 
     def prepare(
