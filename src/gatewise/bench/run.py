@@ -29,13 +29,10 @@ from gatewise.bench.protocol import mean_of_hundred
 from gatewise.bench.report import OWN, Report, Row
 from gatewise.bench.summary import summary_lines
 from gatewise.bench.table import Table, legend, notes_lines, overhead_lines, reasons
-from gatewise.bench.timing import measure
+from gatewise.bench.timing import SETTLING, measure
 from gatewise.bench.work import Work, arguments, draw, proj_size
 from gatewise.errors import ArgumentError
 from gatewise.nn import LSTM, explain_path
-
-SETTLING = 0.02
-"""Seconds of rest before each turn."""
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (Torch(), CellLoop(), GateLoop(), OnnxRuntime(), Jax())}
 
@@ -186,7 +183,7 @@ def _differing(report: Report, row: Row) -> list[str]:
 
 def _smallest(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) -> None:
     for kind in report.config.kinds:
-        with _hearing(say), _showing(f"overhead {kind} ..."):
+        with hearing(say), showing(f"overhead {kind} ..."):
             row = _row(report.config, grid.SMALLEST, "plain", kind, peers, with_products=False)
         report.overhead.append(row)
         for line in _differing(report, row):
@@ -221,7 +218,7 @@ def _table(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) ->
                 say(f"     {size} is left out: proj_size is H/2, needed H of at least 2")
                 continue
             for kind in config.kinds:
-                with _hearing(say), _showing(f"{form} {size} {kind} ..."):
+                with hearing(say), showing(f"{form} {size} {kind} ..."):
                     row = _row(config, size, form, kind, peers)
                 report.rows.append(row)
                 if not found:
@@ -233,28 +230,6 @@ def _table(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) ->
                 found.append(row)
         for line in reasons(found):
             say(line)
-
-
-@contextmanager
-def _hearing(say: Callable[[str], None]) -> Iterator[None]:
-    """Say in a line what the peers warn of, such as a slower path of theirs."""
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        yield
-    for message in dict.fromkeys(str(warning.message) for warning in heard):
-        say(f"warning  {' '.join(message.split('(Triggered')[0].split())}")
-
-
-@contextmanager
-def _showing(text: str) -> Iterator[None]:
-    """Show what is being measured where a terminal can take it back: nothing moves while the clock runs."""
-    clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
-    if clear:
-        print(text, end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        print(clear, end="", file=sys.stderr, flush=True)
 
 
 def _row(
@@ -299,8 +274,6 @@ def _row(
         calls[product.label]()
     repeats, turn = config.turns()
     row = replace(row, fork_join=fork_join())
-    # Threads that have just finished spin for a while in wait of more work: one library's would take the cores from the
-    # next one's turn.
     timings = measure(calls, repeats, turn, config.seconds, prepare=lambda name: time.sleep(SETTLING))
     for product in bounds:
         gflops = product.flops / timings.pop(product.label).median / 1e6
