@@ -8,8 +8,8 @@ from dataclasses import dataclass
 FEWEST_TURNS = 5
 
 SETTLING = 0.02
-"""Seconds of rest before each turn. Threads that have just finished spin for a while in wait of more work: one library's
-would take the cores from the next one's turn."""
+"""Seconds of rest before each turn: threads that have just finished spin for a while in wait of more work, and one
+library's would take the cores from the next one's turn."""
 
 
 @dataclass(frozen=True)

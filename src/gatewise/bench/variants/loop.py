@@ -1,8 +1,8 @@
 """A variant as a loop in Python: what one writes who has a changed cell and no kernel for it.
 
-It is written as loops of this kind are when they are written with care, for nothing here is to make gatewise look better
-than it is: the input's product is taken for all steps at once, steps are taken apart by ``unbind`` (an ``x[t]`` for each
-would cost a backward pass through zeros of the size of all steps), masks are drawn for the whole sequence before it
+It is written with care, for nothing here is to make gatewise look better than it is: the input's product is taken for
+all steps at once, steps are taken apart by ``unbind`` (the gradient of an ``x[t]`` has the size of all steps, zeros but
+for one, and so many of them took more than half of the training step), masks are drawn for the whole sequence before it
 begins, and each operation is the one that torch has for it. The numbers in the comments are the equations of
 docs/equations.md.
 """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from gatewise.bench.grid import Size
 from gatewise.bench.timing import Ratio
 from gatewise.bench.variants.row import LOOP, OWN, VariantRow
+from gatewise.bench.variants.work import ARGUMENTS
 
 
 def legend(repeats: int, turn: float) -> list[str]:
@@ -14,20 +15,22 @@ def legend(repeats: int, turn: float) -> list[str]:
 
     Examples
     --------
-    >>> max(map(len, legend(21, 0.02))) < 80
-    True
+    >>> legend(21, 0.02)[4]
+    'ms          gatewise: the median of 21 turns of at least 20 ms, interleaved'
     """
+    given = [item for arguments in ARGUMENTS.values() for item in arguments.items() if isinstance(item[1], float)]
+    rates = ", ".join(f"{name} {rate:g}" for name, rate in dict(given).items())
     return [
-        "training steps of changed cells: forward, and backward to the input, the states",
-        "and all parameters; masks are drawn in each step, rates as in the README",
-        f"ms: median of {repeats} turns of at least {turn * 1e3:g} ms; ± half the interquartile range;",
-        "    (n) in n turns only",
-        "over plain: gatewise's time over that of its plain cell, which takes turns with it",
-        "loop: the time of a loop in Python over gatewise's: the same cell, weights and",
-        "    masks in torch's operations, the input's product for all steps at once",
-        "both are medians of the ratios within a round. The row plain has the plain cell",
-        "twice, and how far from 1 it is is the machine's doing. Compared before they are",
-        "timed: the output and all gradients, with the same masks (step: in float64)",
+        "training steps of changed cells, compared before they are timed: the output and",
+        "the gradients of input, states and all parameters (of step in float64)",
+        "masks are drawn anew in each step, at the rates",
+        f"  {rates}",
+        f"ms          gatewise: the median of {repeats} turns of at least {turn * 1e3:g} ms, interleaved",
+        "over plain  gatewise over its plain cell; in row plain that cell over itself: noise",
+        "loop        the same cell as a loop in Python over gatewise: torch's operations,",
+        "            the input's product for all steps at once, then a step at a time",
+        "both are medians of the ratios within each round of turns",
+        "±           half the interquartile range; (n) in n turns only",
     ]
 
 
@@ -35,7 +38,7 @@ def head(size: Size) -> list[str]:
     """Give the lines above the rows of a size."""
     return [
         f"(B, T, I, H, L, D) = {size}",
-        f"{'variant':20}{'by':9} {'ms':>10} {'':10} {'over plain':>12} {'loop':>12}",
+        f"{'variant':20}{'by':9} {'ms':>16}{'':5} {'over plain':>13} {'loop':>13}",
     ]
 
 
@@ -55,19 +58,43 @@ def line(row: VariantRow, repeats: int) -> str:
     >>> times = {n: Timing((t,) * 3, (0, 1, 2), 5) for n, t in (("gatewise", 2.0), ("plain", 1.6), ("loop", 9.0))}
     >>> row = VariantRow("peephole", Size(8, 20, 32, 32, 1, 1), "kernel: why", times)
     >>> print("\n".join([*head(row.size), line(row, repeats=3)]))
+    (B, T, I, H, L, D) = (8, 20, 32, 32, 1, 1)
+    variant             by                      ms         over plain          loop
+    peephole            kernel         2.000 ±  0%        1.25x ±  0%   4.50x ±  0%
     """
     start = f"{row.name:20}{row.path.partition(':')[0]:9}"
     if row.wrong:
         return f"{start} not timed: it differs"
     own = row.timings[OWN]
     few = _few(len(own.milliseconds), repeats)
-    loop = _cell(row.loop_over(), repeats) if LOOP in row.timings else "n/a"
-    return f"{start} {own.median:10.3f} ±{own.spread:4.0%}{few:5} {_cell(row.over_plain(), repeats)} {loop}".rstrip()
+    return f"{start} {own.median:10.3f} ±{own.spread:4.0%}{few:5} {_cell(row.over_plain())} {_loop(row, repeats)}"
 
 
-def _cell(ratio: Ratio, repeats: int) -> str:
-    return f"{ratio.median:6.2f}x ±{ratio.spread:4.0%}{_few(len(ratio.values), repeats):5}"
+def _loop(row: VariantRow, repeats: int) -> str:
+    if LOOP not in row.timings:
+        return f"{'n/a':>13}"
+    return _cell(row.loop_over()) + _few(len(row.timings[LOOP].milliseconds), repeats)
+
+
+def _cell(ratio: Ratio) -> str:
+    return f"{ratio.median:6.2f}x ±{ratio.spread:4.0%}"
 
 
 def _few(turns: int, repeats: int) -> str:
     return f" ({turns})" if turns < repeats else ""
+
+
+def reasons(rows: Sequence[VariantRow]) -> list[str]:
+    """Say why there is no time of the loop, each reason once.
+
+    Examples
+    --------
+    >>> size = Size(8, 20, 32, 32, 1, 1)
+    >>> reasons([VariantRow(name, size, "", absent={"loop": "too long"}) for name in ("peephole", "coupled")])
+    ['n/a  peephole, coupled: too long']
+    """
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        for why in row.absent.values():
+            names.setdefault(why, []).append(row.name)
+    return [f"n/a  {', '.join(found)}: {why}" for why, found in names.items()]

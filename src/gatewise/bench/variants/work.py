@@ -1,4 +1,4 @@
-"""The work of a variant: an LSTM of that cell, input, states, the gradient of the output, and the step that is timed."""
+"""The work of a variant: an LSTM of that cell, its input, states and gradient of the output; and a training step."""
 
 from __future__ import annotations
 
