@@ -6,7 +6,9 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
+
+import tyro
 
 from gatewise.bench.grid import GRID, QUICK, QUICK_VARIED, VARIED, Size, read_sizes
 from gatewise.drawing import check_ending
@@ -66,8 +68,7 @@ class BenchConfig:
     """
 
     sizes: tuple[str, ...] = ("all",)
-    """Rows of the table by number, counted from 1, or sizes of your own as B,T,I,H,L or B,T,I,H,L,D; all: every row,
-    of variants 8,20,32,32,1 and 64,100,128,128,1."""
+    """Rows of the peers' table by number, from 1, or sizes of your own as B,T,I,H,L or B,T,I,H,L,D; all: every row."""
 
     kinds: tuple[Kind, ...] = KINDS
     """forward: without gradients. training: forward, and backward to the input, the states and all parameters."""
@@ -78,8 +79,8 @@ class BenchConfig:
     peers: tuple[PeerName | Literal["all"], ...] = ("torch",)
     """Who stands beside gatewise; cell-loop and gate-loop are loops in Python. Who is not installed is listed so."""
 
-    variants: tuple[VariantName | Literal["all", "none"], ...] = ("none",)
-    """Training of changed cells, over the plain one and beside a loop in Python, in place of kinds, forms and peers."""
+    variants: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("none",)
+    """Names of variants, or all: their table in place of the peers'. (Without --forms, --peers, --kinds forward.)"""
 
     repeats: int = 21
     """Turns that each peer takes; the table gives their median."""

@@ -57,7 +57,7 @@ def _measured(config: BenchConfig, size: Size, name: Name) -> VariantRow:
         call.run()
         took = time.perf_counter() - start
         if who == LOOP and took > config.seconds:
-            row.absent[who] = f"its first call alone took {took:.0f} s, more than --seconds {config.seconds:g}"
+            row.absent[who] = f"its first call alone took {took:.2g} s, more than --seconds {config.seconds:g}"
         else:
             calls[who] = call.run
     row = replace(row, fork_join=fork_join())
