@@ -170,8 +170,7 @@ def test_the_table_says_what_is_missing_and_fits_a_terminal():
     assert line(made_up(timings={}, wrong="d_x is off"), 21).split()[2:] == ["not", "timed:", "it", "differs"]
     longest = max(ARGUMENTS, key=len)
     words = [*legend(21, 0.02), *head(GRID[5]), line(made_up(longest, path="composite: why"), 21)]
-    assert max(map(len, words)) <= 84
-    assert len(line(made_up(longest, path="composite: why"), 5)) <= 79
+    assert max(map(len, words)) <= 80
 
 
 @pytest.mark.parametrize("ending", ["png", "pdf", "svg"])
@@ -231,7 +230,7 @@ def test_a_loop_too_slow_for_the_budget_is_named_with_its_time():
     lines = []
     report = run(tiny("peephole", seconds=1e-9), say=lines.append)
     assert list(report.variants[1].timings) == ["gatewise", "plain"]
-    assert lines[-1].startswith("n/a  plain") and "more than --seconds 1e-09" in lines[-1]
+    assert lines[-1].startswith("n/a  loop: its first call alone took ") and lines[-1].endswith("--seconds 1e-09")
 
 
 def test_a_projection_of_a_single_unit_is_left_out():

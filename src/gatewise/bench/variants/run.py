@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from gatewise.bench.progress import hearing, showing
 from gatewise.bench.variants.measure import measured
-from gatewise.bench.variants.row import VariantRow
-from gatewise.bench.variants.table import head, legend, line, reasons
+from gatewise.bench.variants.table import head, legend, line
 from gatewise.bench.variants.work import Name
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ def measure_variants(report: Report, say: Callable[[str], None]) -> None:
     for size in config.chosen_sizes():
         for text in ("", *head(size)):
             say(text)
-        found: list[VariantRow] = []
         for name in names:
             if name == "projection" and size.H < 2:
                 say(f"{name:20}is left out: proj_size is H/2, needed H of at least 2")
@@ -41,10 +39,9 @@ def measure_variants(report: Report, say: Callable[[str], None]) -> None:
             with hearing(say), showing(f"{size} {name} ..."):
                 row = measured(config, size, name)
             report.variants.append(row)
-            found.append(row)
             say(line(row, repeats))
+            for who, why in row.absent.items():
+                say(f"n/a  {who}: {why}")
             if row.wrong:
                 report.differs.append(f"{name} at {size}: {row.wrong}")
                 say(f"differs  {report.differs[-1]}")
-        for text in reasons(found):
-            say(text)

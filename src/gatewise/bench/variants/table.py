@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from gatewise.bench.grid import Size
 from gatewise.bench.timing import Ratio
 from gatewise.bench.variants.row import LOOP, OWN, VariantRow
@@ -23,10 +21,10 @@ def legend(repeats: int, turn: float) -> list[str]:
     return [
         "training steps of changed cells, compared before they are timed: the output and",
         "the gradients of input, states and all parameters (of step in float64)",
-        "masks are drawn anew in each step, at the rates",
-        f"  {rates}",
+        "masks are drawn anew in each step, at these rates:",
+        rates,
         f"ms          gatewise: the median of {repeats} turns of at least {turn * 1e3:g} ms, interleaved",
-        "over plain  gatewise over its plain cell; in row plain that cell over itself: noise",
+        "over plain  gatewise over its plain cell (of row plain: the noise)",
         "loop        the same cell as a loop in Python over gatewise: torch's operations,",
         "            the input's product for all steps at once, then a step at a time",
         "both are medians of the ratios within each round of turns",
@@ -38,7 +36,7 @@ def head(size: Size) -> list[str]:
     """Give the lines above the rows of a size."""
     return [
         f"(B, T, I, H, L, D) = {size}",
-        f"{'variant':20}{'by':9} {'ms':>16}{'':5} {'over plain':>13} {'loop':>13}",
+        f"{'variant':20}{'by':9} {'ms':>15}{'':5} {'over plain':>12} {'loop':>13}",
     ]
 
 
@@ -59,42 +57,26 @@ def line(row: VariantRow, repeats: int) -> str:
     >>> row = VariantRow("peephole", Size(8, 20, 32, 32, 1, 1), "kernel: why", times)
     >>> print("\n".join([*head(row.size), line(row, repeats=3)]))
     (B, T, I, H, L, D) = (8, 20, 32, 32, 1, 1)
-    variant             by                      ms         over plain          loop
-    peephole            kernel         2.000 ±  0%        1.25x ±  0%   4.50x ±  0%
+    variant             by                     ms        over plain          loop
+    peephole            kernel        2.000 ±  0%       1.25x ±  0%   4.50x ±  0%
     """
     start = f"{row.name:20}{row.path.partition(':')[0]:9}"
     if row.wrong:
         return f"{start} not timed: it differs"
     own = row.timings[OWN]
     few = _few(len(own.milliseconds), repeats)
-    return f"{start} {own.median:10.3f} ±{own.spread:4.0%}{few:5} {_cell(row.over_plain())} {_loop(row, repeats)}"
+    return f"{start} {own.median:9.3f} ±{own.spread:4.0%}{few:5} {_cell(row.over_plain(), 5)} {_loop(row, repeats)}"
 
 
 def _loop(row: VariantRow, repeats: int) -> str:
     if LOOP not in row.timings:
         return f"{'n/a':>13}"
-    return _cell(row.loop_over()) + _few(len(row.timings[LOOP].milliseconds), repeats)
+    return _cell(row.loop_over(), 6) + _few(len(row.timings[LOOP].milliseconds), repeats)
 
 
-def _cell(ratio: Ratio) -> str:
-    return f"{ratio.median:6.2f}x ±{ratio.spread:4.0%}"
+def _cell(ratio: Ratio, width: int) -> str:
+    return f"{ratio.median:{width}.2f}x ±{ratio.spread:4.0%}"
 
 
 def _few(turns: int, repeats: int) -> str:
     return f" ({turns})" if turns < repeats else ""
-
-
-def reasons(rows: Sequence[VariantRow]) -> list[str]:
-    """Say why there is no time of the loop, each reason once.
-
-    Examples
-    --------
-    >>> size = Size(8, 20, 32, 32, 1, 1)
-    >>> reasons([VariantRow(name, size, "", absent={"loop": "too long"}) for name in ("peephole", "coupled")])
-    ['n/a  peephole, coupled: too long']
-    """
-    names: dict[str, list[str]] = {}
-    for row in rows:
-        for why in row.absent.values():
-            names.setdefault(why, []).append(row.name)
-    return [f"n/a  {', '.join(found)}: {why}" for why, found in names.items()]
