@@ -36,7 +36,7 @@ def head(size: Size) -> list[str]:
     """Give the lines above the rows of a size."""
     return [
         f"(B, T, I, H, L, D) = {size}",
-        f"{'variant':20}{'by':9} {'ms':>15}{'':5} {'over plain':>12} {'loop':>13}",
+        f"{'variant':20}{'by':9}{'ms':>15}{'':5} {'over plain':>12} {'loop':>13}",
     ]
 
 
@@ -57,15 +57,15 @@ def line(row: VariantRow, repeats: int) -> str:
     >>> row = VariantRow("peephole", Size(8, 20, 32, 32, 1, 1), "kernel: why", times)
     >>> print("\n".join([*head(row.size), line(row, repeats=3)]))
     (B, T, I, H, L, D) = (8, 20, 32, 32, 1, 1)
-    variant             by                     ms        over plain          loop
-    peephole            kernel        2.000 ±  0%       1.25x ±  0%   4.50x ±  0%
+    variant             by                    ms        over plain          loop
+    peephole            kernel       2.000 ±  0%       1.25x ±  0%   4.50x ±  0%
     """
     start = f"{row.name:20}{row.path.partition(':')[0]:9}"
     if row.wrong:
         return f"{start} not timed: it differs"
     own = row.timings[OWN]
     few = _few(len(own.milliseconds), repeats)
-    return f"{start} {own.median:9.3f} ±{own.spread:4.0%}{few:5} {_cell(row.over_plain(), 5)} {_loop(row, repeats)}"
+    return f"{start}{own.median:9.3f} ±{own.spread:4.0%}{few:5} {_cell(row.over_plain(), 5)} {_loop(row, repeats)}"
 
 
 def _loop(row: VariantRow, repeats: int) -> str:
