@@ -358,7 +358,7 @@ def test_bench(capsys, tmp_path):
 
 def test_bench_of_variants(capsys, tmp_path):
     printed = prints(capsys, "bench", "--variants", "peephole", "--quick", "--sizes", "2,3,4,5,1")
-    assert re.search(r"^peephole +(kernel|composite) +[\d.]+ ± .*x ± .*x ± ", printed, re.MULTILINE)
+    assert re.search(r"^peephole +(kernel|composite) +[\d.]+ ±.*x ±.*x ±", printed, re.MULTILINE)
 
 
 # --- what is refused ----------------------------------------------------------------------------------------
