@@ -12,7 +12,7 @@ help:
 	@echo "make demo      train on handwritten digits, evaluate, and predict one image (about a minute)"
 	@echo "make test      all tests and checks (about ten minutes, most of it the sanitizers)"
 	@echo "make sanitize  the kernels' tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer"
-	@echo "make bench     gatewise beside torch.nn.LSTM over a grid of sizes (about ten minutes)"
+	@echo "make bench     gatewise beside torch.nn.LSTM over a grid of sizes, and its variants (a quarter of an hour)"
 	@echo "make clean     remove .venv and everything built"
 
 demo: $(VENV)/built
@@ -31,6 +31,7 @@ test: $(VENV)/built
 
 bench: $(VENV)/built
 	$(BIN)/gatewise bench
+	$(BIN)/gatewise bench --variants all
 
 # The kernels' tests with each read, write and operation checked (address) and with races between threads seen (thread),
 # on a build of the core with nothing of torch; again only when something of it has changed.

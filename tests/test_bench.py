@@ -72,7 +72,8 @@ def test_flops_are_those_of_the_products():
 
 def test_sizes_by_number_by_hand_and_once():
     assert read_sizes(["2", "1,2,3,4,5", "2", TINY_WORD]) == (GRID[1], Size(1, 2, 3, 4, 5, 1), TINY)
-    assert len(read_sizes(["all"], quick=True)) == 2
+    assert read_sizes(["all", "2"], every=GRID[:1]) == GRID[:2]
+    assert len(BenchConfig(quick=True).chosen_sizes()) == 2
 
 
 @pytest.mark.parametrize(
@@ -431,6 +432,7 @@ def test_a_run_from_end_to_end(tmp_path):
     assert len(written["summary"]) == 2 * 3 + 2 + 2  # torch everywhere, gate-loop and the fastest in the plain rows
     assert written["malloc"] == "default"
     assert written["tuned"] is None
+    assert written["variants"] == []
     with Image.open(tmp_path / "bench.png") as figure:
         assert figure.width > 500
     assert lines[-2:] == [f"wrote {tmp_path / 'bench.json'}", f"wrote {tmp_path / 'bench.png'}"]
