@@ -163,9 +163,12 @@ def test_every_gradient_of_the_reference_matches_finite_differences(options, tra
 
 @every_case
 @pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
-@pytest.mark.parametrize("walk", [{}, WALK], ids=["whole", "lengths and resets"])
-@pytest.mark.parametrize("path", ["kernel", "composite"])
-def test_the_module_is_the_reference(options, walk, training, path, monkeypatch):
+@pytest.mark.parametrize(
+    ("path", "walk"),
+    [("kernel", {}), ("kernel", WALK), ("composite", WALK)],
+    ids=["whole", "lengths and resets", "by torch's operations"],
+)
+def test_the_module_is_the_reference(options, path, walk, training, monkeypatch):
     monkeypatch.setattr("gatewise.nn.lstm.path_of", lambda *_, **__: Path(path, ""))
     lstm = make(options, num_layers=2, bidirectional=True).train(training)
     x, state, d_results = call_of(lstm)
@@ -281,9 +284,9 @@ def test_narrower_numbers(options, dtype):
     output, last = lstm(x.to(dtype), tuple(s.to(dtype) for s in state))
     assert {t.dtype for t in (output, *last)} == {dtype}
     wide, states = lstm.double()(x.to(dtype).double(), tuple(s.to(dtype).double() for s in state))
-    # Sums are float32 in both, over four steps; bfloat16 rounds what is returned.
+    # Sums are float32 in both, over four steps. bfloat16 rounds what is returned, by 2^-8, and h of each step before.
     for ours, theirs in zip((output, *last), (wide, *states), strict=True):
-        bound = 2**-8 if dtype == torch.bfloat16 else 1e-5
+        bound = 3 * 2**-8 if dtype == torch.bfloat16 else 1e-5
         assert_same(ours.double().detach(), theirs.detach(), tolerance=bound)
 
 

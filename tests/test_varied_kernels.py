@@ -43,14 +43,16 @@ class Case:
         P = P if projected else H
         self.variant = Variant(**CELLS[name])
         rng = np.random.default_rng(seed)
+        # A hard gate that bfloat16 rounds to 1 has the slope 0: there gates stay away from it.
+        small = 0.4 if dtype == BFLOAT16 and self.variant.gate_activation == "hardsigmoid" else 1
         draw = lambda *shape: as_dtype(rng.uniform(-1, 1, shape), dtype)  # noqa: E731
-        weights = lambda *shape: as_dtype(rng.uniform(-1, 1, shape) * 2 / np.sqrt(H), dtype)  # noqa: E731
-        around_1 = lambda *shape: as_dtype(rng.uniform(0.5, 1.5, shape), dtype)  # noqa: E731
+        weights = lambda *shape: as_dtype(rng.uniform(-1, 1, shape) * 2 * small / np.sqrt(H), dtype)  # noqa: E731
+        gains = lambda *shape: as_dtype(rng.uniform(0.5, 1.5, shape) * small, dtype)  # noqa: E731
         shapes = self.variant.shapes(inputs=I, hidden=H, projection=P * projected, bias=bias)
-        kinds = {"weight": weights, "bias": draw, "gain": around_1}
+        kinds = {"weight": weights, "bias": draw, "gain": gains}
         self.parameters = {name: kinds[name.split("_")[0]](*shape) for name, shape in shapes.items()}
         self.x, self.h_0, c_0 = draw(T, B, I), draw(B, P), draw(B, H)
-        n_0, m_0 = around_1(B, H), draw(B, H)
+        n_0, m_0 = gains(B, H), draw(B, H)
         if B > 1:  # a row that has not begun
             n_0[-1] = as_dtype(np.zeros(H), dtype)
         cells = [c_0, n_0, m_0][: len(self.variant.states) - 1]
@@ -134,29 +136,38 @@ def wide64(mask):
     return mask.astype(np.float64)
 
 
-def tolerance_of(case, dtype):
-    """Relative to each array's largest number.
+def assert_close(case, got, wanted, terms=1):
+    """Compare relative to each array's largest number.
 
-    A number is a sum of some dozen products of numbers around 1, carried through at most four steps: some tens of the
-    type's epsilon, as in test_kernels.py. A layer norm divides by a deviation, and where units are nearly alike (gates
-    of 0 and 1, few units) it is up to 316 times as steep.
+    A number is a sum of some dozen products of numbers around 1 (or of `terms` times as many), carried through a few
+    steps: some tens of the type's epsilon, as in test_kernels.py, of which the largest that was seen here is 50. Of
+    bfloat16 only what is stored counts; normalizing and unbounded activations make an error larger on its way.
     """
-    steep = 100 if case.variant.layer_norm else 1
-    if dtype == BFLOAT16:
-        # Only what is stored counts, three epsilons of 2^-7 for the plain cell; normalizing and unbounded activations
-        # make an error larger on its way through the steps.
-        linear = "linear" in (case.variant.candidate_activation, case.variant.cell_activation)
-        return (3 + 3 * linear + 6 * case.variant.layer_norm) * 2**-7
-    return 200 * steep * np.finfo(dtype).eps
+    narrow, variant = case.x.dtype == BFLOAT16, case.variant
+    linear = "linear" in (variant.candidate_activation, variant.cell_activation)
+    tolerance = (4 + 4 * (linear or variant.layer_norm)) * 2**-7 if narrow else 200 * np.finfo(case.x.dtype).eps * terms
+    # A norm does not change with the one number that all of its rows are multiplied by: what is left of its gradient is
+    # the rounding of numbers as large as the bias's.
+    alone = {"d_x": case.x.shape[2] == 1, "d_h_0": case.h_0.shape[1] == 1}
+    for array, value in wanted.items():
+        scale = np.abs(value).max() or 1
+        if variant.layer_norm and alone.get(array):
+            scale = max(scale, np.abs(widened(got["d_bias"])).max())
+        error = np.abs(widened(got[array]) - value).max()
+        assert error <= tolerance * scale, f"{array}: {error / scale:.1e} relative"
 
 
 @cache
 def expected(name, number, dtype):
     """A case and what the reference makes of it, once for all instruction sets."""
-    setting = SETTINGS[number]
-    if dtype == BFLOAT16 and CELLS[name].get("gate_activation") == "step":
+    setting, options = SETTINGS[number], CELLS[name]
+    narrow = dtype == BFLOAT16
+    if narrow and (options.get("gate_activation") == "step" or ("cell" in options and number == 0)):
         setting = (1, *setting[1:])  # what is rounded after a step might turn a gate of the next one over
     case = Case(name, setting, dtype, seed=number)
+    if narrow and "cell" in options and number:
+        # Likewise the choice of m, which h does not depend on. Of c, n and m each by itself there are gradients above.
+        case.gradients["d_c_n"] = np.zeros_like(case.gradients["d_c_n"])
     return case, run_reference(case)
 
 
@@ -174,10 +185,7 @@ def test_against_reference(isa, dtype, name):
             got = run(case)
             other = run(case, threads=2)
         assert got.keys() - {"d_bias"} == wanted.keys() - {"d_bias"}
-        for array, value in wanted.items():
-            scale = np.abs(value).max() or 1
-            error = np.abs(widened(got[array]) - value).max() / scale
-            assert error <= tolerance_of(case, dtype), f"{SETTINGS[number]}: {array}: {error:.1e} relative"
+        assert_close(case, got, wanted)
         for array, value in got.items():
             assert np.array_equal(value, other[array]), (SETTINGS[number], array)
 
@@ -230,10 +238,7 @@ def test_large_ones_against_reference(isa, name, setting):
     wanted = large(name, setting)
     with kernels.using(isa):
         got = run(case)
-    for array, value in wanted.items():
-        scale = np.abs(value).max() or 1
-        # Sums of some hundred terms in place of a dozen, and over more steps.
-        assert np.abs(got[array] - value).max() / scale <= 10 * tolerance_of(case, np.float64), array
+    assert_close(case, got, wanted, terms=10)
 
 
 @cache
