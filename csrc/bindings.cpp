@@ -53,10 +53,10 @@ struct Besides {
 };
 
 template <class Number>
-void forward(const Common& common, const Besides& besides, bool training, uintptr_t x, uintptr_t h_0, uintptr_t c_0, uintptr_t weight_ih,
-             uintptr_t weight_hh, uintptr_t bias_ih, uintptr_t bias_hh, uintptr_t weight_hr, uintptr_t h, uintptr_t h_n,
-             uintptr_t c_n, uintptr_t gates, uintptr_t cells, uintptr_t unprojected, uintptr_t normalized,
-             uintptr_t scratch) {
+void forward(const Common& common, const Besides& besides, bool training, uintptr_t x, uintptr_t h_0, uintptr_t c_0,
+             uintptr_t weight_ih, uintptr_t weight_hh, uintptr_t bias_ih, uintptr_t bias_hh, uintptr_t weight_hr,
+             uintptr_t h, uintptr_t h_n, uintptr_t c_n, uintptr_t gates, uintptr_t cells, uintptr_t unprojected,
+             uintptr_t normalized, uintptr_t scratch) {
   const int64_t B = common.B, I = common.I, P = common.P;
   const ForwardCall<Number> call = {
       .sizes = common.sizes(),

@@ -46,8 +46,8 @@ struct Options {
   OptionalTensor batch_sizes;  // (T) int64, not growing: sequences are packed, (sum of batch_sizes, ·), as in torch
   int64_t cell = 0;            // as gatewise::Cell::of_bits has it, and the rates
   double zoneout_h = 0, zoneout_c = 0;
-  TensorList masks = {};       // those that there are of zoneout_h, zoneout_c, candidate and hidden, each (L·D, ·) as in
-                               // gatewise::Varied; with zoneout both that have a rate or, in evaluation, none
+  TensorList masks = {};       // those that there are of zoneout_h, zoneout_c, candidate and hidden, each (L·D, ·) as
+                               // in gatewise::Varied; with zoneout both that have a rate or, in evaluation, none
 };
 
 // The weights of one layer and direction, in their order.
@@ -206,7 +206,9 @@ struct Network {
                 " must be a contiguous int64 tensor of one axis on the cpu");
   }
 
-  gatewise::Sizes sizes(int64_t layer) const { return {T, B, input_size(layer), H, P, steps, at::get_num_threads(), cell}; }
+  gatewise::Sizes sizes(int64_t layer) const {
+    return {T, B, input_size(layer), H, P, steps, at::get_num_threads(), cell};
+  }
 
   gatewise::Walk walk(int64_t direction) const {
     const auto table = [](const std::vector<int64_t>& x) { return x.empty() ? nullptr : x.data(); };
@@ -275,8 +277,8 @@ struct Network {
       const at::IntArrayRef needed = kind == kHidden ? at::IntArrayRef(once, 3) : at::IntArrayRef(over_time, 4);
       TORCH_CHECK(mask.sizes() == needed, kMaskNames[kind], " has shape ", mask.sizes(), ", needed ",
                   kind == kHidden ? "[L·D, B, " : "[L·D, T, B, ", width == H ? "H" : "P", "] = ", needed);
-      TORCH_CHECK(mask.scalar_type() == type && mask.is_cpu() && mask.layout() == at::kStrided, kMaskNames[kind], " is ",
-                  mask.scalar_type(), " on ", mask.device(), ", needed a strided ", type, " tensor on the cpu");
+      TORCH_CHECK(mask.scalar_type() == type && mask.is_cpu() && mask.layout() == at::kStrided, kMaskNames[kind],
+                  " is ", mask.scalar_type(), " on ", mask.device(), ", needed a strided ", type, " tensor on the cpu");
       masks[kind] = mask.contiguous();
     }
   }

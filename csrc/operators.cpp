@@ -726,8 +726,8 @@ TORCH_LIBRARY(gatewise, m) {
   m.def(
       "lstm_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor input, Tensor? h_0, Tensor? c_0, "
       "Tensor[] weights, Tensor output, Tensor[] kept, int num_layers, bool bidirectional, bool batch_first, "
-      "Tensor? lengths, Tensor? reset, Tensor? batch_sizes, int cell, float zoneout_h, float zoneout_c, Tensor[] masks, "
-      "bool[] wanted) -> Tensor[]");
+      "Tensor? lengths, Tensor? reset, Tensor? batch_sizes, int cell, float zoneout_h, float zoneout_c, "
+      "Tensor[] masks, bool[] wanted) -> Tensor[]");
   m.def(
       "lstm_activations(Tensor input, Tensor[] weights, Tensor kept, int number, int num_layers, bool bidirectional, "
       "bool batch_first, Tensor? lengths, Tensor? batch_sizes, int cell, float zoneout_h, float zoneout_c) -> Tensor");

@@ -245,6 +245,23 @@ def test_a_short_sequence_is_the_sequence_alone(options):
     assert all(torch.equal(after[:, 2], before[:, 2]) for after, before in zip(states, state, strict=True))
 
 
+@pytest.mark.parametrize("options", SINGLES.values(), ids=SINGLES)
+def test_packed_sequences_and_their_masks(options, monkeypatch):
+    """In any order, by the kernels and by torch's operations."""
+    lstm = make(options, num_layers=2, bidirectional=True).train()
+    x, state, _ = call_of(lstm)
+    found = []
+    for path in ("kernel", "composite"):
+        monkeypatch.setattr("gatewise.nn.lstm.path_of", lambda *_, path=path, **__: Path(path, ""))
+        leaf = x.clone().requires_grad_()
+        torch.manual_seed(7)
+        packed = torch.nn.utils.rnn.pack_padded_sequence(leaf, [2, 4, 1], enforce_sorted=False)
+        output, states = lstm(packed, state)
+        gradients = torch.autograd.grad(output.data.square().sum() + states[1].sum(), [leaf, *lstm.parameters()])
+        found.append((output.data.detach(), *(s.detach() for s in states), *gradients))
+    assert_same(*found, tolerance=ROUNDING)
+
+
 @every_case
 def test_a_reset_begins_anew(options):
     lstm = make(options, bidirectional=True, batch_first=True)

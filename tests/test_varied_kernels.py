@@ -4,6 +4,8 @@ from functools import cache
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cells import CASES, SINGLES
 from gatewise import kernels, reference
@@ -282,6 +284,36 @@ def test_a_row_does_not_depend_on_its_batch(isa, dtype, name):
         assert np.array_equal(got[array][:, 0], whole[array][:, row]), array
     for array in ("h_n", "c_n", "d_h_0", "d_c_0"):
         assert np.array_equal(got[array][0], whole[array][row]), array
+
+
+@every_isa
+@pytest.mark.parametrize("name", ALONE)
+def test_nan_stays_in_its_row(isa, name):
+    case = Case(name, (4, 5, 3, 9, 5, True, True, False, False), np.float32)
+    rest = [0, 1, 2, 4]
+    with kernels.using(isa):
+        clean = run(case)
+        case.x[2, 3] = np.nan
+        got = run(case)
+    assert np.isnan(got["c of all steps"][2, 3]).any()
+    assert np.array_equal(got["h"][:2, 3], clean["h"][:2, 3])
+    for array in ("h", "d_x"):
+        assert np.array_equal(got[array][:, rest], clean[array][:, rest]), array
+    for array in ("h_n", "c_n", "d_h_0", "d_c_0"):
+        assert np.array_equal(got[array][rest], clean[array][rest]), array
+
+
+sizes = st.tuples(st.integers(1, 6), st.integers(1, 8), st.integers(1, 12), st.integers(2, 40))
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(sizes, st.sampled_from(list(CELLS)), st.sampled_from(ISAS), st.data())
+def test_any_size(size, name, isa, data):
+    H = size[-1]
+    flags = data.draw(st.tuples(*[st.booleans()] * 4))
+    case = Case(name, (*size, data.draw(st.integers(1, H - 1)), *flags), np.float64, data.draw(st.integers(0, 99)))
+    with kernels.using(isa):
+        assert_close(case, run(case, threads=2), run_reference(case))
 
 
 @every_isa
