@@ -307,7 +307,7 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
           .unprojected = data<Number>(gates, plan.gates + plan.cells),
           .scratch = scratch(plan.forward_scratch * sizeof(Number)),
           .varied = varied<Number>(net, weights, number),
-          .normalized = data<Number>(gates, plan.gates + plan.cells + plan.unprojected),
+          .normalized = plan.normalized ? data<Number>(gates, plan.gates + plan.cells + plan.unprojected) : nullptr,
       });
     }
     x = output;

@@ -313,7 +313,7 @@ def test_any_size(size, name, isa, data):
     flags = data.draw(st.tuples(*[st.booleans()] * 4))
     case = Case(name, (*size, data.draw(st.integers(1, H - 1)), *flags), np.float64, data.draw(st.integers(0, 99)))
     with kernels.using(isa):
-        assert_close(case, run(case, threads=2), run_reference(case))
+        assert_close(case, run(case, threads=2), run_reference(case), terms=10)  # more steps and terms than above
 
 
 @every_isa
