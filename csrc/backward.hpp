@@ -163,10 +163,8 @@ struct Backward {
         [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
           const int64_t b = rows.first + row;
           if (layout.changed) {
-            const VariedBackward<Number> varied{*this};
-            for (int m = 0; m < M; ++m)
-              for (int n = 0; n < N; ++n) varied.retreat(chunk, t, b + m, u + n, sum[m][n]);
-            return;
+            const Stored<Number, M, N> sums(sum);
+            return VariedBackward<Number>{*this}.retreat(chunk, t, b, M, u, N, sums.at);
           }
           if (t >= 0 && !layout.projected) return cell_backward<M, N>(chunk, t, b, u, sum);
           for (int m = 0; m < M; ++m)
@@ -193,9 +191,8 @@ struct Backward {
         },
         [&]<int M>(int64_t row, const Vec<Number>(&d_h)[M][N]) {
           if (!layout.changed) return cell_backward<M, N>(chunk, t, rows.first + row, u, d_h);
-          for (int m = 0; m < M; ++m)
-            for (int n = 0; n < N; ++n)
-              VariedBackward<Number>{*this}.step(chunk, t, rows.first + row + m, u + n, d_h[m][n]);
+          const Stored<Number, M, N> sums(d_h);
+          VariedBackward<Number>{*this}.step(chunk, t, rows.first + row, M, u, N, sums.at);
         });
   }
 

@@ -152,7 +152,7 @@ struct Forward {
     for (int64_t row = 0; row < step_rows.count; ++row) {
       const int64_t b = rows.first + row;
       step_rows.from[row] = layout.cell.drops_hidden ? seen_before(t, b) : h_before(t, b);
-      step_rows.a[row] = sums(t, chunk, b);
+      step_rows.a[row] = layout.cell.layer_norm ? scratch.start : sums(t, chunk, b);
       step_rows.c_from[row] = c_before(t, b);
       if (call.training) step_rows.gates_to[row] = gates(t, b);
       step_rows.c_to[row] = c(t + 1, b);
@@ -176,14 +176,12 @@ struct Forward {
     blocked_product<Number, N>(
         rows.count, rows.from, weights, layout.P, kBlock<Number>, next,
         [&](int64_t row, Vec<Number>(&sum)[N]) {
-          const Real* start = layout.cell.layer_norm ? scratch.start : rows.a[row];  // zeros, to be normalized
-          for (int n = 0; n < N; ++n) sum[n] = load(start + at + n * kLanes<Number>);
+          for (int n = 0; n < N; ++n) sum[n] = load(rows.a[row] + at + n * kLanes<Number>);
         },
         [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
           if (layout.changed) {
-            const VariedForward<Number> varied{*this};
-            for (int m = 0; m < M; ++m) varied.template take<N>(rows, row + m, u, sum[m]);
-            return;
+            const Stored<Number, M, N> sums(sum);
+            return VariedForward<Number>{*this}.template take<N>(rows, row, M, u, sums.at);
           }
           Gates<Real> gate[M];
           Vec<Number> c_prev[M], c_next[M], h_next[M];
@@ -221,11 +219,14 @@ struct Forward {
               for (int n = 0; n < N; ++n) sum[n] = Vec<Number>{};
             },
             [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
+              if (layout.changed) {
+                const Stored<Number, M, N> sums(sum);
+                return VariedForward<Number>{*this}.give(t, rows.first + row, M, column, N, sums.at);
+              }
               for (int m = 0; m < M; ++m)
                 for (int n = 0; n < N; ++n) {
                   const int64_t at = column + n * kLanes<Number>;
-                  if (layout.changed) VariedForward<Number>{*this}.give(t, rows.first + row + m, at, sum[m][n]);
-                  else store_first(to[row + m] + at, sum[m][n], layout.P - at);
+                  store_first(to[row + m] + at, sum[m][n], layout.P - at);
                 }
             });
       });

@@ -108,6 +108,17 @@ GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long
   }
 }
 
+// The sums of a tile in memory, for a function of its own to read: what stays in registers across its call would be kept in
+// memory elsewhere too.
+template <class Number, int M, int N>
+struct Stored {
+  Sum<Number> at[M * N * kLanes<Number>];
+  GATEWISE_INLINE explicit Stored(const Vec<Number> (&sum)[M][N]) {
+    for (int m = 0; m < M; ++m)
+      for (int n = 0; n < N; ++n) store(at + (m * N + n) * kLanes<Number>, sum[m][n]);
+  }
+};
+
 // One panel's product for any number of rows, in row tiles as equal in height as can be.
 //   next              the panel of the product that follows, as large as b
 //   first(row, sum)   sets the N sums of a row before the product

@@ -46,9 +46,15 @@ struct VariedBackward {
     return to;
   }
 
-  // From what the product has brought to h_t, and, unless h is projected, the step's gradient. Before all steps, where t is
+  // From what the product has brought to h_t of some rows and vectors of units, stored one after another, and, unless h is projected, the step's gradient. Before all steps, where t is
   // -1, it is d_h_0.
-  GATEWISE_APART void retreat(const Chunk& chunk, int64_t t, int64_t b, int64_t u, Vec<Number> d_h) const {
+  GATEWISE_APART void retreat(const Chunk& chunk, int64_t t, int64_t first_b, int rows, int64_t first_u, int vectors,
+                              const Real* d_h) const {
+    for (int m = 0; m < rows; ++m)
+      for (int n = 0; n < vectors; ++n, d_h += kLanes<Number>) retreat(chunk, t, first_b + m, first_u + n, load(d_h));
+  }
+
+  GATEWISE_INLINE void retreat(const Chunk& chunk, int64_t t, int64_t b, int64_t u, Vec<Number> d_h) const {
     const int64_t at = u * kLanes<Number>, n = layout().P - at;
     if (cell().drops_hidden)
       d_h = fma(d_h, load_first(mask_of_h(b) + at, n), back.given_d_h(t, b, u));  // (7.14)
@@ -89,8 +95,15 @@ struct VariedBackward {
     return k;
   }
 
-  // d_shown is the gradient of o tanh(c).
-  GATEWISE_APART void step(const Chunk& chunk, int64_t t, int64_t b, int64_t u, Vec<Number> d_shown) const {
+  // From the gradients of o tanh(c), likewise.
+  GATEWISE_APART void step(const Chunk& chunk, int64_t t, int64_t first_b, int rows, int64_t first_u, int vectors,
+                           const Real* d_shown) const {
+    for (int m = 0; m < rows; ++m)
+      for (int n = 0; n < vectors; ++n, d_shown += kLanes<Number>)
+        step(chunk, t, first_b + m, first_u + n, load(d_shown));
+  }
+
+  GATEWISE_INLINE void step(const Chunk& chunk, int64_t t, int64_t b, int64_t u, Vec<Number> d_shown) const {
     if (cell().layer_norm) return store(this->d_shown(chunk, t, b) + u * kLanes<Number>, d_shown);
     if (cell().slstm) return step_slstm(chunk, t, b, u, d_shown);
     const Kept k = kept(t, b, u);

@@ -53,20 +53,28 @@ struct VariedForward {
     if (cell().drops_hidden) store(f.seen(t + 1, b) + at, keep_first<Real>(h, n) * load_first(mask_of_h(b) + at, n));
   }
 
-  // What a step does with the sums of a row and of a vector of units, whose gates are N vectors.
+  // The same of some rows and `vectors` vectors, stored one after another.
+  GATEWISE_APART void give(int64_t t, int64_t first_b, int count, int64_t at, int vectors, const Real* h) const {
+    for (int m = 0; m < count; ++m)
+      for (int n = 0; n < vectors; ++n, h += kLanes<Number>) give(t, first_b + m, at + n * kLanes<Number>, load(h));
+  }
+
+  // What a step does with the sums of some rows and of a vector of units, whose gates are N vectors.
   template <int N>
-  GATEWISE_APART void take(const typename Forward<Number>::StepRows& rows, int64_t row, int64_t u,
-                           const Vec<Number> (&sum)[N]) const {
-    const int64_t t = rows.t, b = rows.first + row, at = layout().gates_at(u);
-    if (cell().layer_norm) {
-      for (int n = 0; n < N; ++n) store(products(b) + at + n * kLanes<Number>, sum[n]);
-      return;
+  GATEWISE_APART void take(const typename Forward<Number>::StepRows& rows, int64_t row, int count, int64_t u,
+                           const Real* sums) const {
+    const int64_t t = rows.t, at = layout().gates_at(u);
+    for (int64_t b = rows.first + row; b < rows.first + row + count; ++b, sums += N * kLanes<Number>) {
+      if (cell().layer_norm) {
+        for (int n = 0; n < N; ++n) store(products(b) + at + n * kLanes<Number>, load(sums + n * kLanes<Number>));
+        continue;
+      }
+      Gates<Real> gate = load_gates(sums, N * kLanes<Number> / 4);
+      const Vec<Number> h = cell().slstm ? take_slstm(t, b, u, gate) : take_lstm(t, b, u, gate);
+      if (f.call.training) store_gates(f.gates(t, b) + at, gate, layout().width_of(u));
+      if (layout().projected) store(f.unprojected(t, b) + u * kLanes<Number>, h);
+      else give(t, b, u * kLanes<Number>, h);
     }
-    Gates<Real> gate = gates_of<Real, N>(sum);
-    const Vec<Number> h = cell().slstm ? take_slstm(t, b, u, gate) : take_lstm(t, b, u, gate);
-    if (f.call.training) store_gates(f.gates(t, b) + at, gate, layout().width_of(u));
-    if (layout().projected) store(f.unprojected(t, b) + u * kLanes<Number>, h);
-    else give(t, b, u * kLanes<Number>, h);
   }
 
   GATEWISE_INLINE Vec<Number> take_lstm(int64_t t, int64_t b, int64_t u, Gates<Real>& gate) const {
