@@ -9,8 +9,8 @@
 // Python autograd.Function alone takes most of that: this is why it is worth compiling against torch.
 //
 // The weights are one list: weight_ih, weight_hh, then bias_ih and bias_hh where there are biases, then weight_hr where
-// h is projected, of layer 0 forward, then of layer 0 reverse if bidirectional, then of layer 1, and so on, as torch
-// orders them.
+// h is projected, then those of a changed cell, of layer 0 forward, then of layer 0 reverse if bidirectional, then of
+// layer 1, and so on, as torch orders them. What is changed is said by bits, rates and masks: network.hpp.
 #include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/autocast_mode.h>
@@ -218,6 +218,35 @@ Sequence<Number> sequence(const Network& net, const Tensor& x, bool batch_first,
   return {data<Number>(x, offset), x.stride(batch_first ? 1 : 0), x.stride(batch_first ? 0 : 1)};
 }
 
+// A weight of one layer and direction, of which the first has the number `first`; null where there is none.
+template <class Number>
+const Number* weight_of(const Network& net, TensorList weights, int64_t first, Kind kind) {
+  return net.has(kind) ? data<const Number>(weights[first + net.place[kind]]) : nullptr;
+}
+
+// What a changed cell of a layer and direction computes with besides.
+template <class Number>
+gatewise::Varied<Number> varied(const Network& net, TensorList weights, int64_t number) {
+  if (net.cell.is_plain()) return {};
+  using Real = gatewise::Sum<Number>;
+  const auto weight = [&](Kind kind) { return weight_of<Number>(net, weights, number * net.per_direction, kind); };
+  const auto mask = [&](MaskKind kind, int64_t size) -> const Real* {
+    const Tensor& x = net.masks[kind];
+    return x.defined() ? x.const_data_ptr<Real>() + number * size : nullptr;
+  };
+  return {
+      .weight_ch = weight(kWeightCH),
+      .gain_ih = weight(kGainIH),
+      .gain_hh = weight(kGainHH),
+      .gain_c = weight(kGainC),
+      .bias_c = weight(kBiasC),
+      .zoneout_h = mask(kZoneoutH, net.T * net.B * net.P),
+      .zoneout_c = mask(kZoneoutC, net.T * net.B * net.H),
+      .candidate = mask(kCandidate, net.T * net.B * net.H),
+      .hidden = mask(kHidden, net.B * net.P),
+  };
+}
+
 // ------------------------------------------------------------------------------------------------ forward
 
 // `kept` receives the outputs of all layers but the last, then the gates and cells of each layer and direction.
@@ -230,7 +259,7 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
   std::vector<Tensor> copies;
   const TensorList weights = contiguous(given_weights, copies);
   const int64_t rows = net.layers * net.directions;
-  const Tensor h_n = new_tensor({rows, net.B, net.P}, type), c_n = new_tensor({rows, net.B, net.H}, type);
+  const Tensor h_n = new_tensor({rows, net.B, net.P}, type), c_n = new_tensor({rows, net.B, net.states()}, type);
   std::vector<Tensor> gates_kept;
   Tensor x = rows_contiguous(input), gates;
   for (int64_t layer = 0; layer < net.layers; ++layer) {
@@ -241,19 +270,19 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
     gatewise::Sizes longest = sizes;
     if (!net.packed) longest.steps = net.T * net.B;
     const gatewise::Plan most = core<Number>().plan(longest, training);
-    const int64_t room = most.gates + most.cells + most.unprojected;
+    const int64_t room = most.gates + most.cells + most.unprojected + most.normalized;
     const bool out_batch_first = net.output_batch_first(layer);
     const Tensor output = net.new_sequence(out_batch_first, net.directions * net.P, type);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
-      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.H;
+      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.states();
       if (training || !gates.defined() || gates.numel() < room)
         gates = Pool::take(room, type);
       if (training) gates_kept.push_back(gates);
       if (net.B == 0) continue;
       const auto from = sequence<const Number>(net, x, net.input_batch_first(layer));
       const auto to = sequence<Number>(net, output, out_batch_first, direction * net.P);
-      const auto weight = [&](int64_t kind) { return data<const Number>(weights[first + kind]); };
+      const auto weight = [&](Kind kind) { return weight_of<Number>(net, weights, first, kind); };
       core<Number>().forward({
           .sizes = sizes,
           .walk = net.walk(direction),
@@ -263,11 +292,11 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
           .x_row = from.row,
           .h_0 = data<Number>(h_0, of_h),
           .c_0 = data<Number>(c_0, of_c),
-          .weight_ih = weight(0),
-          .weight_hh = weight(1),
-          .bias_ih = net.bias ? weight(2) : nullptr,
-          .bias_hh = net.bias ? weight(3) : nullptr,
-          .weight_hr = net.projected ? weight(net.per_direction - 1) : nullptr,
+          .weight_ih = weight(kWeightIH),
+          .weight_hh = weight(kWeightHH),
+          .bias_ih = weight(kBiasIH),
+          .bias_hh = weight(kBiasHH),
+          .weight_hr = weight(kWeightHR),
           .h = to.at,
           .h_step = to.step,
           .h_row = to.row,
@@ -277,6 +306,8 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
           .cells = cells<Number>(gates, plan.gates),
           .unprojected = data<Number>(gates, plan.gates + plan.cells),
           .scratch = scratch(plan.forward_scratch * sizeof(Number)),
+          .varied = varied<Number>(net, weights, number),
+          .normalized = plan.normalized ? data<Number>(gates, plan.gates + plan.cells + plan.unprojected) : nullptr,
       });
     }
     x = output;
@@ -288,9 +319,10 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
 
 Three forward_of_any_number(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
                             TensorList weights, const Options& options, std::vector<Tensor>* kept) {
-  const Network net(input, weights, options);
+  Network net(input, weights, options);
+  net.read_masks(options.masks, input);
   net.check_state("h_0", h_0, net.P, input);
-  net.check_state("c_0", c_0, net.H, input);
+  net.check_state("c_0", c_0, net.states(), input);
   return with_number(input.scalar_type(), [&](auto number) {
     return forward<decltype(number)>(net, input, h_0, c_0, weights, kept);
   });
@@ -298,16 +330,20 @@ Three forward_of_any_number(const Tensor& input, const OptionalTensor& h_0, cons
 
 Three lstm(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
            int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
-           const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
-  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+           const OptionalTensor& reset, const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h,
+           double zoneout_c, TensorList masks) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                           batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
   return forward_of_any_number(input, h_0, c_0, weights, options, nullptr);
 }
 
 ThreeAndKept lstm_training(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
                            TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first,
                            const OptionalTensor& lengths, const OptionalTensor& reset,
-                           const OptionalTensor& batch_sizes) {
-  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+                           const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h, double zoneout_c,
+                           TensorList masks) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                           batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
   std::vector<Tensor> kept;
   auto [output, h_n, c_n] = forward_of_any_number(input, h_0, c_0, weights, options, &kept);
   return {output, h_n, c_n, kept};
@@ -341,8 +377,9 @@ Tensor activations(const Network& net, const Tensor& kept, int64_t number) {
 
 Tensor lstm_activations(const Tensor& input, TensorList weights, const Tensor& kept, int64_t number, int64_t num_layers,
                         bool bidirectional, bool batch_first, const OptionalTensor& lengths,
-                        const OptionalTensor& batch_sizes) {
-  const Network net(input, weights, {num_layers, bidirectional, batch_first, lengths, std::nullopt, batch_sizes});
+                        const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h, double zoneout_c) {
+  const Network net(input, weights, {num_layers, bidirectional, batch_first, lengths, std::nullopt, batch_sizes, cell,
+                                     zoneout_h, zoneout_c});
   TORCH_CHECK(0 <= number && number < net.layers * net.directions, "number is ", number, ", needed one below ",
               net.layers * net.directions);
   Network::check_numbers("kept", kept, input);
@@ -396,18 +433,19 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     if (layer > last_layer || wanted[0]) d_x = net.new_sequence(in_batch_first, net.input_size(layer), type);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
-      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.H, offset = direction * net.P;
+      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.states(), offset = direction * net.P;
       const Tensor& gates = kept[net.layers - 1 + number];
       const auto from_x = sequence<const Number>(net, x, in_batch_first);
       const auto from_h = sequence<const Number>(net, h, out_batch_first, offset);
       const auto from_d_h = sequence<const Number>(net, d_output, out_batch_first, offset);
       const auto to_d_x = sequence<Number>(net, d_x, in_batch_first);
       // Both biases have the same gradient, and each gets memory of its own: both may keep it as .grad.
-      Tensor* const biases = net.bias ? &d[3 + first + 2] : nullptr;
-      const int64_t projection = net.per_direction - 1;
+      Tensor* const biases = net.bias ? &d[3 + first + net.place[kBiasIH]] : nullptr;
       const Tensor d_bias = !biases ? Tensor() : biases[0].defined() ? biases[0] : biases[1];
-      const auto weight = [&](int64_t kind) { return data<const Number>(weights[first + kind]); };
-      const auto d_weight = [&](int64_t kind) { return data<Number>(d[3 + first + kind]); };
+      const auto weight = [&](Kind kind) { return weight_of<Number>(net, weights, first, kind); };
+      const auto d_weight = [&](Kind kind) {
+        return net.has(kind) ? data<Number>(d[3 + first + net.place[kind]]) : nullptr;
+      };
       core<Number>().backward({
           .sizes = sizes,
           .walk = net.walk(direction),
@@ -415,9 +453,9 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
           .x_step = from_x.step,
           .x_row = from_x.row,
           .h_0 = data<Number>(h_0, of_h),
-          .weight_ih = weight(0),
-          .weight_hh = weight(1),
-          .weight_hr = net.projected ? weight(projection) : nullptr,
+          .weight_ih = weight(kWeightIH),
+          .weight_hh = weight(kWeightHH),
+          .weight_hr = weight(kWeightHR),
           .h = from_h.at,
           .h_step = from_h.step,
           .h_row = from_h.row,
@@ -435,14 +473,21 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
           .add_to_d_x = direction == 1,
           .d_h_0 = data<Number>(d[1], of_h),
           .d_c_0 = data<Number>(d[2], of_c),
-          .d_weight_ih = d_weight(0),
-          .d_weight_hh = d_weight(1),
+          .d_weight_ih = d_weight(kWeightIH),
+          .d_weight_hh = d_weight(kWeightHH),
           .d_bias = data<Number>(d_bias),
-          .d_weight_hr = net.projected ? d_weight(projection) : nullptr,
+          .d_weight_hr = d_weight(kWeightHR),
           .scratch = scratch(plan.backward_scratch * sizeof(Number)),
+          .varied = varied<Number>(net, weights, number),
+          .normalized = data<const Number>(gates, plan.gates + plan.cells + plan.unprojected),
+          .d_varied = {.weight_ch = d_weight(kWeightCH),
+                       .gain_ih = d_weight(kGainIH),
+                       .gain_hh = d_weight(kGainHH),
+                       .gain_c = d_weight(kGainC),
+                       .bias_c = d_weight(kBiasC)},
       });
       if (biases && biases[0].defined() && biases[1].defined())
-        std::memcpy(data<Number>(biases[1]), data<Number>(biases[0]), 4 * net.H * sizeof(Number));
+        std::memcpy(data<Number>(biases[1]), data<Number>(biases[0]), biases[0].nbytes());
     }
     d_output = d_x;
   }
@@ -454,7 +499,8 @@ std::vector<Tensor> backward_of_any_number(const OptionalTensor& d_output, const
                                            const OptionalTensor& d_c_n, const Tensor& input, const OptionalTensor& h_0,
                                            const OptionalTensor& c_0, TensorList weights, const Tensor& output,
                                            TensorList kept, const Options& options, at::ArrayRef<bool> wanted) {
-  const Network net(input, weights, options);
+  Network net(input, weights, options);
+  net.read_masks(options.masks, input);
   return with_number(input.scalar_type(), [&](auto number) {
     return backward<decltype(number)>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted);
   });
@@ -466,8 +512,10 @@ std::vector<Tensor> lstm_backward(const OptionalTensor& d_output, const Optional
                                   const OptionalTensor& c_0, TensorList weights, const Tensor& output, TensorList kept,
                                   int64_t num_layers, bool bidirectional, bool batch_first,
                                   const OptionalTensor& lengths, const OptionalTensor& reset,
-                                  const OptionalTensor& batch_sizes, const c10::List<bool>& wanted) {
-  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+                                  const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h, double zoneout_c,
+                                  TensorList masks, const c10::List<bool>& wanted) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                           batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
   const c10::SmallVector<bool, 16> flags(wanted.begin(), wanted.end());
   const at::ArrayRef<bool> asked(flags.data(), flags.size());
   std::vector<Tensor> d = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept,
@@ -490,7 +538,7 @@ ThreeAndKept call_training(const Tensor& input, const OptionalTensor& h_0, const
   static const auto op = operator_named<decltype(lstm_training)>("gatewise::lstm_training");
   at::AutoDispatchBelowADInplaceOrView below;
   return op.call(input, h_0, c_0, weights, o.num_layers, o.bidirectional, o.batch_first, o.lengths, o.reset,
-                 o.batch_sizes);
+                 o.batch_sizes, o.cell, o.zoneout_h, o.zoneout_c, o.masks);
 }
 
 // torch.autograd.grad(is_grads_batched=True) goes backward once with several gradients of the results, as tensors of a
@@ -528,8 +576,9 @@ std::vector<Tensor> for_each_of_batched(const std::vector<Tensor>& d, const One&
 // it keeps everything in dictionaries.) Its edges are those of input, h_0, c_0 and each weight.
 struct LSTMBackward : torch::autograd::Node {
   Saved input, h_0, c_0, output, lengths, reset, batch_sizes;
-  std::vector<Saved> weights, kept;
-  int64_t num_layers;
+  std::vector<Saved> weights, kept, masks;
+  int64_t num_layers, cell;
+  double zoneout_h, zoneout_c;
   bool bidirectional, batch_first;
 
   std::string name() const override { return "LSTMBackward"; }
@@ -539,6 +588,7 @@ struct LSTMBackward : torch::autograd::Node {
     for (Saved* saved : {&input, &h_0, &c_0, &output, &lengths, &reset, &batch_sizes}) saved->reset_data();
     weights.clear();
     kept.clear();
+    masks.clear();
     released_ = true;
   }
 
@@ -551,11 +601,13 @@ struct LSTMBackward : torch::autograd::Node {
     };
     const Tensor x = input.unpack(), y = output.unpack(getptr());
     const OptionalTensor h = optional(h_0), c = optional(c_0);
-    const Options options = {num_layers, bidirectional, batch_first, optional(lengths), optional(reset),
-                             optional(batch_sizes)};
-    c10::SmallVector<Tensor, 8> w, k;
+    c10::SmallVector<Tensor, 8> w, k, m;
     for (const Saved& saved : weights) w.push_back(saved.unpack());
     for (const Saved& saved : kept) k.push_back(saved.unpack());
+    for (const Saved& saved : masks) m.push_back(saved.unpack());
+    const Options options = {
+        num_layers, bidirectional, batch_first, optional(lengths), optional(reset), optional(batch_sizes), cell,
+        zoneout_h,  zoneout_c,     m};
     c10::SmallVector<bool, 16> wanted(3 + w.size());
     for (size_t j = 0; j < wanted.size(); ++j) wanted[j] = task_should_compute_output(j);
     const at::ArrayRef<bool> asked(wanted.data(), wanted.size());
@@ -577,7 +629,7 @@ struct LSTMBackward : torch::autograd::Node {
       for (const bool want : wanted) flags.push_back(want);
       std::vector<Tensor> gradients =
           op.call(d_output, d_h_n, d_c_n, x, h, c, w, y, k, num_layers, bidirectional, batch_first, options.lengths,
-                  options.reset, options.batch_sizes, flags);
+                  options.reset, options.batch_sizes, cell, zoneout_h, zoneout_c, m, flags);
       for (size_t j = 0; j < gradients.size(); ++j)
         if (!wanted[j]) gradients[j] = Tensor();
       return gradients;
@@ -608,7 +660,11 @@ ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0,
   node->batch_sizes = Saved(or_none(options.batch_sizes), false);
   for (const Tensor& weight : weights) node->weights.emplace_back(weight, false);
   for (const Tensor& x : kept) node->kept.emplace_back(x, false);
+  for (const Tensor& mask : options.masks) node->masks.emplace_back(mask, false);
   node->num_layers = options.num_layers;
+  node->cell = options.cell;
+  node->zoneout_h = options.zoneout_h;
+  node->zoneout_c = options.zoneout_c;
   node->bidirectional = options.bidirectional;
   node->batch_first = options.batch_first;
   return {output, h_n, c_n, kept};
@@ -629,22 +685,27 @@ bool is_differentiable(const Tensor& input, const OptionalTensor& h_0, const Opt
 
 Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
                     int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
-                    const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
+                    const OptionalTensor& reset, const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h,
+                    double zoneout_c, TensorList masks) {
   if (is_differentiable(input, h_0, c_0, weights)) {
-    const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+    const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                             batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
     auto [output, h_n, c_n, kept] = call_differentiably(input, h_0, c_0, weights, options);
     return {output, h_n, c_n};
   }
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
   at::AutoDispatchBelowADInplaceOrView below;
-  return op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes);
+  return op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes, cell,
+                 zoneout_h, zoneout_c, masks);
 }
 
 ThreeAndKept lstm_training_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
                                     TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first,
                                     const OptionalTensor& lengths, const OptionalTensor& reset,
-                                    const OptionalTensor& batch_sizes) {
-  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+                                    const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h, double zoneout_c,
+                                    TensorList masks) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                           batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
   return is_differentiable(input, h_0, c_0, weights) ? call_differentiably(input, h_0, c_0, weights, options)
                                                      : call_training(input, h_0, c_0, weights, options);
 }
@@ -654,19 +715,22 @@ ThreeAndKept lstm_training_autograd(const Tensor& input, const OptionalTensor& h
 TORCH_LIBRARY(gatewise, m) {
   m.def(
       "lstm(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
-      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes) "
+      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes, int cell, float zoneout_h, "
+      "float zoneout_c, Tensor[] masks) "
       "-> (Tensor output, Tensor h_n, Tensor c_n)");
   m.def(
       "lstm_training(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
-      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes) "
+      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes, int cell, float zoneout_h, "
+      "float zoneout_c, Tensor[] masks) "
       "-> (Tensor output, Tensor h_n, Tensor c_n, Tensor[] kept)");
   m.def(
       "lstm_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor input, Tensor? h_0, Tensor? c_0, "
       "Tensor[] weights, Tensor output, Tensor[] kept, int num_layers, bool bidirectional, bool batch_first, "
-      "Tensor? lengths, Tensor? reset, Tensor? batch_sizes, bool[] wanted) -> Tensor[]");
+      "Tensor? lengths, Tensor? reset, Tensor? batch_sizes, int cell, float zoneout_h, float zoneout_c, "
+      "Tensor[] masks, bool[] wanted) -> Tensor[]");
   m.def(
       "lstm_activations(Tensor input, Tensor[] weights, Tensor kept, int number, int num_layers, bool bidirectional, "
-      "bool batch_first, Tensor? lengths, Tensor? batch_sizes) -> Tensor");
+      "bool batch_first, Tensor? lengths, Tensor? batch_sizes, int cell, float zoneout_h, float zoneout_c) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(gatewise, CPU, m) {
@@ -718,7 +782,7 @@ PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   {
     const pybind11::gil_scoped_release others_may_run;
     results = op.call(input, h_0, c_0, weights, num_layers, args[5] == Py_True, args[6] == Py_True, std::nullopt,
-                      std::nullopt, std::nullopt);
+                      std::nullopt, std::nullopt, 0, 0.0, 0.0, TensorList());
   }
   return Py_BuildValue("(N(NN))", THPVariable_Wrap(std::move(std::get<0>(results))),
                        THPVariable_Wrap(std::move(std::get<1>(results))),

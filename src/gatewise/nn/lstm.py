@@ -114,8 +114,7 @@ class LSTM(nn.RNNBase):
     gain_ih_l0, gain_hh_l0, gain_c_l0, bias_c_l0 : Parameter
         (4H,), (4H,), (H,) and (H,), if ``layer_norm``; the last if ``bias``, too. Gains start at 1, ``bias_c`` at 0.
     variant : Variant
-        What is changed of the plain cell. A changed one is computed by torch's operations, step by step; one of which
-        nothing but weights is dropped, and in evaluation any that only drops, by the kernels.
+        What is changed of the plain cell.
 
     (It is a `torch.nn.RNNBase` and no `torch.nn.LSTM`, because torch.compile stops at each of these.)
 
@@ -450,7 +449,8 @@ class LSTM(nn.RNNBase):
             if torch.compiler.is_compiling():  # which cannot look into plain_lstm
                 if plainly_served(input) and input.dim() == 3:
                     network = (self.num_layers, self.bidirectional, self.batch_first)
-                    output, h_n, c_n = lstm(input, h_0, c_0, self._weights(), *network, None, None, None)
+                    call = (input, h_0, c_0, self._weights(), *network, None, None, None)
+                    output, h_n, c_n = lstm(*call, variant=PLAIN, masks=None)
                     return output, (h_n, c_n)
             elif forward_ad._current_level < 0:
                 results = plain_lstm(

@@ -22,7 +22,7 @@ from gatewise.reference.variant import PLAIN, Variant
 
 @dataclass(frozen=True)
 class Network:
-    """What is computed: the arguments of `gatewise.nn.operators.lstm` but the tensors that gradients go to.
+    """What is computed: the arguments of `gatewise.nn.composite.composite_lstm` but the tensors that gradients go to.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Network:
     checkpoint_every
         Steps of a segment that is computed anew on the way back; 0: everything is kept.
     variant
-        The cell; another than the plain one goes by the composite.
+        The cell.
     draws
         Whether the variant's masks are drawn, as they are in training.
     masks
@@ -171,7 +171,8 @@ class Network:
                 self.lengths,
                 self.reset,
                 self.batch_sizes,
-                **({} if self.variant.is_plain else {"variant": self.variant, "masks": self.masks}),
+                variant=self.variant,
+                masks=self.masks,
             )
         # Layer by layer; between them as (T, B, ·), as torch draws its masks.
         directions = 2 if self.bidirectional else 1
