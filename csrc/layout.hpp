@@ -114,7 +114,7 @@ struct Layout {
   int64_t units;        // vectors of hidden units
   int64_t padded;       // hidden units, padded to whole vectors
   int64_t padded_h;     // numbers of h, padded to whole vectors
-  int64_t cells_row;    // numbers of a row's cells: c, or c, n, m and the slope of log f
+  int64_t cells_row;    // numbers of a row's cells: c; with zoneout c and c̃; in an sLSTM c, n, m and the slope of log f
   int64_t last_width;   // units that a gate of the last vector of units has room for
   int64_t gates;        // all of a row, whole vectors
   int64_t gates_row;    // numbers from one row of gates to the next
@@ -127,7 +127,7 @@ struct Layout {
       : T(s.T), B(s.B), I(s.I), H(s.H), P(s.P), cell(s.cell), changed(!s.cell.is_plain()), projected(s.P != s.H),
         steps(s.steps), units((s.H + kLanes<Number> - 1) / kLanes<Number>), padded(units * kLanes<Number>),
         padded_h((s.P + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>),
-        cells_row(padded * (s.cell.slstm ? 4 : 1)),
+        cells_row(padded * (s.cell.slstm ? 4 : s.cell.zoneout_c > 0 ? 2 : 1)),
         last_width(width_for(s.H - (units - 1) * kLanes<Number>)), gates(4 * (padded - kLanes<Number> + last_width)),
         // One cache line more than the gates: rows a power of two apart would all fall into the same cache sets.
         gates_row(gates + 64 / static_cast<int64_t>(sizeof(Number))) {
@@ -317,15 +317,17 @@ struct Normalized {
   struct Scales {
     Sum<Number> inverse_ih, inverse_hh, mean_c, inverse_c;  // 1 / s of (7.19)
   };
-  Number *n_ih, *n_hh;  // each (steps, gates_row)
-  Scales* scales;       // (steps)
-  int64_t bytes;
-  Normalized(const Layout<Number>& layout, void* start) {
-    Parts parts{start};
-    n_ih = parts.take<Number>(layout.steps * layout.gates_row);
-    n_hh = parts.take<Number>(layout.steps * layout.gates_row);
-    scales = parts.take<Scales>(layout.steps);
-    bytes = parts.size;
+  Number *n_ih = nullptr, *n_hh = nullptr;  // each (steps, gates_row); null where nothing is kept
+  Scales* scales = nullptr;                 // (steps)
+  Normalized(const Layout<Number>& layout, Number* start) {
+    if (!start) return;
+    n_ih = start;
+    n_hh = n_ih + layout.steps * layout.gates_row;
+    scales = reinterpret_cast<Scales*>(n_hh + layout.steps * layout.gates_row);
+  }
+
+  static int64_t numbers(const Layout<Number>& layout) {
+    return layout.steps * (2 * layout.gates_row + static_cast<int64_t>(sizeof(Scales) / sizeof(Number)));
   }
 };
 

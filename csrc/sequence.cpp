@@ -95,7 +95,7 @@ Plan plan(const Sizes& sizes, bool training) {
       .gates = training ? layout.steps * layout.gates_row : numbers(layout.chunk_rows * layout.gates_row * sum),
       .cells = numbers((layout.B + (training ? layout.steps : 0)) * layout.cells_row * sum),
       .unprojected = layout.projected ? (training ? layout.steps : layout.B) * layout.padded : 0,
-      .normalized = layout.cell.layer_norm && training ? numbers(Normalized<Number>(layout, nullptr).bytes) : 0,
+      .normalized = layout.cell.layer_norm && training ? Normalized<Number>::numbers(layout) : 0,
       .forward_scratch = numbers(ForwardScratch<Number>(layout, training, nullptr).bytes),
       .backward_scratch = numbers(BackwardScratch<Number>(layout, nullptr).bytes),
   };

@@ -72,14 +72,7 @@ struct VariedBackward {
     else step(chunk, t, b, u, d_h);
   }
 
-  // c̃ of (7.11), which is c unless it was zoned out.
-  GATEWISE_INLINE Vec<Number> whole_c(int64_t t, int64_t b, int64_t u, const Gates<Real>& gate, Vec<Number> c_prev,
-                                      Vec<Number> kept_g) const {
-    if (cell().zoneout_c > 0) return new_cell<Real>(gate, c_prev, kept_g);
-    return load(back.c(t + 1, b) + u * kLanes<Number>);
-  }
-
-  // What a step has kept of a row and a vector of units.
+  // What a step has kept of a row and a vector of units; c is c̃ of (7.11), zoned out or not.
   struct Kept {
     Gates<Real> gate;
     Vec<Number> c_prev, kept_g, c;
@@ -91,7 +84,7 @@ struct VariedBackward {
     k.c_prev = load(back.c_before(t, b) + u * kLanes<Number>);
     k.kept_g = kept_candidate<Number>(own(), back.steps.number(t, b) * layout().H + u * kLanes<Number>,
                                       layout().units_in(u));
-    k.c = whole_c(t, b, u, k.gate, k.c_prev, k.kept_g);
+    k.c = load(back.c(t + 1, b) + (cell().zoneout_c > 0 ? layout().padded : 0) + u * kLanes<Number>);
     return k;
   }
 

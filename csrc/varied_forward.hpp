@@ -88,10 +88,12 @@ struct VariedForward {
     const Vec<Number> c_prev = load(f.c_before(t, b) + unit);
     const Vec<Number> c = varied_step<Real>(cell(), gate, c_prev, peepholes_of(f.scratch.varied, u),
                                             kept_candidate<Number>(own(), place, n));
-    Vec<Number> handed_on = c;
-    if (cell().zoneout_c > 0)
-      handed_on = zoned<Real>(zone<Number>(own().zoneout_c, cell().zoneout_c, place, n), c_prev, c);  // (7.17)
-    store(f.c(t + 1, b) + unit, handed_on);
+    Real* const handed_on = f.c(t + 1, b) + unit;
+    store(handed_on, c);
+    if (cell().zoneout_c > 0) {
+      store(handed_on, zoned<Real>(zone<Number>(own().zoneout_c, cell().zoneout_c, place, n), c_prev, c));  // (7.17)
+      store(handed_on + layout().padded, c);
+    }
     return c;
   }
 

@@ -158,7 +158,7 @@ def _direction(
 
     `steps` receives i, f, g, o and c of each step as it is taken.
     """
-    from_x = from_input(own, x)
+    from_x = from_input(own, x).unbind(0)  # (to the gradient of each from_x[t] torch would give zeros for all steps)
     outputs: list[Tensor] = []
     times = range(x.size(0))
     for t in reversed(times) if reverse else times:

@@ -5,21 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from gatewise import _operators  # noqa: F401  (it has the operator)
 from gatewise.reference.variant import Mask
 
 
-@torch.library.custom_op("gatewise::draw", mutates_args={"mask"})
-def _draw(mask: Tensor, probability: float) -> None:
-    """Fill a mask with 1 with a probability and with 0 otherwise.
-
-    What is compiled calls this operator: for bernoulli_ a compiler puts a generator of its own in the place of torch's.
-    """
-    mask.bernoulli_(probability)
+def _draw(mask: Tensor, probability: float, value: float) -> None:
+    """Fill a mask with a value with a probability and with 0 otherwise, on any device but the CPU."""
+    mask.bernoulli_(probability).mul_(value)
 
 
-@_draw.register_fake
-def _(mask: Tensor, probability: float) -> None:
-    return None
+# An operator for all devices: for bernoulli_ itself a compiler puts a generator of its own in the place of torch's. That of
+# the CPU is in csrc/masks.cpp.
+torch.library.impl("gatewise::draw", "default", _draw)
+torch.library.register_fake("gatewise::draw", lambda mask, probability, value: None)
 
 
 def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
@@ -41,10 +39,6 @@ def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
     drawn = {}
     for name, (shape, rate, is_kept) in masks.items():
         mask = torch.empty(shape, dtype=dtype, device=like.device)
-        probability = rate if is_kept else 1 - rate
-        if torch.compiler.is_compiling():
-            _draw(mask, probability)
-        else:
-            mask.bernoulli_(probability)
-        drawn[name] = mask if is_kept else mask / (1 - rate)
+        torch.ops.gatewise.draw(mask, *((rate, 1.0) if is_kept else (1 - rate, 1 / (1 - rate))))
+        drawn[name] = mask
     return drawn
