@@ -18,6 +18,7 @@ namespace gatewise::GATEWISE_ISA {
 constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
 constexpr int64_t kGradientRows = 512;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
+constexpr int64_t kFarPanel = 128 * 1024;    // a panel of recurrent weights with so many bytes comes from beyond it
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
 
 // A call of fewer products is not shared among threads: waking the others costs about as much as 10^5. The sanitizers
@@ -147,6 +148,13 @@ struct Layout {
   int64_t width_of(int64_t unit_vector) const { return unit_vector + 1 < units ? kLanes<Number> : last_width; }
   int vectors_of(int64_t unit_vector) const { return static_cast<int>(4 * width_of(unit_vector) / kLanes<Number>); }
   int64_t gates_at(int64_t unit_vector) const { return smaller(unit_vector * 4 * kLanes<Number>, gates); }
+
+  // Whether a step's recurrent weights come from so far away that two lines of them are fetched at each k: where a panel
+  // of 256 bytes at each k is long, and two tiles share the fetching. (One tile does better with the machine's own.)
+  bool far_for(int64_t rows) const {
+    constexpr int64_t tile = tile_rows<Number>(4);
+    return rows > tile && rows <= 2 * tile && 256 * P / kGroup<Number> >= kFarPanel;
+  }
 
   // Hidden units in a vector: fewer than its lanes in the last one.
   int64_t units_in(int64_t unit_vector) const { return smaller(kLanes<Number>, H - unit_vector * kLanes<Number>); }
