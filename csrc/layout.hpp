@@ -18,6 +18,7 @@ namespace gatewise::GATEWISE_ISA {
 constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
 constexpr int64_t kGradientRows = 512;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
+constexpr int64_t kBackwardRowBytes = 128 * 1024;  // backward: weights that a row of a thread is worth fetching from beyond
 constexpr int64_t kFarPanel = 128 * 1024;    // a panel of recurrent weights with so many bytes comes from beyond it
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
 
@@ -177,11 +178,13 @@ int useful_threads(const Layout<Number>& layout, int64_t most) {
 
 // How `team` threads share rows and units. Rows alone need no barrier and are the rule; units are shared where there
 // are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read faster,
-// and in a single step, which then packs each weight where it is used.
+// and in a single step, which then packs each weight where it is used. `row_bytes`: how much more of the weights a row
+// of a thread makes up for.
 template <class Number>
-Split split_between(int64_t team, const Layout<Number>& layout) {
+Split split_between(int64_t team, const Layout<Number>& layout, int64_t row_bytes = 0) {
   const int64_t recurrent_bytes = layout.gates * layout.P * static_cast<int64_t>(sizeof(Number));
-  const bool by_rows = layout.T > 1 && layout.B >= 2 * team && recurrent_bytes <= kCacheBytes;
+  const bool near = recurrent_bytes <= larger(kCacheBytes, layout.B / team * row_bytes);
+  const bool by_rows = layout.T > 1 && layout.B >= 2 * team && near;
   if (by_rows || layout.units < team) return {team, 1};
   return {1, team};
 }
