@@ -16,7 +16,6 @@
 namespace gatewise::GATEWISE_ISA {
 
 constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
-constexpr int64_t kGradientRows = 512;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
 constexpr int64_t kBackwardRowBytes = 128 * 1024;  // backward: weights that a row of a thread is worth fetching from beyond
 constexpr int64_t kFarPanel = 128 * 1024;    // a panel of recurrent weights with so many bytes comes from beyond it
@@ -119,7 +118,8 @@ struct Layout {
   int64_t gates_row;    // numbers from one row of gates to the next
   int64_t chunk_steps;  // steps whose input products are taken at once
   int64_t chunk_rows;   // room for all rows in each of them
-  int64_t back_chunks;  // backward: parts of time, each of about kGradientRows steps of all rows, or of one step
+  int64_t gradient_rows;  // steps of all rows in one block of the weight gradients' sums
+  int64_t back_chunks;  // backward: parts of time, each of about gradient_rows steps of all rows, or of one step
   int64_t back_steps;   // steps in each of them, at most
 
   explicit Layout(const Sizes& s)
@@ -132,7 +132,10 @@ struct Layout {
     const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Sum<Number>)));
     chunk_steps = larger(1, smaller(larger(rows, 24), kMostRows) / larger(1, smaller(B, kMostStepRows)));
     chunk_rows = smaller(chunk_steps, T) * B;
-    const int64_t most = larger(1, kGradientRows / larger(1, B));
+    // Sums that come from beyond the second-level cache are read and written half as often.
+    const int64_t sums = 4 * H * (I + P) * static_cast<int64_t>(sizeof(Sum<Number>));
+    gradient_rows = sums > 8 * kCacheBytes ? 1024 : 512;
+    const int64_t most = larger(1, gradient_rows / larger(1, B));
     back_chunks = (T + most - 1) / most;
     back_steps = (T + back_chunks - 1) / back_chunks;
   }
@@ -326,8 +329,8 @@ struct BackwardScratch {
   int64_t bytes;
   BackwardScratch(const Layout<Number>& layout, void* start) {
     const int64_t input = (layout.I + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>;
-    const int64_t depth = whole_groups<Number>(smaller(kGradientRows, layout.steps));
-    const bool sums = kRounds<Number> && (layout.back_chunks > 1 || layout.steps > kGradientRows);
+    const int64_t depth = whole_groups<Number>(smaller(layout.gradient_rows, layout.steps));
+    const bool sums = kRounds<Number> && (layout.back_chunks > 1 || layout.steps > layout.gradient_rows);
     Parts parts{start};
     weight_ih = parts.take<Number>(layout.gates * input);
     weight_hh = parts.take<Number>(layout.gates * layout.padded_h);
