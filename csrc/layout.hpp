@@ -17,8 +17,8 @@ namespace gatewise::GATEWISE_ISA {
 
 constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
-constexpr int64_t kBackwardRowBytes = 128 * 1024;  // backward: weights that a row of a thread is worth fetching from beyond
 constexpr int64_t kFarPanel = 128 * 1024;    // a panel of recurrent weights with so many bytes comes from beyond it
+constexpr int64_t kBackwardRowBytes = 128 * 1024;  // backward: so many of recurrent weights ask a thread for a row
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
 
 // A call of fewer products is not shared among threads: waking the others costs about as much as 10^5. The sanitizers
