@@ -434,9 +434,10 @@ struct Backward {
     const Range projected = part(layout.padded_h / kLanes<Number>, team.threads, team.thread);
     const Gradient d_weight_ih(call.d_weight_ih, scratch.sums_ih), d_weight_hh(call.d_weight_hh, scratch.sums_hh);
     const Gradient d_weight_hr(call.d_weight_hr, scratch.sums_hr);
-    for (int64_t at = 0; at == 0 || at < chunk.depth; at += kGradientRows) {
+    for (int64_t at = 0; at == 0 || at < chunk.depth; at += layout.gradient_rows) {
       const int64_t left = chunk.depth - at;
-      const Block block = {smaller(kGradientRows, left), chunk.first && at == 0, chunk.last && left <= kGradientRows};
+      const Block block = {smaller(layout.gradient_rows, left), chunk.first && at == 0,
+                           chunk.last && left <= layout.gradient_rows};
       const Range own = part_in_groups<Number>(block.depth, team.threads, team.thread);
       const auto pack = [&](int64_t columns, auto row, Number* packed) {
         if (own.first == own.last) return;

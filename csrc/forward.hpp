@@ -158,22 +158,28 @@ struct Forward {
       step_rows.c_to[row] = c(t + 1, b);
       step_rows.h_to[row] = layout.projected ? unprojected(t, b) : h(t, b);
     }
+    const bool far = layout.far_for(step_rows.count);
     for (int64_t u = units.first; u < units.last; ++u) {
       const Number* weights = panel(call.weight_hh, layout.P, units, u, scratch.weight_hh);
       // After the last unit's weights the next step begins with the first unit's.
       const Number* next = scratch.weight_hh + panel_at(u + 1 < units.last ? u + 1 : units.first, layout.P);
-      with_gates(layout.vectors_of(u), [&](auto n) { advance_units<decltype(n)::value>(step_rows, u, weights, next); });
+      with_gates(layout.vectors_of(u), [&](auto n) {
+        constexpr int N = decltype(n)::value;
+        if constexpr (N * kVectorBytes == 256)
+          if (far) return advance_units<N, 2>(step_rows, u, weights, next);
+        advance_units<N, 1>(step_rows, u, weights, next);
+      });
     }
   }
 
   // The same for one vector of units, whose gates are N vectors.
-  template <int N>
+  template <int N, int Lines>
   GATEWISE_APART void advance_units(const StepRows& rows, int64_t u, const Number* weights, const Number* next) const {
     constexpr int width = N * kLanes<Number> / 4;
     const int64_t at = layout.gates_at(u), unit = u * kLanes<Number>;
     // What the padding adds is zero, and its own array has room for it.
     const int64_t units = layout.projected ? kLanes<Number> : layout.units_in(u);
-    blocked_product<Number, N>(
+    blocked_product<Number, N, Lines>(
         rows.count, rows.from, weights, layout.P, kBlock<Number>, next,
         [&](int64_t row, Vec<Number>(&sum)[N]) {
           for (int n = 0; n < N; ++n) sum[n] = load(rows.a[row] + at + n * kLanes<Number>);

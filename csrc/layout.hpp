@@ -16,8 +16,9 @@
 namespace gatewise::GATEWISE_ISA {
 
 constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
-constexpr int64_t kGradientRows = 512;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
+constexpr int64_t kFarPanel = 128 * 1024;    // a panel of recurrent weights with so many bytes comes from beyond it
+constexpr int64_t kBackwardRowBytes = 128 * 1024;  // backward: so many of recurrent weights ask a thread for a row
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
 
 // A call of fewer products is not shared among threads: waking the others costs about as much as 10^5. The sanitizers
@@ -120,7 +121,8 @@ struct Layout {
   int64_t gates_row;    // numbers from one row of gates to the next
   int64_t chunk_steps;  // steps whose input products are taken at once
   int64_t chunk_rows;   // room for all rows in each of them
-  int64_t back_chunks;  // backward: parts of time, each of about kGradientRows steps of all rows, or of one step
+  int64_t gradient_rows;  // steps of all rows in one block of the weight gradients' sums
+  int64_t back_chunks;  // backward: parts of time, each of about gradient_rows steps of all rows, or of one step
   int64_t back_steps;   // steps in each of them, at most
 
   explicit Layout(const Sizes& s)
@@ -134,7 +136,10 @@ struct Layout {
     const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Sum<Number>)));
     chunk_steps = larger(1, smaller(larger(rows, 24), kMostRows) / larger(1, smaller(B, kMostStepRows)));
     chunk_rows = smaller(chunk_steps, T) * B;
-    const int64_t most = larger(1, kGradientRows / larger(1, B));
+    // Sums that come from beyond the second-level cache are read and written half as often.
+    const int64_t sums = 4 * H * (I + P) * static_cast<int64_t>(sizeof(Sum<Number>));
+    gradient_rows = sums > 8 * kCacheBytes ? 1024 : 512;
+    const int64_t most = larger(1, gradient_rows / larger(1, B));
     back_chunks = (T + most - 1) / most;
     back_steps = (T + back_chunks - 1) / back_chunks;
   }
@@ -151,6 +156,13 @@ struct Layout {
   int64_t width_of(int64_t unit_vector) const { return unit_vector + 1 < units ? kLanes<Number> : last_width; }
   int vectors_of(int64_t unit_vector) const { return static_cast<int>(4 * width_of(unit_vector) / kLanes<Number>); }
   int64_t gates_at(int64_t unit_vector) const { return smaller(unit_vector * 4 * kLanes<Number>, gates); }
+
+  // Whether a step's recurrent weights come from so far away that two lines of them are fetched at each k: where a panel
+  // of 256 bytes at each k is long, and two tiles share the fetching. (One tile does better with the machine's own.)
+  bool far_for(int64_t rows) const {
+    constexpr int64_t tile = tile_rows<Number>(4);
+    return rows > tile && rows <= 2 * tile && 256 * P / kGroup<Number> >= kFarPanel;
+  }
 
   // Hidden units in a vector: fewer than its lanes in the last one.
   int64_t units_in(int64_t unit_vector) const { return smaller(kLanes<Number>, H - unit_vector * kLanes<Number>); }
@@ -180,11 +192,13 @@ int useful_threads(const Layout<Number>& layout, int64_t most) {
 
 // How `team` threads share rows and units. Rows alone need no barrier and are the rule; units are shared where there
 // are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read faster,
-// and in a single step, which then packs each weight where it is used.
+// and in a single step, which then packs each weight where it is used. `row_bytes`: how much more of the weights a row
+// of a thread makes up for.
 template <class Number>
-Split split_between(int64_t team, const Layout<Number>& layout) {
+Split split_between(int64_t team, const Layout<Number>& layout, int64_t row_bytes = 0) {
   const int64_t recurrent_bytes = layout.gates * layout.P * static_cast<int64_t>(sizeof(Number));
-  const bool by_rows = layout.T > 1 && layout.B >= 2 * team && recurrent_bytes <= kCacheBytes;
+  const bool near = recurrent_bytes <= larger(kCacheBytes, layout.B / team * row_bytes);
+  const bool by_rows = layout.T > 1 && layout.B >= 2 * team && near;
   if (by_rows || layout.units < team) return {team, 1};
   return {1, team};
 }
@@ -391,8 +405,8 @@ struct BackwardScratch {
  private:
   BackwardScratch(const Layout<Number>& layout, Parts parts) : varied(layout, parts), sums_varied(layout, parts) {
     const int64_t input = (layout.I + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>;
-    const int64_t depth = whole_groups<Number>(smaller(kGradientRows, layout.steps));
-    const bool sums = kRounds<Number> && (layout.back_chunks > 1 || layout.steps > kGradientRows);
+    const int64_t depth = whole_groups<Number>(smaller(layout.gradient_rows, layout.steps));
+    const bool sums = kRounds<Number> && (layout.back_chunks > 1 || layout.steps > layout.gradient_rows);
     const int64_t normalized = layout.cell.layer_norm, of_chunk = layout.back_steps * layout.B;
     weight_ih = parts.take<Number>(layout.gates * input);
     weight_hh = parts.take<Number>(layout.gates * layout.padded_h);

@@ -34,7 +34,7 @@ void backward(const BackwardCall<Number>& call) {
   const bool parameters = call.d_weight_ih || call.d_weight_hh || call.d_bias || call.d_weight_hr;
   const VariedBackward<Number> varied{b};
   in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
-    const Split split = split_between(team.threads, layout);
+    const Split split = split_between(team.threads, layout, kBackwardRowBytes);
     const bool by_units = split.unit_parts > 1;
     const Region region = region_of(split, b.steps, Panels(layout.H, kLanes<Number>).count,
                                     Panels(layout.P, kLanes<Number>).count, team.thread);
