@@ -4,11 +4,17 @@
 // torch's own bernoulli_ takes 10 ns a number, which at small sizes is as long as the step that the mask is for. So torch's
 // generator draws one seed for a mask, and SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
 // generators", OOPSLA 2014, figure 17) makes its numbers of that: two of 32 bits at a time, in order, on one thread.
+#include "masks.hpp"
+
 #include <ATen/CPUGeneratorImpl.h>
+#include <ATen/EmptyTensor.h>
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/autograd/python_variable.h>
 #include <torch/library.h>
 
 #include <mutex>
 
+namespace gatewise::of_torch {
 namespace {
 
 uint64_t mixed(uint64_t z) {
@@ -48,6 +54,22 @@ void draw(const at::Tensor& mask, double probability, double value) {
 
 }  // namespace
 
+PyObject* new_mask(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(count == 4 && PyTuple_CheckExact(args[0]), "new_mask takes 4 arguments, the first of them a tuple");
+  c10::SmallVector<int64_t, 4> shape;
+  for (Py_ssize_t j = 0; j < PyTuple_GET_SIZE(args[0]); ++j)
+    shape.push_back(PyLong_AsLongLong(PyTuple_GET_ITEM(args[0], j)));
+  const double probability = PyFloat_AsDouble(args[2]), value = PyFloat_AsDouble(args[3]);
+  if (PyErr_Occurred()) return nullptr;
+  at::Tensor mask = at::detail::empty_cpu(shape, args[1] == Py_True ? at::kDouble : at::kFloat, false, std::nullopt);
+  draw(mask, probability, value);
+  return THPVariable_Wrap(std::move(mask));
+  END_HANDLE_TH_ERRORS
+}
+
+}  // namespace gatewise::of_torch
+
 TORCH_LIBRARY_FRAGMENT(gatewise, m) { m.def("draw(Tensor(a!) mask, float probability, float value) -> ()"); }
 
-TORCH_LIBRARY_IMPL(gatewise, CPU, m) { m.impl("draw", draw); }
+TORCH_LIBRARY_IMPL(gatewise, CPU, m) { m.impl("draw", gatewise::of_torch::draw); }

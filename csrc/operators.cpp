@@ -35,6 +35,7 @@
 #include <tuple>
 #include <vector>
 
+#include "masks.hpp"
 #include "network.hpp"
 #include "stream.hpp"
 
@@ -749,13 +750,15 @@ TORCH_LIBRARY_IMPL(gatewise, Autograd, m) {
 
 namespace {
 
-// plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), or None where
-// the call is not the common one: tensors of numbers that the core has code for, on the CPU, no autocast, no transform
+// plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), with cell,
+// zoneout_h, zoneout_c and masks behind these for a changed cell, or None where the call is not the common one: tensors of numbers that the core has code for, on the CPU, no autocast, no transform
 // of torch.func, nobody who overrides torch's functions. torch's own way from Python to an operator takes longer than a
 // small network.
 PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  TORCH_CHECK_TYPE(count == 7 && PyList_CheckExact(args[3]), "plain_lstm takes 7 arguments, the fourth of them a list");
+  const bool changed = count == 11;
+  TORCH_CHECK_TYPE((count == 7 || changed) && PyList_CheckExact(args[3]) && (!changed || PyList_CheckExact(args[10])),
+                   "plain_lstm takes 7 or 11 arguments, the fourth and the last of 11 lists");
   const auto plain = [](PyObject* x) { return THPVariable_CheckExact(x); };
   const auto plain_or_none = [&](PyObject* x) { return x == Py_None || plain(x); };
   if (!plain(args[0]) || !plain_or_none(args[1]) || !plain_or_none(args[2]) ||
@@ -767,22 +770,27 @@ PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (!served || at::autocast::is_autocast_enabled(at::kCPU) ||
       included.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode))
     Py_RETURN_NONE;
-  c10::SmallVector<Tensor, 8> weights;
-  for (Py_ssize_t j = 0; j < PyList_GET_SIZE(args[3]); ++j) {
-    PyObject* const weight = PyList_GET_ITEM(args[3], j);
-    if (!plain(weight)) Py_RETURN_NONE;
-    weights.push_back(THPVariable_Unpack(weight));
-  }
+  c10::SmallVector<Tensor, 8> weights, masks;
+  const auto take = [&](PyObject* list, c10::SmallVector<Tensor, 8>& to) {
+    for (Py_ssize_t j = 0; j < PyList_GET_SIZE(list); ++j) {
+      PyObject* const x = PyList_GET_ITEM(list, j);
+      if (!plain(x)) return false;
+      to.push_back(THPVariable_Unpack(x));
+    }
+    return true;
+  };
+  if (!take(args[3], weights) || (changed && !take(args[10], masks))) Py_RETURN_NONE;
   const auto optional = [](PyObject* x) { return x == Py_None ? std::nullopt : OptionalTensor(THPVariable_Unpack(x)); };
   const OptionalTensor h_0 = optional(args[1]), c_0 = optional(args[2]);
-  const int64_t num_layers = PyLong_AsLongLong(args[4]);
-  if (num_layers == -1 && PyErr_Occurred()) return nullptr;
+  const int64_t num_layers = PyLong_AsLongLong(args[4]), cell = changed ? PyLong_AsLongLong(args[7]) : 0;
+  const double zoneout_h = changed ? PyFloat_AsDouble(args[8]) : 0, zoneout_c = changed ? PyFloat_AsDouble(args[9]) : 0;
+  if (PyErr_Occurred()) return nullptr;
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
   Three results;
   {
     const pybind11::gil_scoped_release others_may_run;
     results = op.call(input, h_0, c_0, weights, num_layers, args[5] == Py_True, args[6] == Py_True, std::nullopt,
-                      std::nullopt, std::nullopt, 0, 0.0, 0.0, TensorList());
+                      std::nullopt, std::nullopt, cell, zoneout_h, zoneout_c, masks);
   }
   return Py_BuildValue("(N(NN))", THPVariable_Wrap(std::move(std::get<0>(results))),
                        THPVariable_Wrap(std::move(std::get<1>(results))),
@@ -796,6 +804,7 @@ PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t))
 
 PyMethodDef methods[] = {
     {"plain_lstm", fast(plain_lstm), METH_FASTCALL, nullptr},
+    {"new_mask", fast(gatewise::of_torch::new_mask), METH_FASTCALL, nullptr},
     {"new_stream", fast(gatewise::of_torch::new_stream), METH_FASTCALL, nullptr},
     {"stream_step", fast(gatewise::of_torch::stream_step), METH_FASTCALL, nullptr},
     {"stream_state", gatewise::of_torch::stream_state, METH_O, nullptr},

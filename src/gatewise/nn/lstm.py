@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import ArgumentError, ShapeError
 from gatewise.nn.checks import as_lengths, check_input, check_reset, check_state
+from gatewise.nn.direct import Codes, directly
 from gatewise.nn.gates import Gates, split_gates, stack_gates
 from gatewise.nn.network import Network
 from gatewise.nn.operators import lstm, plain_lstm
@@ -189,6 +190,7 @@ class LSTM(nn.RNNBase):
             dtype=dtype,
         )
         self.checkpoint_every, self.variant, self._varied = checkpoint_every, variant, varied
+        self._codes = Codes.of(variant)
         if varied:
             self._take_parameters(device, dtype)
 
@@ -441,9 +443,10 @@ class LSTM(nn.RNNBase):
         """
         if hx is not None and not self._varied:
             check_state(hx)
-        apart = self._varied or self.checkpoint_every or (self.dropout and self.training)
-        if lengths is not None or reset is not None or apart:
+        if lengths is not None or reset is not None or self.checkpoint_every or (self.dropout and self.training):
             return self._any(input, hx, lengths, reset)
+        if self._varied:
+            return self._by_changed_cells(input, hx)
         h_0, c_0 = (None, None) if hx is None else hx
         try:
             if torch.compiler.is_compiling():  # which cannot look into plain_lstm
@@ -463,6 +466,15 @@ class LSTM(nn.RNNBase):
             check_input(self, input, {"h_0": h_0, "c_0": c_0}, self._weights()[0], None)
             raise
         return self._any(input, hx, lengths, reset)
+
+    def _by_changed_cells(self, input: Any, hx: State | None) -> Any:
+        """Serve the common call of changed cells."""
+        try:
+            results = directly(self, input, hx)
+        except (RuntimeError, TypeError):
+            self.prepare(input, hx, None, None)  # which checks the same, and says it in words
+            raise
+        return self._any(input, hx, None, None) if results is None else results
 
     def _any(self, input: Any, hx: State | None, lengths: Any, reset: Any) -> Any:
         """Serve any call: check it in words, choose a path, and bring input and output into its form."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from gatewise import _operators  # noqa: F401  (it has the operator)
-from gatewise.reference.variant import Mask
+from gatewise.nn.operators import draw, new_mask
+from gatewise.reference.variant import Mask, Variant
 
 
 def _draw(mask: Tensor, probability: float, value: float) -> None:
@@ -35,10 +37,53 @@ def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
     >>> draw_masks({"hidden": Mask((1, 20, 50), 0.5, False)}, torch.zeros(()))["hidden"].unique()
     tensor([0., 2.])
     """
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    is_double = like.dtype == torch.float64
+    at_once = type(like) is Tensor and like.is_cpu and not torch.compiler.is_compiling()
     drawn = {}
     for name, (shape, rate, is_kept) in masks.items():
-        mask = torch.empty(shape, dtype=dtype, device=like.device)
-        torch.ops.gatewise.draw(mask, *((rate, 1.0) if is_kept else (1 - rate, 1 / (1 - rate))))
-        drawn[name] = mask
+        probability, value = (rate, 1.0) if is_kept else (1 - rate, 1 / (1 - rate))
+        if at_once:
+            drawn[name] = new_mask(shape, is_double, probability, value)
+        else:
+            mask = torch.empty(shape, dtype=torch.float64 if is_double else torch.float32, device=like.device)
+            draw(mask, probability, value)
+            drawn[name] = mask
     return drawn
+
+
+def with_masks(
+    variant: Variant, x: Tensor, weights: Sequence[Tensor], *, cells: int, time: int, batch: int
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Draw a call's masks: that of weight_hh goes into the weights at once (equation 7.15).
+
+    Parameters
+    ----------
+    variant
+        The cell.
+    x
+        A tensor of the call's device and dtype.
+    weights
+        Those of all layers and directions, in their order.
+    cells, time, batch
+        L·D, T and B.
+
+    Returns
+    -------
+    weights, masks
+        The weights, and the other masks by their names.
+
+    Examples
+    --------
+    >>> weights = [torch.zeros(12, 4), torch.ones(12, 3)]
+    >>> (_, dropped), _ = with_masks(Variant(weight_dropout=0.5), weights[0], weights, cells=1, time=5, batch=2)
+    >>> dropped.unique()
+    tensor([0., 2.])
+    """
+    weights, per_direction = list(weights), len(weights) // cells
+    rows, width = weights[1].shape
+    sizes = {"cells": cells, "time": time, "batch": batch, "hidden": rows // len(variant.gates), "width": width}
+    masks = draw_masks(variant.masks(**sizes), x)
+    for number, mask in enumerate(masks.pop("weight_hh", ())):
+        place = number * per_direction + 1
+        weights[place] = (weights[place] * mask).to(weights[place].dtype)
+    return weights, masks

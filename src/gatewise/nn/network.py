@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gatewise.errors import ArgumentError
 from gatewise.nn.call import Three
 from gatewise.nn.composite import composite_lstm, in_float32
-from gatewise.nn.masks import draw_masks
+from gatewise.nn.masks import with_masks
 from gatewise.nn.operators import lstm
 from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES, Path
 from gatewise.nn.recorded import Recorded, recorded_by_composite, recorded_by_kernel
@@ -101,20 +101,13 @@ class Network:
         return self._by_our_own(partial(function, found), path, x, h_0, c_0, weights), found
 
     def _with_masks(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Network, list[Tensor]]:
-        """Draw the masks: that of weight_hh is in the weights from here on (equation 7.15)."""
-        cells = self.num_layers * (2 if self.bidirectional else 1)
+        """Draw the masks of the call."""
         if self.batch_sizes is not None:
             time, batch = len(self.batch_sizes), int(self.batch_sizes[0])
         else:
             time, batch = (x.size(1), x.size(0)) if self.batch_first else (x.size(0), x.size(1))
-        weights, per_direction = list(weights), len(weights) // cells
-        rows, width = weights[1].shape
-        hidden = rows // len(self.variant.gates)
-        sizes = {"cells": cells, "time": time, "batch": batch, "hidden": hidden, "width": width}
-        masks = draw_masks(self.variant.masks(**sizes), x)
-        for number, mask in enumerate(masks.pop("weight_hh", ())):
-            place = number * per_direction + 1
-            weights[place] = (weights[place] * mask).to(weights[place].dtype)
+        cells = self.num_layers * (2 if self.bidirectional else 1)
+        weights, masks = with_masks(self.variant, x, weights, cells=cells, time=time, batch=batch)
         return replace(self, draws=False, masks=masks), weights
 
     @staticmethod

@@ -36,6 +36,8 @@ from gatewise import _operators  # noqa: E402  (it must not be loaded beside ano
 
 _lstm: Callable[..., Three] = torch.ops.gatewise.lstm.default
 plain_lstm = _operators.plain_lstm
+new_mask = _operators.new_mask
+draw: Callable[[Tensor, float, float], None] = torch.ops.gatewise.draw.default
 new_stream, stream_step, stream_state = _operators.new_stream, _operators.stream_step, _operators.stream_state
 
 
