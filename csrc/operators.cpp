@@ -577,6 +577,7 @@ std::vector<Tensor> for_each_of_batched(const std::vector<Tensor>& d, const One&
 // it keeps everything in dictionaries.) Its edges are those of input, h_0, c_0 and each weight.
 struct LSTMBackward : torch::autograd::Node {
   Saved input, h_0, c_0, output, lengths, reset, batch_sizes;
+  std::vector<Saved> others;  // n_0 and m_0 of an sLSTM whose states came, and go, one by one: edges behind that of c_0
   std::vector<Saved> weights, kept, masks;
   int64_t num_layers, cell;
   double zoneout_h, zoneout_c;
@@ -587,9 +588,7 @@ struct LSTMBackward : torch::autograd::Node {
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (Saved* saved : {&input, &h_0, &c_0, &output, &lengths, &reset, &batch_sizes}) saved->reset_data();
-    weights.clear();
-    kept.clear();
-    masks.clear();
+    for (std::vector<Saved>* saved : {&others, &weights, &kept, &masks}) saved->clear();
     released_ = true;
   }
 
@@ -601,7 +600,8 @@ struct LSTMBackward : torch::autograd::Node {
       return x.defined() ? OptionalTensor(std::move(x)) : std::nullopt;
     };
     const Tensor x = input.unpack(), y = output.unpack(getptr());
-    const OptionalTensor h = optional(h_0), c = optional(c_0);
+    const OptionalTensor h = optional(h_0);
+    OptionalTensor c = optional(c_0);
     c10::SmallVector<Tensor, 8> w, k, m;
     for (const Saved& saved : weights) w.push_back(saved.unpack());
     for (const Saved& saved : kept) k.push_back(saved.unpack());
@@ -609,9 +609,29 @@ struct LSTMBackward : torch::autograd::Node {
     const Options options = {
         num_layers, bidirectional, batch_first, optional(lengths), optional(reset), optional(batch_sizes), cell,
         zoneout_h,  zoneout_c,     m};
+    // Of states that came one by one the core knows one tensor, whose gradient is asked for if any of theirs is.
+    const size_t more = others.size();
     c10::SmallVector<bool, 16> wanted(3 + w.size());
-    for (size_t j = 0; j < wanted.size(); ++j) wanted[j] = task_should_compute_output(j);
+    for (size_t j = 0; j < wanted.size(); ++j) wanted[j] = task_should_compute_output(j < 3 ? j : j + more);
+    for (size_t j = 0; j < more; ++j) wanted[2] = wanted[2] || task_should_compute_output(3 + j);
     const at::ArrayRef<bool> asked(wanted.data(), wanted.size());
+    if (more > 0) {
+      std::vector<Tensor> cells = {*c};
+      for (const Saved& saved : others) cells.push_back(saved.unpack());
+      for (size_t j = 0; j < cells.size(); ++j)
+        if (!d[2 + j].defined()) d[2 + j] = at::zeros(cells[j].sizes(), cells[j].options());
+      d[2] = at::cat(std::vector<Tensor>(d.begin() + 2, d.end()), -1);
+      d.resize(3);
+      c = at::cat(cells, -1);
+    }
+    const auto one_by_one = [&](std::vector<Tensor>&& gradients) {
+      if (more == 0) return std::move(gradients);
+      std::vector<Tensor> parts(more + 1);
+      if (gradients[2].defined()) parts = gradients[2].chunk(static_cast<int64_t>(parts.size()), -1);
+      gradients.erase(gradients.begin() + 2);
+      gradients.insert(gradients.begin() + 2, parts.begin(), parts.end());
+      return std::move(gradients);
+    };
 
     const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
     const auto is_batched = [](const Tensor& x) { return x.defined() && at::isBatchedTensor(x); };
@@ -619,9 +639,9 @@ struct LSTMBackward : torch::autograd::Node {
       return x.defined() && x.key_set().has(c10::DispatchKey::FuncTorchBatched);
     };
     if (std::any_of(d.begin(), d.end(), is_batched))
-      return for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
+      return one_by_one(for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
         return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), x, h, c, w, y, k, options, asked);
-      });
+      }));
     const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
     if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !x.is_cpu() ||
         k.back().key_set().has(c10::DispatchKey::Python) || std::any_of(d.begin(), d.end(), is_mapped)) {
@@ -633,25 +653,43 @@ struct LSTMBackward : torch::autograd::Node {
                   options.reset, options.batch_sizes, cell, zoneout_h, zoneout_c, m, flags);
       for (size_t j = 0; j < gradients.size(); ++j)
         if (!wanted[j]) gradients[j] = Tensor();
-      return gradients;
+      return one_by_one(std::move(gradients));
     }
-    return backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked);
+    return one_by_one(backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked));
   }
 
  private:
   bool released_ = false;
 };
 
-// The values and what backward needs of them, and a node for their gradients.
+// The values and what backward needs of them, and a node for their gradients. `others` are the states of an sLSTM behind
+// c_0, where they are given one by one; then c_n is all of them, and without a gradient: see state_by_state.
 ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
-                                 TensorList weights, const Options& options) {
-  auto [output, h_n, c_n, kept] = call_training(input, h_0, c_0, weights, options);
+                                 TensorList weights, const Options& options, TensorList others = {},
+                                 std::vector<Tensor>* c_n_one_by_one = nullptr) {
+  OptionalTensor cells = c_0;
+  if (!others.empty()) {
+    std::vector<Tensor> all = {*c_0};
+    all.insert(all.end(), others.begin(), others.end());
+    at::AutoDispatchBelowADInplaceOrView below;
+    cells = at::cat(all, -1);
+  }
+  auto [output, h_n, c_n, kept] = call_training(input, h_0, cells, weights, options);
   const auto node = c10::make_intrusive<LSTMBackward>();
   const auto or_none = [](const OptionalTensor& x) { return x.value_or(Tensor()); };
-  node->set_next_edges(torch::autograd::collect_next_edges(input, or_none(h_0), or_none(c_0), weights));
+  node->set_next_edges(torch::autograd::collect_next_edges(input, or_none(h_0), or_none(c_0), others, weights));
   torch::autograd::set_history(output, node);
   torch::autograd::set_history(h_n, node);
-  torch::autograd::set_history(c_n, node);
+  if (others.empty()) {
+    torch::autograd::set_history(c_n, node);
+  } else {
+    {
+      at::AutoDispatchBelowADInplaceOrView below;
+      *c_n_one_by_one = c_n.chunk(static_cast<int64_t>(others.size() + 1), -1);
+    }
+    for (Tensor& state : *c_n_one_by_one) torch::autograd::set_history(state, node);
+    for (const Tensor& state : others) node->others.emplace_back(state, false);
+  }
   node->input = Saved(input, false);
   node->h_0 = Saved(or_none(h_0), false);
   node->c_0 = Saved(or_none(c_0), false);
@@ -698,6 +736,29 @@ Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const Option
   at::AutoDispatchBelowADInplaceOrView below;
   return op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes, cell,
                  zoneout_h, zoneout_c, masks);
+}
+
+// An sLSTM whose states come, and go, one by one: h_n, and c_n, n_n and m_n. (Put together and taken apart by torch's
+// operations they would take as long as a third of a small network's training step.)
+std::tuple<Tensor, Tensor, std::vector<Tensor>> state_by_state(const Tensor& input, const OptionalTensor& h_0,
+                                                               TensorList cells, TensorList weights,
+                                                               const Options& options) {
+  const bool differentiable =
+      is_differentiable(input, h_0, cells[0], weights) ||
+      (at::GradMode::is_enabled() &&
+       std::any_of(cells.begin(), cells.end(), [](const Tensor& state) { return state.requires_grad(); }));
+  if (differentiable) {
+    std::vector<Tensor> last;
+    auto [output, h_n, all, kept] =
+        call_differentiably(input, h_0, cells[0], weights, options, cells.slice(1), &last);
+    return {output, h_n, last};
+  }
+  static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
+  const auto [output, h_n, all] =
+      op.call(input, h_0, at::cat(cells, -1), weights, options.num_layers, options.bidirectional, options.batch_first,
+              options.lengths, options.reset, options.batch_sizes, options.cell, options.zoneout_h, options.zoneout_c,
+              options.masks);
+  return {output, h_n, all.chunk(static_cast<int64_t>(cells.size()), -1)};
 }
 
 ThreeAndKept lstm_training_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
@@ -751,7 +812,8 @@ TORCH_LIBRARY_IMPL(gatewise, Autograd, m) {
 namespace {
 
 // plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), with cell,
-// zoneout_h, zoneout_c and masks behind these for a changed cell, or None where the call is not the common one: tensors of numbers that the core has code for, on the CPU, no autocast, no transform
+// zoneout_h, zoneout_c and masks behind these for a changed cell, or None where the call is not the common one. Of an
+// sLSTM c_0 may be the tuple (c_0, n_0, m_0), and then its last states are as many. The common call has tensors of numbers that the core has code for, on the CPU, no autocast, no transform
 // of torch.func, nobody who overrides torch's functions. torch's own way from Python to an operator takes longer than a
 // small network.
 PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
@@ -761,7 +823,8 @@ PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
                    "plain_lstm takes 7 or 11 arguments, the fourth and the last of 11 lists");
   const auto plain = [](PyObject* x) { return THPVariable_CheckExact(x); };
   const auto plain_or_none = [&](PyObject* x) { return x == Py_None || plain(x); };
-  if (!plain(args[0]) || !plain_or_none(args[1]) || !plain_or_none(args[2]) ||
+  const bool one_by_one = PyTuple_CheckExact(args[2]) && PyTuple_GET_SIZE(args[2]) > 1;
+  if (!plain(args[0]) || !plain_or_none(args[1]) || !(one_by_one || plain_or_none(args[2])) ||
       at::impl::torch_function_mode_enabled())
     Py_RETURN_NONE;
   const Tensor input = THPVariable_Unpack(args[0]);
@@ -770,23 +833,39 @@ PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (!served || at::autocast::is_autocast_enabled(at::kCPU) ||
       included.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode))
     Py_RETURN_NONE;
-  c10::SmallVector<Tensor, 8> weights, masks;
-  const auto take = [&](PyObject* list, c10::SmallVector<Tensor, 8>& to) {
-    for (Py_ssize_t j = 0; j < PyList_GET_SIZE(list); ++j) {
-      PyObject* const x = PyList_GET_ITEM(list, j);
+  c10::SmallVector<Tensor, 8> weights, masks, cells;
+  const auto take = [&](PyObject* sequence, c10::SmallVector<Tensor, 8>& to) {
+    for (Py_ssize_t j = 0; j < PySequence_Fast_GET_SIZE(sequence); ++j) {
+      PyObject* const x = PySequence_Fast_GET_ITEM(sequence, j);
       if (!plain(x)) return false;
       to.push_back(THPVariable_Unpack(x));
     }
     return true;
   };
-  if (!take(args[3], weights) || (changed && !take(args[10], masks))) Py_RETURN_NONE;
+  if (!take(args[3], weights) || (changed && !take(args[10], masks)) || (one_by_one && !take(args[2], cells)))
+    Py_RETURN_NONE;
   const auto optional = [](PyObject* x) { return x == Py_None ? std::nullopt : OptionalTensor(THPVariable_Unpack(x)); };
-  const OptionalTensor h_0 = optional(args[1]), c_0 = optional(args[2]);
+  const OptionalTensor h_0 = optional(args[1]), c_0 = one_by_one ? cells[0] : optional(args[2]);
   const int64_t num_layers = PyLong_AsLongLong(args[4]), cell = changed ? PyLong_AsLongLong(args[7]) : 0;
   const double zoneout_h = changed ? PyFloat_AsDouble(args[8]) : 0, zoneout_c = changed ? PyFloat_AsDouble(args[9]) : 0;
   if (PyErr_Occurred()) return nullptr;
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
   Three results;
+  if (one_by_one) {
+    std::vector<Tensor> last;
+    {
+      const pybind11::gil_scoped_release others_may_run;
+      const Options options = {num_layers,   args[5] == Py_True, args[6] == Py_True, std::nullopt, std::nullopt,
+                               std::nullopt, cell,               zoneout_h,          zoneout_c,    masks};
+      std::tie(std::get<0>(results), std::get<1>(results), last) = state_by_state(input, h_0, cells, weights, options);
+    }
+    PyObject* const states = PyTuple_New(static_cast<Py_ssize_t>(1 + last.size()));
+    if (!states) return nullptr;
+    PyTuple_SET_ITEM(states, 0, THPVariable_Wrap(std::move(std::get<1>(results))));
+    for (size_t j = 0; j < last.size(); ++j)
+      PyTuple_SET_ITEM(states, static_cast<Py_ssize_t>(1 + j), THPVariable_Wrap(std::move(last[j])));
+    return Py_BuildValue("(NN)", THPVariable_Wrap(std::move(std::get<0>(results))), states);
+  }
   {
     const pybind11::gil_scoped_release others_may_run;
     results = op.call(input, h_0, c_0, weights, num_layers, args[5] == Py_True, args[6] == Py_True, std::nullopt,

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 def plain_lstm(
     input: object,
     h_0: Tensor | None,
-    c_0: Tensor | None,
+    c_0: Tensor | tuple[Tensor, ...] | None,
     weights: list[Tensor],
     num_layers: int,
     bidirectional: bool,
@@ -18,7 +18,7 @@ def plain_lstm(
     zoneout_c: float = 0.0,
     masks: list[Tensor] = ...,
     /,
-) -> tuple[Tensor, tuple[Tensor, Tensor]] | None: ...
+) -> tuple[Tensor, tuple[Tensor, ...]] | None: ...
 def new_mask(shape: tuple[int, ...], is_double: bool, probability: float, value: float, /) -> Tensor: ...
 def new_stream(
     module: nn.Module,

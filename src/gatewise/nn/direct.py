@@ -70,11 +70,10 @@ def directly(module: LSTM, input: Any, hx: Any) -> Any:
     if hx is not None:
         if type(hx) is not tuple or [type(state) for state in hx] != [Tensor] * len(module.variant.states):
             return None
-        h_0, c_0, *others = hx
-        if others:
-            if any(state.shape != c_0.shape for state in others):
-                return None
-            c_0 = torch.cat([c_0, *others], dim=-1)
+        h_0, *cells = hx
+        if any(state.shape != cells[0].shape for state in cells):
+            return None
+        c_0 = tuple(cells) if len(cells) > 1 else cells[0]
     weights, code, given = module._weights(), module._codes.in_evaluation, []
     if module.training:
         code = module._codes.in_training
@@ -86,9 +85,11 @@ def directly(module: LSTM, input: Any, hx: Any) -> Any:
     first = input, h_0, c_0, weights, module.num_layers, module.bidirectional, module.batch_first
     results = plain_lstm(*first, *code, given)
     if results is None:
+        whole = torch.cat(c_0, dim=-1) if isinstance(c_0, tuple) else c_0
+        first = input, h_0, whole, weights, module.num_layers, module.bidirectional, module.batch_first
         output, h_n, c_n = torch.ops.gatewise.lstm.default(*first, None, None, None, *code, given)
-    else:
-        output, (h_n, c_n) = results
-    if len(module.variant.states) == 2:
-        return output, (h_n, c_n)
-    return output, (h_n, *c_n.chunk(len(module.variant.states) - 1, dim=-1))
+        return output, (h_n, *c_n.chunk(len(module.variant.states) - 1, dim=-1))
+    output, states = results
+    if len(states) == len(module.variant.states):
+        return output, states
+    return output, (states[0], *states[1].chunk(len(module.variant.states) - 1, dim=-1))
