@@ -23,6 +23,8 @@ PATHS = {
         "f": "through f",
         "g": "through g",
         "o": "through o",
+        "peephole": "through the peepholes",
+        "zoneout": "past steps by zoneout",
     },
     "gru": {"state": "along h alone", "r": "through r", "z": "through z", "n": "through n"},
     "srn": {"state": "of the loss directly", "h": "through h"},
