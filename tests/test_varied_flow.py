@@ -140,6 +140,21 @@ def test_batch_first_and_no_biases(options, more, by_composite):
 
 
 @every_single
+def test_what_stands_past_a_length_does_not_matter(options):
+    lstm, x = make(options, num_layers=2, bidirectional=True).train(), torch.randn(T, B, I).double()
+    model = Called(lstm, None, LENGTHS)
+    past = torch.arange(T)[:, None] >= torch.tensor(LENGTHS)
+    clean, padded = (
+        gradient_flow(model, x.masked_fill(past[:, :, None], padding), loss_of_all) for padding in (0.0, torch.nan)
+    )
+    for one, other in zip(clean.layers, padded.layers, strict=True):
+        assert torch.equal(one.paths, other.paths) and torch.equal(one.h_paths, other.h_paths)
+        assert torch.equal(one.keeps, other.keeps)
+        assert not one.keeps[past].any() and not one.paths.sum(1)[past].any()
+        assert one.keeps[~past].any()
+
+
+@every_single
 def test_one_sequence_without_a_batch_axis(options):
     lstm, x = make(options), torch.randn(T, B, I).double()
     loss = lambda returned: returned[0][-1].sum()  # noqa: E731
