@@ -347,6 +347,13 @@ def test_an_slstm_s_first_step_has_nothing_to_forget():
     torch.testing.assert_close(layer.time_constants(), torch.full((H,), 2.0).double(), **CLOSE)
 
 
+def test_an_slstm_of_one_step_has_no_time_constants():
+    flow = gradient_flow(make({"cell": "slstm"}), torch.randn(1, B, I).double(), loss_of_all)
+    assert flow.layers[0].time_constants().isnan().all()
+    assert "5 with nothing yet to keep" in draw_time_constants(flow.layers[0]).axes[0].get_title(loc="left")
+    assert flow_blocks(flow)[-1].rows[0][-1] == "none"
+
+
 # ---- models ----
 
 

@@ -221,7 +221,8 @@ class LayerFlow:
 
         -1 over the mean logarithm of `keeps`, over all steps and sequences: after so many steps the gates let 1/e of
         the gradient pass. Infinite where they are 1 throughout, 0 where one is 0; None for a simple recurrent network.
-        The steps with which an sLSTM's memory begins, whose forget gates are 0 as there is nothing yet, do not count.
+        The steps with which an sLSTM's memory begins, whose forget gates are 0 as there is nothing yet, do not count:
+        not a number where there are no others.
         """
         if self.keeps is None:
             return None
@@ -348,8 +349,8 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
 
     Notes
     -----
-    The paths are those of section 4 of docs/equations.md, and of a changed cell those of (7.33) to (7.36). Nothing is
-    approximated: their sum is autograd's gradient. (With gate_activation="step" that is no gradient of the loss, but
+    The paths are those of section 4 of docs/equations.md, of a changed cell (4.13) to (4.15). Nothing is approximated:
+    their sum is autograd's gradient. (With gate_activation="step" that is no gradient of the loss, but
     what a training goes by: 7.2.)
     The parameters' own gradients are neither computed nor changed.
 

@@ -87,8 +87,7 @@ class VariedRecurrence:
             self._norm_x = _Norm(from_input(raw, did.x), own["gain_ih"])
             self._norm_h = _Norm(from_hidden(raw, h_prev, self._masks), own["gain_hh"])
         self._differentiate(unit, a, c_prev, candidate)
-        # (4.1), (7.17)
-        keeps = self._z_c + (1 - self._z_c) * self._c_along[:, :, 0, 0]
+        keeps = self._z_c + (1 - self._z_c) * self._c_along[:, :, 0, 0]  # (4.14)
         self.keeps = keeps if did.taken is None else keeps.masked_fill(~did.taken[:, :, None], 0)
 
     def _before(self, states: Tensor, first: Tensor) -> Tensor:
@@ -191,7 +190,7 @@ class VariedRecurrence:
         for t in reversed(range(T)):
             whole_h[t] = d_h[t] + d_h_next
             d_h_next, d_c_next, _, d_a[t] = self._step_back(t, whole_h[t], d_state[t] + d_c_next)
-        # What came to h through each gate, and past the step, of all steps at once.
+        # What came to h through each gate, and past the step, of all steps at once (4.13).
         h_paths = d_h.new_zeros(K, *d_h.shape)
         h_paths[0] = d_h
         for place, name in enumerate(self.names[1:], 1):
@@ -203,7 +202,7 @@ class VariedRecurrence:
                 h_paths[place, :-1] = self._z_h[1:] * whole_h[1:]
         if self._cut is not None:
             h_paths[1:, :-1] = h_paths[1:, :-1].masked_fill(self._cut[1:, :, None], 0)
-        # And what of it reaches c: from here on its own alone, as neither n nor m is made of a c.
+        # And what of it reaches c, with what comes by peepholes (4.15); then along c alone: no n or m is made of it.
         made, d_o = self._to_cells(slice(None), h_paths)
         made = made[..., 0, :]
         seen = None
@@ -231,7 +230,7 @@ class VariedRecurrence:
         return d @ self._own["weight_ih"]
 
     def jacobian(self, t: int) -> Tensor:
-        """As `Recurrence.jacobian`: a row is what a number of the state after the step sends back."""
+        """As `Recurrence.jacobian`: a row is what a number of the state after the step sends back (4.16)."""
         (B, S, H), P = self._reads[t].shape, self._z_h.size(-1)
         each = torch.eye(S * H + P, dtype=self._reads.dtype, device=self._reads.device)[:, None].expand(-1, B, -1)
         d_h, d_c, *_ = self._step_back(t, each[..., S * H :], _apart(each[..., : S * H], S))

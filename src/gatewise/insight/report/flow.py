@@ -130,7 +130,7 @@ def _table(flow: GradientFlow) -> Table:
                 _steps(layer, layer.horizon(0.5)),
                 _steps(layer, layer.horizon(FRACTION)),
                 f"{beyond:,} of {len(units):,}",
-                "none" if constants is None else _middle(constants),
+                "none" if constants is None or constants.isnan().all() else _middle(constants),
             )
         )
     columns = (
