@@ -30,6 +30,7 @@ H, I = 3, 2
 # rounding may turn a gate over.
 SMOOTH = {name: options for name, options in CASES.items() if options.get("gate_activation") != "step"}
 every_case = pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+every_single = pytest.mark.parametrize("options", SINGLES.values(), ids=SINGLES)
 every_smooth_case = pytest.mark.parametrize("options", SMOOTH.values(), ids=SMOOTH)
 
 # The reference and torch round the same few dozen operations a step in another order, over at most six steps.
@@ -332,6 +333,41 @@ def test_with_nothing_changed_the_variants_step_is_the_plain_one():
 def test_coupled_gates_add_up_to_one():
     found = gatewise.trace(make({"coupled": True}), torch.randn(4, 3, I, dtype=torch.float64))
     assert torch.equal(found.f, 1 - found.i)
+
+
+@pytest.mark.parametrize("gate_activation", ["sigmoid", "exp"])
+def test_a_trace_of_an_slstm_has_the_stabilized_gates(gate_activation):
+    found = gatewise.trace(
+        make({"cell": "slstm", "gate_activation": gate_activation}), torch.randn(6, 3, I, dtype=torch.float64)
+    ).layers[0]
+    assert torch.equal(torch.maximum(found.i, found.f), torch.ones_like(found.i))
+    assert not found.f[0].any() and found.f[1:].all()  # there is nothing to forget at first (7.26)
+    c, n = torch.zeros_like(found.c[0]), torch.zeros_like(found.c[0])
+    for i, f, g, o, c_t, h_t in zip(found.i, found.f, found.g, found.o, found.c, found.h, strict=True):
+        c, n = f * c + i * g, f * n + i  # (7.27)
+        assert_same(c_t, c, tolerance=ROUNDING)
+        assert_same(h_t, o * c / n, tolerance=ROUNDING)  # (7.28)
+
+
+def test_a_trace_has_the_candidate_before_its_mask_and_the_state_that_is_handed_on():
+    x = torch.randn(6, 3, I, dtype=torch.float64)
+    found = gatewise.trace(make({"recurrent_dropout": 0.5}).train(), x).layers[0]
+    written = found.c - found.f * torch.cat([found.c[:1] * 0, found.c[:-1]])
+    shares = (written / (found.i * found.g)).round(decimals=6).abs().unique()
+    assert shares.tolist() == [0, 2]  # (7.11)
+    found = gatewise.trace(make({"zoneout": (0.0, 0.25)}).eval(), x).layers[0]
+    before = torch.cat([found.c[:1] * 0, found.c[:-1]])
+    made = found.f * before + found.i * found.g
+    assert_same(found.c, 0.25 * before + 0.75 * made, tolerance=ROUNDING)  # (7.17)
+    assert_same(found.h, found.o * made.tanh(), tolerance=ROUNDING)
+
+
+def test_a_trace_has_the_weights_that_it_was_computed_with():
+    lstm = make({"weight_dropout": 0.5}).train()
+    weight = gatewise.trace(lstm, torch.randn(6, 3, I, dtype=torch.float64)).weights[1]
+    kept = weight != 0
+    assert 0 < kept.sum() < weight.numel()
+    assert torch.equal(weight[kept], 2 * lstm.weight_hh_l0.detach()[kept])
 
 
 def test_peepholes_of_zero_change_nothing():
@@ -684,17 +720,31 @@ def test_other_values_are_refused(options, says):
         gatewise.LSTM(I, H, **options)
 
 
+@every_single
+def test_weights_gate_by_gate(options):
+    """Views of the blocks of rows, where there are four gates and nothing else."""
+    lstm = make(options)
+    more = next((name for name in ("proj_size", "peephole", "coupled", "layer_norm") if options.get(name)), None)
+    if more == "proj_size":
+        with pytest.raises(ArgumentError, match="proj_size is 2, needed is 0: with weight_hr there is more than four"):
+            lstm.gates()
+    elif more is not None:
+        with pytest.raises(ArgumentError, match=f"^{more} is True, and its weights are not those of four gates: read"):
+            lstm.gates()
+    else:
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            stacked = torch.cat([getattr(gate, kind) for gate in lstm.gates()])
+            assert torch.equal(stacked, getattr(lstm, f"{kind}_l0"))
+        with torch.no_grad():
+            lstm.gates().f.bias_ih.fill_(7)
+        assert (lstm.bias_ih_l0[H : 2 * H] == 7).all()
+
+
 def test_what_knows_the_plain_cell_alone_refuses_a_variant_by_name():
     lstm = gatewise.LSTM(I, H, peephole=True)
     with pytest.raises(ArgumentError, match="lstm has peephole, and a stream computes the plain cell"):
         gatewise.Stream(lstm)
-    with pytest.raises(ArgumentError, match="peephole is True, and its weights are not those of four gates"):
-        lstm.gates()
-    with pytest.raises(ArgumentError, match="model has peephole, and the gradient's way"):
-        gatewise.gradient_flow(lstm, torch.zeros(4, 3, I), lambda results: results[0].sum())
     dropping = gatewise.LSTM(I, H, weight_dropout=0.5)
-    with pytest.raises(ArgumentError, match="model has weight_dropout, and the gradient's way"):
-        gatewise.gradient_flow(dropping, torch.zeros(4, 3, I), lambda results: results[0].sum())
     stream = gatewise.Stream(dropping, 3)
     with pytest.raises(ArgumentError, match=r"lstm is in training and drops what it computes: call eval\(\) first"):
         stream(torch.zeros(3, I))

@@ -329,8 +329,8 @@ class LSTM(nn.RNNBase):
         Raises
         ------
         ArgumentError
-            There is no such layer or direction, h is projected, or the cell has peepholes, coupled gates or a layer
-            norm.
+            There is no such layer or direction, h is projected, or the weights of the cell are not those of four gates:
+            with peepholes and a layer norm there are more, and coupled gates have none for f, which is 1 - i.
 
         Examples
         --------
@@ -508,7 +508,7 @@ class LSTM(nn.RNNBase):
         results
             As of `forward`.
         call
-            The call as it was prepared.
+            The call as it was prepared, and in training the masks that were drawn for it.
         recorded : list of Recorded
             One for each layer and direction, at l·D + d.
 
@@ -520,6 +520,8 @@ class LSTM(nn.RNNBase):
         torch.Size([5, 2, 3])
         """
         call = self.prepare(input, hx, lengths, reset)
+        network, weights = call.network.drawn(call.x, call.weights)
+        call = call._replace(network=network, weights=weights)
         results, recorded = call.network.record(call.path, call.x, call.h_0, call.c_0, call.weights)
         return self._as_input(input, results), call, recorded
 

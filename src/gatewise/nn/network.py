@@ -62,7 +62,7 @@ class Network:
         torch.Size([5, 2, 3])
         """
         if self.draws:
-            network, weights = self._with_masks(x, weights)
+            network, weights = self.drawn(x, weights)
             return network.run(path, x, h_0, c_0, weights)
         if self.checkpoint_every and self._is_differentiated(x, h_0, c_0, *weights):
             if path.name != "kernel":
@@ -80,6 +80,8 @@ class Network:
     ) -> tuple[Three, list[Recorded]]:
         """Compute the same and keep all gates, by the kernels or, where a path leads elsewhere, by torch's operations.
 
+        Masks are no longer drawn here: what they are is for whoever reads the gates, and `drawn` tells it.
+
         Returns
         -------
         results, recorded
@@ -93,15 +95,22 @@ class Network:
         >>> layer.activations().shape
         torch.Size([5, 5, 2, 3])
         """
-        if self.draws:
-            network, weights = self._with_masks(x, weights)
-            return network.record(path, x, h_0, c_0, weights)
         found: list[Recorded] = []
         function = recorded_by_kernel if path.name == "kernel" else recorded_by_composite
         return self._by_our_own(partial(function, found), path, x, h_0, c_0, weights), found
 
-    def _with_masks(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Network, list[Tensor]]:
-        """Draw the masks of the call."""
+    def drawn(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Network, list[Tensor]]:
+        """Draw the masks, if any are to be: that of weight_hh is in the weights from here on (equation 7.15).
+
+        Examples
+        --------
+        >>> network = Network(1, False, False, variant=Variant(recurrent_dropout=0.5), draws=True)
+        >>> network, _ = network.drawn(torch.zeros(5, 2, 4), [torch.zeros(12, 4), torch.zeros(12, 3)])
+        >>> network.draws, network.masks["candidate"].shape
+        (False, torch.Size([1, 5, 2, 3]))
+        """
+        if not self.draws:
+            return self, list(weights)
         if self.batch_sizes is not None:
             time, batch = len(self.batch_sizes), int(self.batch_sizes[0])
         else:
