@@ -403,7 +403,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     };
     zeros(0, input);
     zeros(1, initial_h.value_or(Tensor()));
-    zeros(2, initial_c.value_or(Tensor()));
+    if (wanted[2] && is(initial_c)) d[2] = at::zeros({net.layers * net.directions, 0, net.states()}, input.options());
     for (size_t j = 0; j < given_weights.size(); ++j) zeros(3 + j, given_weights[j]);
     return d;
   }
@@ -413,7 +413,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
   for (size_t j = 0; j < weights.size(); ++j)
     if (wanted[3 + j]) d[3 + j] = new_tensor(weights[j].sizes(), type);
   if (wanted[1] && is(initial_h)) d[1] = new_tensor(initial_h->sizes(), type);
-  if (wanted[2] && is(initial_c)) d[2] = new_tensor(initial_c->sizes(), type);
+  if (wanted[2] && is(initial_c)) d[2] = new_tensor({net.layers * net.directions, net.B, net.states()}, type);
   // Below the first layer of which anything is wanted there is nothing to do.
   const int64_t per_layer = net.directions * net.per_direction;
   int64_t last_layer = 0;
@@ -615,14 +615,12 @@ struct LSTMBackward : torch::autograd::Node {
     for (size_t j = 0; j < wanted.size(); ++j) wanted[j] = task_should_compute_output(j < 3 ? j : j + more);
     for (size_t j = 0; j < more; ++j) wanted[2] = wanted[2] || task_should_compute_output(3 + j);
     const at::ArrayRef<bool> asked(wanted.data(), wanted.size());
+    std::vector<Tensor> cells;
     if (more > 0) {
-      std::vector<Tensor> cells = {*c};
+      cells.push_back(*c);
       for (const Saved& saved : others) cells.push_back(saved.unpack());
-      for (size_t j = 0; j < cells.size(); ++j)
-        if (!d[2 + j].defined()) d[2 + j] = at::zeros(cells[j].sizes(), cells[j].options());
-      d[2] = at::cat(std::vector<Tensor>(d.begin() + 2, d.end()), -1);
+      d[2] = together({d.begin() + 2, d.end()}, cells);
       d.resize(3);
-      c = at::cat(cells, -1);
     }
     const auto one_by_one = [&](std::vector<Tensor>&& gradients) {
       if (more == 0) return std::move(gradients);
@@ -646,6 +644,7 @@ struct LSTMBackward : torch::autograd::Node {
     if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !x.is_cpu() ||
         k.back().key_set().has(c10::DispatchKey::Python) || std::any_of(d.begin(), d.end(), is_mapped)) {
       static const auto op = operator_named<decltype(lstm_backward)>("gatewise::lstm_backward");
+      if (more > 0) c = at::cat(cells, -1);
       c10::List<bool> flags;
       for (const bool want : wanted) flags.push_back(want);
       std::vector<Tensor> gradients =
@@ -659,6 +658,14 @@ struct LSTMBackward : torch::autograd::Node {
   }
 
  private:
+  // The gradients of states one by one as that of one tensor; undefined if all of them are.
+  static Tensor together(std::vector<Tensor> d, const std::vector<Tensor>& of) {
+    if (std::none_of(d.begin(), d.end(), [](const Tensor& x) { return x.defined(); })) return Tensor();
+    for (size_t j = 0; j < d.size(); ++j)
+      if (!d[j].defined()) d[j] = at::zeros(of[j].sizes(), of[j].options());
+    return at::cat(d, -1);
+  }
+
   bool released_ = false;
 };
 

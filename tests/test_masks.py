@@ -38,7 +38,9 @@ def test_split_mix_of_a_published_seed():
 @pytest.mark.parametrize("shape", [(1,), (3, 5, 7), (2, 64)])
 def test_masks_are_the_numbers_below_their_rate(dtype, shape):
     torch.manual_seed(7)
-    masks = draw_masks({"kept": Mask(shape, 0.3, True), "dropped": Mask(shape, 0.25, False)}, torch.zeros((), dtype=dtype))
+    masks = draw_masks(
+        {"kept": Mask(shape, 0.3, True), "dropped": Mask(shape, 0.25, False)}, torch.zeros((), dtype=dtype)
+    )
     count = int(np.prod(shape))
     for name, probability, value, seed in zip(masks, (0.3, 0.75), (1.0, 1 / 0.75), seeds_of(7, 2), strict=True):
         mask = masks[name]

@@ -838,3 +838,25 @@ def test_a_cell_is_found_again_from_its_numbers(options, training):
     rates = dict.fromkeys(("recurrent_dropout", "variational_dropout", "weight_dropout"), 0.0)  # the masks have them
     assert again == dataclasses.replace(variant, **rates)
     assert (named or {}) == masks
+
+
+def test_states_of_an_slstm_one_by_one_are_those_of_one_tensor():
+    # The module hands c, n and m to the kernels as they are, and the operator takes them as one tensor.
+    lstm = make({"cell": "slstm"})
+    x, state, (d_output, *d_states) = call_of(lstm)
+    weights = list(lstm.parameters())
+    leaves = [s.clone().requires_grad_() for s in state]
+    output, states = lstm(x, tuple(leaves))
+    whole = torch.cat(state[1:], dim=-1).requires_grad_()
+    network = 1, False, False, None, None, None
+    as_one = torch.ops.gatewise.lstm(x, state[0], whole, weights, *network, *lstm._codes.in_training, [])
+    assert torch.equal(output, as_one[0])
+    assert torch.equal(torch.cat(states[1:], dim=-1), as_one[2])
+    # A loss of n alone, by n alone: the others' gradients are zeros that nobody made.
+    (d_n,) = torch.autograd.grad((states[2] * d_states[2]).sum(), leaves[2], retain_graph=True)
+    (d_whole,) = torch.autograd.grad((as_one[2].chunk(3, -1)[1] * d_states[2]).sum(), whole)
+    assert torch.equal(d_n, d_whole.chunk(3, -1)[1])
+    # Several gradients at once, of which the second is twice the first.
+    both = torch.autograd.grad(output, leaves, torch.stack([d_output, 2 * d_output]), is_grads_batched=True)
+    for one, two in both:
+        np.testing.assert_allclose(two, 2 * one, rtol=ROUNDING, atol=ROUNDING)

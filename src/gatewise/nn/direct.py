@@ -56,8 +56,8 @@ def directly(module: LSTM, input: Any, hx: Any) -> Any:
     Returns
     -------
     output, states
-        As of `LSTM.forward`; None where the call is not the common one: no dense tensors on the CPU of three axes and of
-        numbers that the kernels take, or under autocast, a compiler or a transform. Then no mask was drawn.
+        As of `LSTM.forward`; None where the call is not the common one: no dense tensors on the CPU of three axes and
+        of numbers that the kernels take, or under autocast, a compiler or a transform. Then no mask was drawn.
 
     Raises
     ------
@@ -78,9 +78,9 @@ def directly(module: LSTM, input: Any, hx: Any) -> Any:
     if module.training:
         code = module._codes.in_training
         if module._codes.draws:
-            cells = module.num_layers * (2 if module.bidirectional else 1)
+            number = module.num_layers * (2 if module.bidirectional else 1)
             batch, time = input.shape[:2] if module.batch_first else (input.size(1), input.size(0))
-            weights, masks = with_masks(module.variant, input, weights, cells=cells, time=time, batch=batch)
+            weights, masks = with_masks(module.variant, input, weights, cells=number, time=time, batch=batch)
             given = list(masks.values())
     first = input, h_0, c_0, weights, module.num_layers, module.bidirectional, module.batch_first
     results = plain_lstm(*first, *code, given)

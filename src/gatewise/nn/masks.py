@@ -16,8 +16,8 @@ def _draw(mask: Tensor, probability: float, value: float) -> None:
     mask.bernoulli_(probability).mul_(value)
 
 
-# An operator for all devices: for bernoulli_ itself a compiler puts a generator of its own in the place of torch's. That of
-# the CPU is in csrc/masks.cpp.
+# An operator for all devices: for bernoulli_ itself a compiler puts a generator of its own in the place of torch's. The
+# CPU's is in csrc/masks.cpp.
 torch.library.impl("gatewise::draw", "default", _draw)
 torch.library.register_fake("gatewise::draw", lambda mask, probability, value: None)
 
