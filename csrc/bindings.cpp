@@ -221,6 +221,18 @@ NB_MODULE(_core, m) {
   m.def("tanh_float64", [](uintptr_t x, uintptr_t y, int64_t n) {
     gatewise::kernels().tanh_double(address<const double>(x), address<double>(y), n);
   });
+  m.def("exp_of_negative_float32", [](uintptr_t x, uintptr_t y, int64_t n) {
+    gatewise::kernels().exp_of_negative_float(address<const float>(x), address<float>(y), n);
+  });
+  m.def("exp_of_negative_float64", [](uintptr_t x, uintptr_t y, int64_t n) {
+    gatewise::kernels().exp_of_negative_double(address<const double>(x), address<double>(y), n);
+  });
+  m.def("log_sigmoid_float32", [](uintptr_t x, uintptr_t y, int64_t n) {
+    gatewise::kernels().log_sigmoid_float(address<const float>(x), address<float>(y), n);
+  });
+  m.def("log_sigmoid_float64", [](uintptr_t x, uintptr_t y, int64_t n) {
+    gatewise::kernels().log_sigmoid_double(address<const double>(x), address<double>(y), n);
+  });
   m.def("to_bfloat16", [](uintptr_t x, uintptr_t y, int64_t n) {
     gatewise::kernels().to_bfloat16(address<const float>(x), address<gatewise::bfloat16>(y), n);
   });

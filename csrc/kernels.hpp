@@ -197,11 +197,16 @@ struct Kernels {
   KernelsFor<float> for_float;
   KernelsFor<double> for_double;
   KernelsFor<bfloat16> for_bfloat16;
-  // sigmoid and tanh of n numbers, so that their error can be swept, and n numbers rounded and widened, likewise
+  // sigmoid, tanh and the others of csrc/math.hpp of n numbers, so that their error can be swept, and n numbers rounded and
+  // widened, likewise
   void (*sigmoid_float)(const float* x, float* y, int64_t n);
   void (*sigmoid_double)(const double* x, double* y, int64_t n);
   void (*tanh_float)(const float* x, float* y, int64_t n);
   void (*tanh_double)(const double* x, double* y, int64_t n);
+  void (*exp_of_negative_float)(const float* x, float* y, int64_t n);
+  void (*exp_of_negative_double)(const double* x, double* y, int64_t n);
+  void (*log_sigmoid_float)(const float* x, float* y, int64_t n);
+  void (*log_sigmoid_double)(const double* x, double* y, int64_t n);
   void (*to_bfloat16)(const float* x, bfloat16* y, int64_t n);
   void (*from_bfloat16)(const bfloat16* x, float* y, int64_t n);
 

@@ -622,6 +622,30 @@ def tanh(x: Array) -> Array:
     return _elementwise("tanh", x)
 
 
+def exp_of_negative(x: Array) -> Array:
+    """Apply the kernels' own exponential to float32 or float64 numbers of at most 0, at most 1.5 ulp off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(exp_of_negative(np.array([-1000.0]))[0])
+    0.0
+    """
+    return _elementwise("exp_of_negative", x)
+
+
+def log_sigmoid(x: Array) -> Array:
+    """Apply the kernels' own logarithm of the sigmoid to a float32 or float64 array, at most 4 ulp off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(log_sigmoid(np.array([-1000.0]))[0])
+    -1000.0
+    """
+    return _elementwise("log_sigmoid", x)
+
+
 def _elementwise(name: str, x: Array) -> Array:
     if x.dtype not in (np.float32, np.float64):
         raise DtypeError(f"x is {x.dtype}, needed float32 or float64: convert it")
