@@ -1,5 +1,5 @@
-// Random masks: gatewise::draw fills a tensor with a value where a number of its own comes out below a probability, and
-// with 0 elsewhere.
+// Random masks: gatewise::draw makes a tensor that is a value where a number of its own comes out below a probability, and
+// 0 elsewhere.
 //
 // torch's own bernoulli_ takes 10 ns a number, which at small sizes is as long as the step that the mask is for. So torch's
 // generator draws one seed for a mask, and SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
@@ -37,9 +37,9 @@ void fill(Number* mask, int64_t count, uint64_t seed, uint64_t below, Number val
   if (n < count) mask[n] = chosen(mixed(seed + kGolden) & kLower);
 }
 
-void draw(const at::Tensor& mask, double probability, double value) {
-  TORCH_CHECK(mask.is_contiguous(), "mask is not contiguous, needed contiguous");
+at::Tensor draw_mask(at::IntArrayRef shape, bool is_double, double probability, double value) {
   TORCH_CHECK(0 <= probability && probability <= 1, "probability is ", probability, ", needed from 0 to 1");
+  const at::Tensor mask = at::detail::empty_cpu(shape, is_double ? at::kDouble : at::kFloat, false, std::nullopt);
   at::Generator torch_s = at::detail::getDefaultCPUGenerator();
   uint64_t seed;
   {
@@ -47,9 +47,13 @@ void draw(const at::Tensor& mask, double probability, double value) {
     seed = at::check_generator<at::CPUGeneratorImpl>(torch_s)->random64();
   }
   const uint64_t below = static_cast<uint64_t>(probability * 0x1p32);
-  if (mask.scalar_type() == at::kDouble)
-    return fill(mask.mutable_data_ptr<double>(), mask.numel(), seed, below, value);
-  fill(mask.mutable_data_ptr<float>(), mask.numel(), seed, below, static_cast<float>(value));
+  if (is_double) fill(mask.mutable_data_ptr<double>(), mask.numel(), seed, below, value);
+  else fill(mask.mutable_data_ptr<float>(), mask.numel(), seed, below, static_cast<float>(value));
+  return mask;
+}
+
+at::Tensor draw(const at::Tensor& like, at::IntArrayRef shape, double probability, double value) {
+  return draw_mask(shape, like.scalar_type() == at::kDouble, probability, value);
 }
 
 }  // namespace
@@ -62,14 +66,17 @@ PyObject* new_mask(PyObject*, PyObject* const* args, Py_ssize_t count) {
     shape.push_back(PyLong_AsLongLong(PyTuple_GET_ITEM(args[0], j)));
   const double probability = PyFloat_AsDouble(args[2]), value = PyFloat_AsDouble(args[3]);
   if (PyErr_Occurred()) return nullptr;
-  at::Tensor mask = at::detail::empty_cpu(shape, args[1] == Py_True ? at::kDouble : at::kFloat, false, std::nullopt);
-  draw(mask, probability, value);
-  return THPVariable_Wrap(std::move(mask));
+  return THPVariable_Wrap(draw_mask(shape, args[1] == Py_True, probability, value));
   END_HANDLE_TH_ERRORS
 }
 
 }  // namespace gatewise::of_torch
 
-TORCH_LIBRARY_FRAGMENT(gatewise, m) { m.def("draw(Tensor(a!) mask, float probability, float value) -> ()"); }
+// What is computed anew on the way back must have the same masks again: by the tag compilers know that a generator has to
+// be set back for it.
+TORCH_LIBRARY_FRAGMENT(gatewise, m) {
+  m.def("draw(Tensor like, SymInt[] shape, float probability, float value) -> Tensor",
+        {at::Tag::nondeterministic_seeded});
+}
 
 TORCH_LIBRARY_IMPL(gatewise, CPU, m) { m.impl("draw", gatewise::of_torch::draw); }

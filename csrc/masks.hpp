@@ -5,7 +5,7 @@
 
 namespace gatewise::of_torch {
 
-// new_mask(shape, is_double, probability, value) -> a tensor on the CPU, as gatewise::draw fills it
+// new_mask(shape, is_double, probability, value) -> a tensor on the CPU, as gatewise::draw makes it
 PyObject* new_mask(PyObject*, PyObject* const* args, Py_ssize_t count);
 
 }  // namespace gatewise::of_torch

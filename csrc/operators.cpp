@@ -828,7 +828,8 @@ PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const bool changed = count == 11;
   TORCH_CHECK_TYPE((count == 7 || changed) && PyList_CheckExact(args[3]) && (!changed || PyList_CheckExact(args[10])),
                    "plain_lstm takes 7 or 11 arguments, the fourth and the last of 11 lists");
-  const auto plain = [](PyObject* x) { return THPVariable_CheckExact(x); };
+  // (A tensor of shapes alone would have torch send the call to where shapes are computed.)
+  const auto plain = [](PyObject* x) { return THPVariable_CheckExact(x) && THPVariable_Unpack(x).is_cpu(); };
   const auto plain_or_none = [&](PyObject* x) { return x == Py_None || plain(x); };
   const bool one_by_one = PyTuple_CheckExact(args[2]) && PyTuple_GET_SIZE(args[2]) > 1;
   if (!plain(args[0]) || !plain_or_none(args[1]) || !(one_by_one || plain_or_none(args[2])) ||

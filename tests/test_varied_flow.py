@@ -80,7 +80,8 @@ def by_composite(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr("gatewise.nn.lstm.path_of", lambda *_, **__: Path("composite", ""))
-            patch.setattr("gatewise.nn.lstm.plain_lstm", lambda *_: None)  # which would not ask
+            for short_way in ("plain_lstm", "directly"):  # which would not ask
+                patch.setattr(f"gatewise.nn.lstm.{short_way}", lambda *_: None)
             patch.setattr("gatewise.nn.composite.step", kept)
             return model(x), steps
 

@@ -103,7 +103,7 @@ def chrono_(lstm: nn.Module, longest: int) -> None:
     Raises
     ------
     ArgumentError
-        `longest` is another.
+        `longest` is another, or the gates do not go through σ.
 
     Examples
     --------
@@ -116,6 +116,9 @@ def chrono_(lstm: nn.Module, longest: int) -> None:
         raise ArgumentError(
             f"longest is {longest!r}, needed a whole number of steps, 3 or more: give how long memories shall last"
         )
+    activation = _variant(lstm).gate_activation
+    if activation != "sigmoid":
+        raise ArgumentError(f"gate_activation is {activation!r}, and chrono's biases are those of σ: choose another name")
     _by_gates(lstm, nn.init.xavier_uniform_)
 
     def lasting(bias: Tensor) -> Tensor:

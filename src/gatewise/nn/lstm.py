@@ -54,7 +54,7 @@ class LSTM(nn.RNNBase):
         Whether input and output are (B, T, ·) instead of (T, B, ·). The states are (L·D, B, H) in either case.
     dropout : float, default 0
         Probability with which, in training mode, each number of every layer's output but the last layer's is zeroed.
-        The masks are drawn by torch's generator.
+        torch's generator gives each mask its seed: the same seed gives the same masks.
     bidirectional : bool, default False
         Whether a second set of weights reads the sequence backwards; the output holds both, forward first.
     proj_size : int, default 0
@@ -403,8 +403,8 @@ class LSTM(nn.RNNBase):
             (T, B, I); (B, T, I) if ``batch_first``; (T, I) for a single sequence without a batch axis; or a
             `PackedSequence`.
         hx
-            The initial state (h_0, c_0), (L·D, B, P) and (L·D, B, H), or without B for a single sequence. Default:
-            zeros.
+            The initial state (h_0, c_0), (L·D, B, P) and (L·D, B, H), or without B for a single sequence; of an sLSTM
+            (h_0, c_0, n_0, m_0), the last two as c_0. Default: zeros.
         lengths
             (B,) whole numbers from 0 to T, in any order, as a tensor or a list: the steps of each sequence. The work
             grows with their sum. Default: T for all.

@@ -8,18 +8,24 @@ import torch
 from torch import Tensor
 
 from gatewise.nn.operators import draw, new_mask
+from gatewise.nn.paths import transformed
 from gatewise.reference.variant import Mask, Variant
 
 
-def _draw(mask: Tensor, probability: float, value: float) -> None:
-    """Fill a mask with a value with a probability and with 0 otherwise, on any device but the CPU."""
-    mask.bernoulli_(probability).mul_(value)
+def _draw(like: Tensor, shape: Sequence[int], probability: float, value: float) -> Tensor:
+    """Make a tensor that is a value with a probability and 0 otherwise, on any device but the CPU, or in a map."""
+    return _undrawn(like, shape).bernoulli_(probability).mul_(value)
+
+
+def _undrawn(like: Tensor, shape: Sequence[int], *_: float) -> Tensor:
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.empty(shape, dtype=dtype, device=like.device)
 
 
 # An operator for all devices: for bernoulli_ itself a compiler puts a generator of its own in the place of torch's. The
 # CPU's is in csrc/masks.cpp.
 torch.library.impl("gatewise::draw", "default", _draw)
-torch.library.register_fake("gatewise::draw", lambda mask, probability, value: None)
+torch.library.register_fake("gatewise::draw", _undrawn)
 
 
 def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
@@ -37,17 +43,17 @@ def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
     >>> draw_masks({"hidden": Mask((1, 20, 50), 0.5, False)}, torch.zeros(()))["hidden"].unique()
     tensor([0., 2.])
     """
-    is_double = like.dtype == torch.float64
-    at_once = type(like) is Tensor and like.is_cpu and not torch.compiler.is_compiling()
+    mapped = transformed()
+    at_once = type(like) is Tensor and like.is_cpu and not mapped and not torch.compiler.is_compiling()
     drawn = {}
     for name, (shape, rate, is_kept) in masks.items():
         probability, value = (rate, 1.0) if is_kept else (1 - rate, 1 / (1 - rate))
         if at_once:
-            drawn[name] = new_mask(shape, is_double, probability, value)
+            drawn[name] = new_mask(shape, like.dtype == torch.float64, probability, value)
+        elif mapped:  # torch.func.vmap has rules of its own for torch's own draws
+            drawn[name] = _draw(like, shape, probability, value)
         else:
-            mask = torch.empty(shape, dtype=torch.float64 if is_double else torch.float32, device=like.device)
-            draw(mask, probability, value)
-            drawn[name] = mask
+            drawn[name] = draw(like.detach(), shape, probability, value)
     return drawn
 
 

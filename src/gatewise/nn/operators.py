@@ -37,7 +37,7 @@ from gatewise import _operators  # noqa: E402  (it must not be loaded beside ano
 _lstm: Callable[..., Three] = torch.ops.gatewise.lstm.default
 plain_lstm = _operators.plain_lstm
 new_mask = _operators.new_mask
-draw: Callable[[Tensor, float, float], None] = torch.ops.gatewise.draw.default
+draw: Callable[[Tensor, Sequence[int], float, float], Tensor] = torch.ops.gatewise.draw.default
 new_stream, stream_step, stream_state = _operators.new_stream, _operators.stream_step, _operators.stream_state
 
 
@@ -71,8 +71,17 @@ def _sizes(call: Call) -> tuple[int, int, int]:
     return H, (len(variant.states) - 1) * H, call.weights[1].size(1)
 
 
+def _check_devices(call: Call) -> None:
+    """Refuse tensors of several devices: torch sends a call here if any of them is of shapes alone."""
+    tensors = call.input, call.h_0, call.c_0, *call.weights, *call.masks
+    devices = sorted({str(tensor.device) for tensor in tensors if tensor is not None})
+    if len(devices) > 1:
+        raise KernelError(f"input, states and weights are on {' and '.join(devices)}, needed on one device: move them")
+
+
 def _lstm_shapes(*arguments: Any) -> Three:
     call = Call(*arguments)
+    _check_devices(call)
     input, (_, states, P) = call.input, _sizes(call)
     if call.batch_sizes is not None:
         # How many sequences are packed stands in the numbers of batch_sizes, unless a state tells.
