@@ -197,14 +197,20 @@ class BenchConfig:
         Raises
         ------
         ArgumentError
-            A file's folder is missing or read-only, or its name is a folder's.
+            A file's folder is missing or read-only, its name is a folder's, or one would be written over another.
         """
-        for name in ("json", "figure"):
-            path: Path | None = getattr(self, name)
-            if path is not None:
-                self._need(name, path.parent.is_dir(), "a file in a folder that exists")
-                self._need(name, not path.is_dir(), "a file, and this is a folder")
-                self._need(name, _can_be_written(path), "a file that can be written")
+        figures = list(self.figures().values())
+        for name, paths in (("json", [self.json] if self.json else []), ("figure", figures)):
+            for path in paths:
+                for holds, needed in (
+                    (path.parent.is_dir(), "a file in a folder that exists"),
+                    (not path.is_dir(), "a file, and this is a folder"),
+                    (_can_be_written(path), "a file that can be written"),
+                ):
+                    if not holds:
+                        raise ArgumentError(f"{name} is {path}, needed is {needed}: change it")
+        if self.json and self.json.resolve() in [path.resolve() for path in figures]:
+            raise ArgumentError(f"json and figure are both {self.json}, needed are two files: change one")
 
 
 def _can_be_written(path: Path) -> bool:

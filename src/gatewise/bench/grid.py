@@ -107,6 +107,25 @@ def flops(size: Size, kind: str, steps: int | None = None, proj_size: int = 0) -
     return 2 * steps * size.D * sum(layers) * (3 if kind == "training" else 1)
 
 
+def least_bytes(size: Size, proj_size: int = 0) -> int:
+    """Count the memory without which nothing can be compared: torch's weights, gatewise's, input and output.
+
+    Parameters
+    ----------
+    size : Size
+        The sizes.
+    proj_size : int, default 0
+        Width of h; 0: H.
+
+    Examples
+    --------
+    >>> least_bytes(Size(8, 20, 32, 32, 1, 1)) == 4 * (2 * 4 * 32 * (32 + 32) + 20 * 8 * (32 + 32))
+    True
+    """
+    weights = flops(size, "forward", steps=1, proj_size=proj_size) // 2
+    return 4 * (2 * weights + size.T * size.B * (size.I + size.D * (proj_size or size.H)))
+
+
 def read_sizes(words: Sequence[str], every: Sequence[Size] = GRID) -> tuple[Size, ...]:
     """Make sizes of what an option says.
 

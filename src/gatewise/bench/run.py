@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -59,7 +60,7 @@ def run(config: BenchConfig, say: Callable[[str], None] | None = None, peers: Se
     Raises
     ------
     ArgumentError
-        A file cannot be written, or no size is left for a form.
+        A file cannot be written, or this machine's memory is too little for a size.
     KernelError
         This machine lacks the instruction set.
     PeerError
@@ -73,6 +74,7 @@ def run(config: BenchConfig, say: Callable[[str], None] | None = None, peers: Se
     dict_keys(['gatewise', 'torch'])
     """
     config.check_files()
+    _need_memory(config)
     if config.chosen_variants() and peers is not None:
         raise ArgumentError("variants are asked for and peers are given, which have none: leave one out")
     if config.malloc != "default":
@@ -165,6 +167,19 @@ def _write(config: BenchConfig, report: Report) -> list[Path]:
                 draw_figure(path, run.rows, title)
             written.append(path)
     return written
+
+
+def _need_memory(config: BenchConfig) -> None:
+    """Refuse sizes that this machine cannot hold, before the time is spent on those before them."""
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for form in config.chosen_forms():
+        for size in config.chosen_sizes():
+            needed = grid.least_bytes(size, proj_size(size, form))
+            if needed > has:
+                raise ArgumentError(
+                    f"sizes has {size}, which takes {needed / 2**30:,.1f} GiB at least, {form}, and this machine has "
+                    f"{has / 2**30:.1f}: give a smaller one"
+                )
 
 
 def _print(line: str) -> None:
