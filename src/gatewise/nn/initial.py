@@ -118,7 +118,9 @@ def chrono_(lstm: nn.Module, longest: int) -> None:
         )
     activation = _variant(lstm).gate_activation
     if activation != "sigmoid":
-        raise ArgumentError(f"gate_activation is {activation!r}, and chrono's biases are those of σ: choose another name")
+        raise ArgumentError(
+            f"gate_activation is {activation!r}, and chrono's biases are those of σ: choose another name"
+        )
     _by_gates(lstm, nn.init.xavier_uniform_)
 
     def lasting(bias: Tensor) -> Tensor:
