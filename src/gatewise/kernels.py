@@ -457,7 +457,7 @@ def forward(
     besides = _besides(variant, own, masks, dtype, bias_ih is not None, T=T, B=B, H=H, P=P)
     sizes = plan(dtype.itemsize, T, B, I, H, P, walk.steps(T, B), training, code)
     h, h_n, c_n = np.zeros((T, B, P), dtype), np.empty((B, P), dtype), np.empty_like(c_0)
-    kept = [np.empty(n, dtype) for n in (sizes.gates, sizes.cells, sizes.unprojected)]
+    kept: list[Array | None] = [np.empty(n, dtype) for n in (sizes.gates, sizes.cells, sizes.unprojected)]
     kept.append(np.empty(sizes.normalized, dtype) if sizes.normalized else None)
     scratch = np.empty(sizes.forward_scratch, dtype)
     _forward[dtype.itemsize](
