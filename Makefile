@@ -12,7 +12,7 @@ help:
 	@echo "make demo      train on handwritten digits, evaluate, and predict one image (about a minute)"
 	@echo "make test      all tests and checks (about ten minutes, most of it the sanitizers)"
 	@echo "make sanitize  the kernels' tests under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer"
-	@echo "make bench     gatewise beside torch.nn.LSTM over a grid of sizes (about ten minutes)"
+	@echo "make bench     gatewise beside torch.nn.LSTM over a grid of sizes, and its variants (a quarter of an hour)"
 	@echo "make clean     remove .venv and everything built"
 
 demo: $(VENV)/built
@@ -31,6 +31,7 @@ test: $(VENV)/built
 
 bench: $(VENV)/built
 	$(BIN)/gatewise bench
+	$(BIN)/gatewise bench --variants all
 
 # The kernels' tests with each read, write and operation checked (address) and with races between threads seen (thread),
 # on a build of the core with nothing of torch; again only when something of it has changed.
@@ -43,8 +44,8 @@ HAS_SANITIZERS = $(GCC) -v 2>&1 | grep -q '^gcc version' && \
 
 RUNTIME_address := asan
 RUNTIME_thread := tsan
-TESTS_address := tests/test_kernels.py tests/test_math.py
-TESTS_thread := tests/test_kernels.py
+TESTS_address := tests/test_kernels.py tests/test_varied_kernels.py tests/test_math.py
+TESTS_thread := tests/test_kernels.py tests/test_varied_kernels.py
 # Red zones wider than any vector; fresh memory full of NaN. (Python keeps some memory to its end.)
 OPTIONS_address := ASAN_OPTIONS=detect_leaks=0:redzone=256:max_malloc_fill_size=1000000000:malloc_fill_byte=255 \
   UBSAN_OPTIONS=print_stacktrace=1
@@ -53,8 +54,8 @@ OPTIONS_thread := TSAN_OPTIONS=halt_on_error=1
 # Threads that wait do not spin: two test runs share the cores. Python starts without its site module, whose .pth files
 # would put the usual gatewise first. ThreadSanitizer of GCC 12 does not know the memory map that newer kernels draw by
 # chance: setarch -R has them draw none, where it may.
-build/sanitize-%/passed: $(VENV)/installed $(CORE_SOURCES) src/gatewise/kernels.py tests/test_kernels.py \
-    tests/test_math.py | compiler
+build/sanitize-%/passed: $(VENV)/installed $(CORE_SOURCES) src/gatewise/kernels.py src/gatewise/reference/code.py \
+    tests/test_kernels.py tests/test_varied_kernels.py tests/cells.py tests/test_math.py | compiler
 	@echo "the kernels' tests, sanitizer $*"
 	@rm -rf $(@D)/package && mkdir -p $(@D)/package && cp -R src/gatewise $(@D)/package
 	@$(BIN)/cmake -S . -B $(@D) -G Ninja -D CMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \

@@ -12,6 +12,9 @@ namespace gatewise::GATEWISE_ISA {
 namespace {
 
 template <class Number>
+struct VariedBackward;  // varied_backward.hpp: what a changed cell does otherwise
+
+template <class Number>
 struct Backward {
   using Real = Sum<Number>;
 
@@ -28,7 +31,7 @@ struct Backward {
     return call.h_0 ? call.h_0 + steps.row_of(b) * layout.P : nullptr;
   }
   const Real* c(int64_t t, int64_t b) const {
-    return call.cells + (t > 0 ? layout.B + steps.before_step(t - 1) + b : b) * layout.padded;
+    return call.cells + (t > 0 ? layout.B + steps.before_step(t - 1) + b : b) * layout.cells_row;
   }
   const Real* c_before(int64_t t, int64_t b) const { return steps.is_reset(t, b) ? scratch.zero_cells : c(t, b); }
   const Number* gates(int64_t t, int64_t b) const { return call.gates + (steps.before_step(t) + b) * layout.gates_row; }
@@ -54,10 +57,13 @@ struct Backward {
     return {times, before, steps.before_step(times.last) - before, j + 1 == layout.back_chunks, j == 0};
   }
 
-  // d_a of a chunk's steps, and of the one after them.
+  // d_a of a chunk's steps, and of the one after them; and, among as many of another array, where a step's stands.
   Number* d_a(const Chunk& chunk, int64_t t, int64_t b) const {
     if (t == chunk.times.last) return scratch.d_a_next + b * layout.gates_row;
-    return scratch.d_a + (steps.before_step(t) - chunk.before + b) * layout.gates_row;
+    return of_chunk(scratch.d_a, chunk, t, b);
+  }
+  Number* of_chunk(Number* d, const Chunk& chunk, int64_t t, int64_t b) const {
+    return d + (steps.before_step(t) - chunk.before + b) * layout.gates_row;
   }
 
   void pack(const Team& team) const {
@@ -69,7 +75,8 @@ struct Backward {
       };
     };
     fill_zeros(scratch.zeros, part(layout.gates / kLanes<Number>, team.threads, team.thread));
-    fill_zeros(scratch.zero_cells, part(layout.units, team.threads, team.thread));
+    fill_zeros(scratch.zero_cells, part(layout.cells_row / kLanes<Number>, team.threads, team.thread));
+    if (layout.changed) VariedBackward<Number>{*this}.pack(part(layout.units, team.threads, team.thread));
     if (layout.T > 1 || call.d_h_0)
       pack_panels<Number>(layout.P, gates, layout.gates, gate_rows(call.weight_hh, layout.P), scratch.weight_hh);
     if (call.d_x)
@@ -90,6 +97,14 @@ struct Backward {
   Vec<Number> final_d_h(int64_t b, int64_t u) const {
     const int64_t at = u * kLanes<Number>;
     return call.d_h_n ? load_first(call.d_h_n + steps.row_of(b) * layout.P + at, layout.P - at) : Vec<Number>{};
+  }
+
+  // What the results send to h_t.
+  Vec<Number> given_d_h(int64_t t, int64_t b, int64_t u) const {
+    const int64_t at = u * kLanes<Number>;
+    Vec<Number> d = call.d_h && t >= 0 ? load_first(d_h(t, b) + at, layout.P - at) : Vec<Number>{};
+    if (t == steps.length_of(b) - 1) d += final_d_h(b, u);
+    return d;
   }
 
   // (2.2) to (2.11) for rows b, b + 1, … and vectors of units u, u + 1, … of step t.
@@ -143,14 +158,14 @@ struct Backward {
         [&](int64_t row, Vec<Number>(&sum)[N]) {
           const int64_t b = rows.first + row;
           if (t >= 0) fetch_cell<N>(t, b, u);
-          for (int n = 0; n < N; ++n) {
-            const int64_t at = (u + n) * kLanes<Number>;
-            sum[n] = call.d_h && t >= 0 ? load_first(d_h(t, b) + at, layout.P - at) : Vec<Number>{};
-            if (t == steps.length_of(b) - 1) sum[n] += final_d_h(b, u + n);
-          }
+          for (int n = 0; n < N; ++n) sum[n] = layout.cell.drops_hidden ? Vec<Number>{} : given_d_h(t, b, u + n);
         },
         [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
           const int64_t b = rows.first + row;
+          if (layout.changed) {
+            const Stored<Number, M, N> sums(sum);
+            return VariedBackward<Number>{*this}.retreat(chunk, t, b, M, u, N, sums.at);
+          }
           if (t >= 0 && !layout.projected) return cell_backward<M, N>(chunk, t, b, u, sum);
           for (int m = 0; m < M; ++m)
             for (int n = 0; n < N; ++n) {
@@ -175,24 +190,29 @@ struct Backward {
           for (int n = 0; n < N; ++n) sum[n] = Vec<Number>{};
         },
         [&]<int M>(int64_t row, const Vec<Number>(&d_h)[M][N]) {
-          cell_backward<M, N>(chunk, t, rows.first + row, u, d_h);
+          if (!layout.changed) return cell_backward<M, N>(chunk, t, rows.first + row, u, d_h);
+          const Stored<Number, M, N> sums(d_h);
+          VariedBackward<Number>{*this}.step(chunk, t, rows.first + row, M, u, N, sums.at);
         });
   }
 
-  // body(place among numbers of units, d_c, how many) for a region's vectors of units.
+  // body(place among a caller's cells, d_c, how many) for a region's vectors of units.
   template <class Body>
   void for_units(const Region& region, const Body& body) const {
     const Panels panels(layout.H, kLanes<Number>);
+    const int64_t states = layout.cell.states();
     for (int64_t b = region.rows.first; b < region.rows.last; ++b)
-      for (int64_t u = panels.first(region.units.first); u < panels.first(region.units.last); ++u)
-        body(steps.row_of(b) * layout.H + u * kLanes<Number>, scratch.d_c + b * layout.padded + u * kLanes<Number>,
-             layout.units_in(u));
+      for (int64_t state = 0; state < states; ++state)
+        for (int64_t u = panels.first(region.units.first); u < panels.first(region.units.last); ++u)
+          body((steps.row_of(b) * states + state) * layout.H + u * kLanes<Number>,
+               scratch.d_c + b * layout.cells_row + state * layout.padded + u * kLanes<Number>, layout.units_in(u));
   }
 
   void begin(const Region& region) const {
     for_units(region, [&](int64_t at, Real* d_c, int64_t n) {
       store(d_c, call.d_c_n ? load_first(call.d_c_n + at, n) : Vec<Number>{});
     });
+    if (layout.changed) VariedBackward<Number>{*this}.begin(region);
   }
 
   // d_a of a chunk's steps. `by_units`: the threads of the team share the units of each step.
@@ -207,6 +227,10 @@ struct Backward {
         if (layout.projected) {
           for (int64_t p = region.units.first; p < region.units.last; ++p)
             with_width(panels.vectors(p), [&](auto n) { unproject<decltype(n)::value>(chunk, t, active, p); });
+          if (by_units) team.meet();
+        }
+        if (layout.cell.layer_norm) {
+          VariedBackward<Number>{*this}.step_normalized(chunk, t, active, team, by_units);
           if (by_units) team.meet();
         }
       }
@@ -240,7 +264,7 @@ struct Backward {
     int64_t count = 0;
     for (int64_t t = times.first; t < times.last; ++t)
       for (int64_t b = rows.first; b < steps.active_of(rows, t).last; ++b) {
-        from[count] = d_a(chunk, t, b);
+        from[count] = of_chunk(scratch.d_a_ih, chunk, t, b);
         to[count] = d_x(t, b);
         if (++count == kMostStepRows) {
           input_gradient_of(count, from, to, panels);
@@ -344,18 +368,19 @@ struct Backward {
     }
   };
 
-  // Of some gates; their sums are (3.5).
+  // Of some gates; their sums are (3.5), unless layer normalization stands between.
   WeightRows gate_rows_of(const Number* d_a, const Block& block, Range m) const {
     const Gradient d_bias(call.d_bias, scratch.sums_bias);
     return columns_of(
         d_a, layout.gates_row, block.depth, m, scratch.columns, [&](int64_t at) { return layout.torch_row(at); },
         [&](int64_t at, Vec<Number> sum) {
-          if (!call.d_bias) return;
+          if (!call.d_bias || layout.cell.layer_norm) return;
           const int64_t width = layout.width_of(at / (4 * kLanes<Number>));
           Real lanes[2 * kLanes<Number>] = {};  // a gate's vector may begin at the last lane
           store(lanes, sum);
           for (int64_t lane = 0; lane < kLanes<Number>; lane += width) {
             const int64_t row = layout.torch_row(at + lane), n = layout.units_in(at / (4 * kLanes<Number>));
+            if (row < 0) continue;
             d_bias.take(block, row, n, d_bias.before(block, row, n) + load(lanes + lane));
           }
         });
@@ -409,11 +434,12 @@ struct Backward {
     const Range projected = part(layout.padded_h / kLanes<Number>, team.threads, team.thread);
     const Gradient d_weight_ih(call.d_weight_ih, scratch.sums_ih), d_weight_hh(call.d_weight_hh, scratch.sums_hh);
     const Gradient d_weight_hr(call.d_weight_hr, scratch.sums_hr);
-    for (int64_t at = 0; at == 0 || at < chunk.depth; at += kGradientRows) {
+    for (int64_t at = 0; at == 0 || at < chunk.depth; at += layout.gradient_rows) {
       const int64_t left = chunk.depth - at;
-      const Block block = {smaller(kGradientRows, left), chunk.first && at == 0, chunk.last && left <= kGradientRows};
+      const Block block = {smaller(layout.gradient_rows, left), chunk.first && at == 0,
+                           chunk.last && left <= layout.gradient_rows};
       const Range own = part_in_groups<Number>(block.depth, team.threads, team.thread);
-      const auto pack = [&](int64_t columns, const auto& row, Number* packed) {
+      const auto pack = [&](int64_t columns, auto row, Number* packed) {
         if (own.first == own.last) return;
         Cursor cursor(steps, chunk.before + at + own.first, chunk.times.first);
         pack_panels<Number>(
@@ -426,13 +452,22 @@ struct Backward {
             packed);
       };
       if (call.d_weight_ih) pack(layout.I, [&](int64_t t, int64_t b) { return x(t, b); }, scratch.rows_ih);
-      if (call.d_weight_hh) pack(layout.P, [&](int64_t t, int64_t b) { return h_before(t, b); }, scratch.rows_hh);
+      const auto h_of = [&, seen = scratch.seen + own.first * layout.padded_h](int64_t t, int64_t b) mutable {
+        const Number* h = h_before(t, b);
+        if (!layout.cell.drops_hidden || !h) return h;
+        const Number* masked = VariedBackward<Number>{*this}.seen(h, b, seen);
+        seen += layout.padded_h;
+        return masked;
+      };
+      if (call.d_weight_hh) pack(layout.P, h_of, scratch.rows_hh);
       if (call.d_weight_hr) pack(layout.H, [&](int64_t t, int64_t b) { return unprojected(t, b); }, scratch.rows_hr);
       team.meet();
       for (const Range some : RowBlocks{vectors, kMostStepRows / kLanes<Number>}) {
         const Range gates = {some.first * kLanes<Number>, some.last * kLanes<Number>};
-        const WeightRows rows = gate_rows_of(scratch.d_a + at * layout.gates_row, block, gates);
+        const auto rows_of = [&](const Number* d_a) { return gate_rows_of(d_a + at * layout.gates_row, block, gates); };
+        WeightRows rows = rows_of(scratch.d_a_ih);
         if (call.d_weight_ih) weight_gradient(rows, block, layout.I, scratch.rows_ih, d_weight_ih);
+        if (layout.cell.layer_norm) rows = rows_of(scratch.d_a);
         if (call.d_weight_hh) weight_gradient(rows, block, layout.P, scratch.rows_hh, d_weight_hh);
       }
       if (call.d_weight_hr)

@@ -11,6 +11,9 @@ namespace gatewise::GATEWISE_ISA {
 namespace {
 
 template <class Number>
+struct VariedForward;  // varied_forward.hpp: what a changed cell does otherwise
+
+template <class Number>
 struct Forward {
   using Real = Sum<Number>;
 
@@ -29,11 +32,16 @@ struct Forward {
     if (steps.is_reset(t, b)) return scratch.zeros;
     return t > 0 ? h(t - 1, b) : initial_h(b);
   }
+  // The masked h that the gates see (7.13) of a row's first t steps.
+  Number* seen(int64_t t, int64_t b) const { return scratch.seen + (t % 2 * layout.B + b) * layout.padded_h; }
+  const Number* seen_before(int64_t t, int64_t b) const {
+    return steps.is_reset(t, b) || (t == 0 && !call.h_0) ? scratch.zeros : seen(t, b);
+  }
   // The cells of a row after its first t steps: those before all of time, then those after each step. Inference keeps
   // one slot for all of them.
   Real* c(int64_t t, int64_t b) const {
     const int64_t slot = call.training && t > 0 ? layout.B + steps.before_step(t - 1) + b : b;
-    return call.cells + slot * layout.padded;
+    return call.cells + slot * layout.cells_row;
   }
   const Real* c_before(int64_t t, int64_t b) const { return steps.is_reset(t, b) ? scratch.zero_cells : c(t, b); }
   // o tanh(c) of a row, where it is not yet h.
@@ -64,15 +72,17 @@ struct Forward {
                       scratch.weight_hr);
     }
     fill_zeros(scratch.zeros, units);
-    fill_zeros(scratch.zero_cells, units);
+    fill_zeros(scratch.zero_cells, part(layout.cells_row / kLanes<Number>, team.threads, team.thread));
     for (int64_t u = units.first; u < units.last; ++u)
       for (int gate = 0; gate < 4; ++gate) {
-        const int64_t at = gate * layout.H + u * kLanes<Number>, width = layout.width_of(u);
+        const int64_t block = layout.block_of(gate), width = layout.width_of(u);
+        const int64_t at = block * layout.H + u * kLanes<Number>;
         Vec<Number> bias = {};
-        if (call.bias_ih)
+        if (call.bias_ih && block >= 0)
           bias = load_first(call.bias_ih + at, layout.units_in(u)) + load_first(call.bias_hh + at, layout.units_in(u));
         store_first(scratch.bias + layout.gates_at(u) + gate * width, bias, width);
       }
+    if (layout.changed) VariedForward<Number>{*this}.pack(units);
   }
 
   static int64_t panel_at(int64_t u, int64_t width) { return u * 4 * kLanes<Number> * whole_groups<Number>(width); }
@@ -113,7 +123,7 @@ struct Forward {
       panel_product<Number, N>(
           count, from, k, kGroup<Number>, block, depth, block + depth * N * kLanes<Number>,
           [&](int64_t row, Vec<Number>(&sum)[N]) {
-            const Real* start = k == 0 ? scratch.bias + at : to[row] + at;
+            const Real* start = k == 0 ? scratch.start + at : to[row] + at;
             for (int n = 0; n < N; ++n) sum[n] = load(start + n * kLanes<Number>);
           },
           [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
@@ -126,7 +136,7 @@ struct Forward {
 
   // Where the rows of a step find and leave what is theirs.
   struct StepRows {
-    int64_t count;
+    int64_t count, t, first;
     const Number* from[kMostStepRows];
     const Real *a[kMostStepRows], *c_from[kMostStepRows];
     Number *gates_to[kMostStepRows], *h_to[kMostStepRows];
@@ -137,36 +147,48 @@ struct Forward {
   void advance(int64_t t, int64_t chunk, Range rows, Range units) const {
     StepRows step_rows;
     step_rows.count = rows.last - rows.first;
+    step_rows.t = t;
+    step_rows.first = rows.first;
     for (int64_t row = 0; row < step_rows.count; ++row) {
       const int64_t b = rows.first + row;
-      step_rows.from[row] = h_before(t, b);
-      step_rows.a[row] = sums(t, chunk, b);
+      step_rows.from[row] = layout.cell.drops_hidden ? seen_before(t, b) : h_before(t, b);
+      step_rows.a[row] = layout.cell.layer_norm ? scratch.start : sums(t, chunk, b);
       step_rows.c_from[row] = c_before(t, b);
       if (call.training) step_rows.gates_to[row] = gates(t, b);
       step_rows.c_to[row] = c(t + 1, b);
       step_rows.h_to[row] = layout.projected ? unprojected(t, b) : h(t, b);
     }
+    const bool far = layout.far_for(step_rows.count);
     for (int64_t u = units.first; u < units.last; ++u) {
       const Number* weights = panel(call.weight_hh, layout.P, units, u, scratch.weight_hh);
       // After the last unit's weights the next step begins with the first unit's.
       const Number* next = scratch.weight_hh + panel_at(u + 1 < units.last ? u + 1 : units.first, layout.P);
-      with_gates(layout.vectors_of(u), [&](auto n) { advance_units<decltype(n)::value>(step_rows, u, weights, next); });
+      with_gates(layout.vectors_of(u), [&](auto n) {
+        constexpr int N = decltype(n)::value;
+        if constexpr (N * kVectorBytes == 256)
+          if (far) return advance_units<N, 2>(step_rows, u, weights, next);
+        advance_units<N, 1>(step_rows, u, weights, next);
+      });
     }
   }
 
   // The same for one vector of units, whose gates are N vectors.
-  template <int N>
+  template <int N, int Lines>
   GATEWISE_APART void advance_units(const StepRows& rows, int64_t u, const Number* weights, const Number* next) const {
     constexpr int width = N * kLanes<Number> / 4;
     const int64_t at = layout.gates_at(u), unit = u * kLanes<Number>;
     // What the padding adds is zero, and its own array has room for it.
     const int64_t units = layout.projected ? kLanes<Number> : layout.units_in(u);
-    blocked_product<Number, N>(
+    blocked_product<Number, N, Lines>(
         rows.count, rows.from, weights, layout.P, kBlock<Number>, next,
         [&](int64_t row, Vec<Number>(&sum)[N]) {
           for (int n = 0; n < N; ++n) sum[n] = load(rows.a[row] + at + n * kLanes<Number>);
         },
         [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
+          if (layout.changed) {
+            const Stored<Number, M, N> sums(sum);
+            return VariedForward<Number>{*this}.template take<N>(rows, row, M, u, sums.at);
+          }
           Gates<Real> gate[M];
           Vec<Number> c_prev[M], c_next[M], h_next[M];
           for (int m = 0; m < M; ++m) {
@@ -203,6 +225,10 @@ struct Forward {
               for (int n = 0; n < N; ++n) sum[n] = Vec<Number>{};
             },
             [&]<int M>(int64_t row, const Vec<Number>(&sum)[M][N]) {
+              if (layout.changed) {
+                const Stored<Number, M, N> sums(sum);
+                return VariedForward<Number>{*this}.give(t, rows.first + row, M, column, N, sums.at);
+              }
               for (int m = 0; m < M; ++m)
                 for (int n = 0; n < N; ++n) {
                   const int64_t at = column + n * kLanes<Number>;
@@ -216,20 +242,35 @@ struct Forward {
   void run(const Region& region, const Team& team, bool by_units) const {
     for (const Range rows : RowBlocks{region.rows, kMostStepRows}) {
       const auto for_units = [&](const auto& body) {
+        const int64_t states = layout.cell.states();
         for (int64_t b = rows.first; b < rows.last; ++b)
-          for (int64_t u = region.units.first; u < region.units.last; ++u)
-            body(b, u * kLanes<Number>, steps.row_of(b) * layout.H + u * kLanes<Number>, layout.units_in(u));
+          for (int64_t state = 0; state < states; ++state)
+            for (int64_t u = region.units.first; u < region.units.last; ++u) {
+              const int64_t unit = u * kLanes<Number>;
+              body(b, state * layout.padded + unit, (steps.row_of(b) * states + state) * layout.H + unit,
+                   layout.units_in(u));
+            }
       };
       for_units([&](int64_t b, int64_t unit, int64_t at, int64_t n) {
         const Vec<Number> given = call.c_0 ? load_first(call.c_0 + at, n) : Vec<Number>{};
         store(c(0, b) + unit, call.c ? load_first(call.c + at, n) : given);
       });
+      const VariedForward<Number> varied{*this};
+      if (layout.changed) {
+        varied.begin(rows, region.h);
+        if (by_units) team.meet();
+      }
       for (int64_t chunk = 0; chunk < layout.T; chunk += layout.chunk_steps) {
         const Range of_chunk = {chunk, smaller(chunk + layout.chunk_steps, layout.T)};
         project_input(of_chunk, rows, region.units);
+        if (layout.cell.layer_norm) varied.normalize_input(of_chunk, rows, team, by_units);
         for (int64_t t = of_chunk.first; t < of_chunk.last; ++t) {
           advance(t, chunk, steps.active_of(rows, t), region.units);
           if (by_units) team.meet();
+          if (layout.cell.layer_norm) {
+            varied.take_normalized(t, chunk, steps.active_of(rows, t), team, by_units);
+            if (by_units) team.meet();
+          }
           if (layout.projected) {
             project(t, steps.active_of(rows, t), region.h);
             if (by_units) team.meet();

@@ -50,6 +50,16 @@ void tanh_of(const Real* x, Real* y, int64_t n) {
   map(x, y, n, [](Vec<Real>(&v)[1]) { tanh<Real, 1>(v); });
 }
 
+template <class Real>
+void exp_of_negative_of(const Real* x, Real* y, int64_t n) {
+  map(x, y, n, [](Vec<Real>(&v)[1]) { exp_of_negative<Real, 1>(v); });
+}
+
+template <class Real>
+void log_sigmoid_of(const Real* x, Real* y, int64_t n) {
+  map(x, y, n, [](Vec<Real>(&v)[1]) { v[0] = log_sigmoid<Real>(v[0]); });
+}
+
 template <class From, class To>
 void converted(const From* x, To* y, int64_t n) {
   map(x, y, n, [](Vec<From>(&)[1]) {});
@@ -85,6 +95,10 @@ const Kernels table = {
     .sigmoid_double = sigmoid_of<double>,
     .tanh_float = tanh_of<float>,
     .tanh_double = tanh_of<double>,
+    .exp_of_negative_float = exp_of_negative_of<float>,
+    .exp_of_negative_double = exp_of_negative_of<double>,
+    .log_sigmoid_float = log_sigmoid_of<float>,
+    .log_sigmoid_double = log_sigmoid_of<double>,
     .to_bfloat16 = converted<float, bfloat16>,
     .from_bfloat16 = converted<bfloat16, float>,
 };

@@ -2,7 +2,8 @@
 // nothing: whoever calls it must have done both (src/gatewise/kernels.py for NumPy, operators.cpp for torch).
 //
 // T, B, I, H as everywhere: steps, batch rows, inputs, hidden units; P is the width of h, which is H, or less where
-// weight_hr projects it. Numbers are float, double or bfloat16, named `Number` here; sums are float where the numbers
+// weight_hr projects it. Where an array has 4H rows it has 3H with coupled gates (i, g, o), and a (B, H) array of c has
+// 3H columns, c, n and m, in an sLSTM. Numbers are float, double or bfloat16, named `Number` here; sums are float where the numbers
 // are bfloat16, and each is rounded once, at its end. Step t of row b of a strided array stands at `array + t *
 // array_step + b * array_row`; its last axis is contiguous. Arrays without strides are contiguous. No output may
 // overlap another array of the call.
@@ -22,10 +23,37 @@ struct bfloat16 {
 template <class Number>
 using Sum = std::conditional_t<std::is_same_v<Number, bfloat16>, float, Number>;
 
+// What a gate's pre-activation goes through; `exponential` is for the forget gate of an sLSTM.
+enum class GateActivation { sigmoid, hardsigmoid, step, exponential };
+
+// What is changed of the plain cell, as reference/variant.py says it; all zero: nothing.
+struct Cell {
+  bool slstm, peephole, coupled, layer_norm;
+  GateActivation gate;
+  bool linear_candidate, linear_cell;   // in place of tanh
+  bool drops_candidate, drops_hidden;   // whether the call has these masks
+  double zoneout_h, zoneout_c;          // rates; they are taken where there is no mask
+
+  // From one number, by which torch's operators and Python say it: the bits are in the order of the fields above, those of
+  // the gates' activation the last two.
+  static Cell of_bits(int64_t bits, double zoneout_h, double zoneout_c) {
+    const auto bit = [&](int n) { return (bits >> n & 1) != 0; };
+    return {bit(0), bit(1), bit(2), bit(3), static_cast<GateActivation>(bits >> 8 & 3), bit(4), bit(5), bit(6), bit(7),
+            zoneout_h, zoneout_c};
+  }
+  bool is_plain() const {
+    return !(slstm || peephole || coupled || layer_norm || linear_candidate || linear_cell || drops_candidate ||
+             drops_hidden) && gate == GateActivation::sigmoid && zoneout_h == 0 && zoneout_c == 0;
+  }
+  int64_t gates() const { return coupled ? 3 : 4; }   // blocks of rows in the weights: with coupled gates i, g, o
+  int64_t states() const { return slstm ? 3 : 1; }    // of H numbers each, beside h: c, or c, n and m
+};
+
 struct Sizes {
   int64_t T, B, I, H, P;
   int64_t steps;    // of all rows together: T * B where all are equally long
   int64_t threads;  // at most this many are used
+  Cell cell = {};
 };
 
 // Which steps each row takes, and where they stand. All zero: T steps each, first to last.
@@ -49,6 +77,7 @@ struct Plan {
   int64_t gates;             // training: the activated gates of all steps; inference: sums of a few steps
   int64_t cells;             // training: c of all steps and before them; inference: the current one
   int64_t unprojected;       // where h is projected, o tanh(c), training: of all steps; inference: of the current one
+  int64_t normalized;        // with layer normalization, training: what it made of the products of all steps
   int64_t forward_scratch;
   int64_t backward_scratch;
 };
@@ -56,6 +85,27 @@ struct Plan {
 // What a call finds of the weights. `kept`: its scratch memory is as an earlier call with `to_keep` left it, with the
 // same sizes but for T and the threads; weight_ih, weight_hh and weight_hr are packed there and not read.
 enum class Weights { given, to_keep, kept };
+
+// What a changed cell computes with besides; null: it has no such thing. The masks are in the caller's steps and rows,
+// whether sequences are packed or not, and contiguous.
+template <class Number>
+struct Varied {
+  const Number* weight_ch;         // rows i, f, o: (3H); with coupled gates i, o: (2H)
+  const Number* gain_ih;           // (4H), with coupled gates (3H), as gain_hh
+  const Number* gain_hh;
+  const Number* gain_c;            // (H), as bias_c
+  const Number* bias_c;
+  const Sum<Number>* zoneout_h;    // (T, B, P), 1 where h stays; null: the rate, as of c
+  const Sum<Number>* zoneout_c;    // (T, B, H)
+  const Sum<Number>* candidate;    // (T, B, H)
+  const Sum<Number>* hidden;       // (B, P)
+};
+
+// Their gradients; null: not wanted.
+template <class Number>
+struct VariedGradients {
+  Number *weight_ch, *gain_ih, *gain_hh, *gain_c, *bias_c;
+};
 
 template <class Number>
 struct ForwardCall {
@@ -81,6 +131,8 @@ struct ForwardCall {
   Sum<Number>* cells;        // Plan::cells; output if training
   Number* unprojected;       // Plan::unprojected; output if training
   void* scratch;             // Plan::forward_scratch
+  Varied<Number> varied = {};
+  Number* normalized = nullptr;  // Plan::normalized; output if training
 };
 
 template <class Number>
@@ -113,6 +165,9 @@ struct BackwardCall {
   Number* d_bias;            // (4H), of either bias; null: not wanted
   Number* d_weight_hr;       // (P, H); null: not wanted
   void* scratch;             // Plan::backward_scratch
+  Varied<Number> varied = {};               // as in the forward call
+  const Number* normalized = nullptr;       // of the training forward call
+  VariedGradients<Number> d_varied = {};
 };
 
 // What a training forward call has kept, read out: nothing of the core's own layout is left.
@@ -142,11 +197,16 @@ struct Kernels {
   KernelsFor<float> for_float;
   KernelsFor<double> for_double;
   KernelsFor<bfloat16> for_bfloat16;
-  // sigmoid and tanh of n numbers, so that their error can be swept, and n numbers rounded and widened, likewise
+  // sigmoid, tanh and the others of csrc/math.hpp of n numbers, so that their error can be swept, and n numbers rounded and
+  // widened, likewise
   void (*sigmoid_float)(const float* x, float* y, int64_t n);
   void (*sigmoid_double)(const double* x, double* y, int64_t n);
   void (*tanh_float)(const float* x, float* y, int64_t n);
   void (*tanh_double)(const double* x, double* y, int64_t n);
+  void (*exp_of_negative_float)(const float* x, float* y, int64_t n);
+  void (*exp_of_negative_double)(const double* x, double* y, int64_t n);
+  void (*log_sigmoid_float)(const float* x, float* y, int64_t n);
+  void (*log_sigmoid_double)(const double* x, double* y, int64_t n);
   void (*to_bfloat16)(const float* x, bfloat16* y, int64_t n);
   void (*from_bfloat16)(const bfloat16* x, float* y, int64_t n);
 

@@ -16,8 +16,9 @@
 namespace gatewise::GATEWISE_ISA {
 
 constexpr int64_t kMostRows = 256;      // rows of one product: bounds the pointer arrays on the stack
-constexpr int64_t kGradientRows = 512;  // steps of all rows in one block of the weight gradients' sums
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
+constexpr int64_t kFarPanel = 128 * 1024;    // a panel of recurrent weights with so many bytes comes from beyond it
+constexpr int64_t kBackwardRowBytes = 128 * 1024;  // backward: so many of recurrent weights ask a thread for a row
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
 
 // A call of fewer products is not shared among threads: waking the others costs about as much as 10^5. The sanitizers
@@ -107,30 +108,38 @@ GATEWISE_INLINE void with_gates(int vectors, const Body& body) {
 template <class Number>
 struct Layout {
   int64_t T, B, I, H, P;
+  Cell cell;
+  bool changed;         // whether the cell is another than the plain one
   bool projected;
   int64_t steps;        // of all rows together
   int64_t units;        // vectors of hidden units
   int64_t padded;       // hidden units, padded to whole vectors
   int64_t padded_h;     // numbers of h, padded to whole vectors
+  int64_t cells_row;    // numbers of a row's cells: c; with zoneout c and c̃; in an sLSTM c, n, m and the slope of log f
   int64_t last_width;   // units that a gate of the last vector of units has room for
   int64_t gates;        // all of a row, whole vectors
   int64_t gates_row;    // numbers from one row of gates to the next
   int64_t chunk_steps;  // steps whose input products are taken at once
   int64_t chunk_rows;   // room for all rows in each of them
-  int64_t back_chunks;  // backward: parts of time, each of about kGradientRows steps of all rows, or of one step
+  int64_t gradient_rows;  // steps of all rows in one block of the weight gradients' sums
+  int64_t back_chunks;  // backward: parts of time, each of about gradient_rows steps of all rows, or of one step
   int64_t back_steps;   // steps in each of them, at most
 
   explicit Layout(const Sizes& s)
-      : T(s.T), B(s.B), I(s.I), H(s.H), P(s.P), projected(s.P != s.H), steps(s.steps),
-        units((s.H + kLanes<Number> - 1) / kLanes<Number>), padded(units * kLanes<Number>),
+      : T(s.T), B(s.B), I(s.I), H(s.H), P(s.P), cell(s.cell), changed(!s.cell.is_plain()), projected(s.P != s.H),
+        steps(s.steps), units((s.H + kLanes<Number> - 1) / kLanes<Number>), padded(units * kLanes<Number>),
         padded_h((s.P + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>),
+        cells_row(padded * (s.cell.slstm ? 4 : s.cell.zoneout_c > 0 ? 2 : 1)),
         last_width(width_for(s.H - (units - 1) * kLanes<Number>)), gates(4 * (padded - kLanes<Number> + last_width)),
         // One cache line more than the gates: rows a power of two apart would all fall into the same cache sets.
         gates_row(gates + 64 / static_cast<int64_t>(sizeof(Number))) {
     const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Sum<Number>)));
     chunk_steps = larger(1, smaller(larger(rows, 24), kMostRows) / larger(1, smaller(B, kMostStepRows)));
     chunk_rows = smaller(chunk_steps, T) * B;
-    const int64_t most = larger(1, kGradientRows / larger(1, B));
+    // Sums that come from beyond the second-level cache are read and written half as often.
+    const int64_t sums = 4 * H * (I + P) * static_cast<int64_t>(sizeof(Sum<Number>));
+    gradient_rows = sums > 8 * kCacheBytes ? 1024 : 512;
+    const int64_t most = larger(1, gradient_rows / larger(1, B));
     back_chunks = (T + most - 1) / most;
     back_steps = (T + back_chunks - 1) / back_chunks;
   }
@@ -148,15 +157,29 @@ struct Layout {
   int vectors_of(int64_t unit_vector) const { return static_cast<int>(4 * width_of(unit_vector) / kLanes<Number>); }
   int64_t gates_at(int64_t unit_vector) const { return smaller(unit_vector * 4 * kLanes<Number>, gates); }
 
+  // Whether a step's recurrent weights come from so far away that two lines of them are fetched at each k: where a panel
+  // of 256 bytes at each k is long, and two tiles share the fetching. (One tile does better with the machine's own.)
+  bool far_for(int64_t rows) const {
+    constexpr int64_t tile = tile_rows<Number>(4);
+    return rows > tile && rows <= 2 * tile && 256 * P / kGroup<Number> >= kFarPanel;
+  }
+
   // Hidden units in a vector: fewer than its lanes in the last one.
   int64_t units_in(int64_t unit_vector) const { return smaller(kLanes<Number>, H - unit_vector * kLanes<Number>); }
 
-  // The row of torch's weights that the m-th number of a row of gates belongs to; -1 for padding.
+  // The block of rows in torch's weights that is a gate's; -1 for a forget gate that has none.
+  int64_t block_of(int64_t gate) const {
+    if (!cell.coupled || gate == 0) return gate;
+    return gate == 1 ? -1 : gate - 1;
+  }
+
+  // The row of torch's weights that the m-th number of a row of gates belongs to; -1 for padding, or a gate without rows.
   int64_t torch_row(int64_t m) const {
     const int64_t u = smaller(m / (4 * kLanes<Number>), units - 1), width = width_of(u), at = m - gates_at(u);
     const int64_t gate = width == kLanes<Number> ? at / kLanes<Number> : at / width;  // a division by a constant is quick
     const int64_t unit = u * kLanes<Number> + at - gate * width;
-    return unit < H ? gate * H + unit : -1;
+    const int64_t block = block_of(gate);
+    return unit < H && block >= 0 ? block * H + unit : -1;
   }
 };
 
@@ -169,11 +192,13 @@ int useful_threads(const Layout<Number>& layout, int64_t most) {
 
 // How `team` threads share rows and units. Rows alone need no barrier and are the rule; units are shared where there
 // are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read faster,
-// and in a single step, which then packs each weight where it is used.
+// and in a single step, which then packs each weight where it is used. `row_bytes`: how much more of the weights a row
+// of a thread makes up for.
 template <class Number>
-Split split_between(int64_t team, const Layout<Number>& layout) {
+Split split_between(int64_t team, const Layout<Number>& layout, int64_t row_bytes = 0) {
   const int64_t recurrent_bytes = layout.gates * layout.P * static_cast<int64_t>(sizeof(Number));
-  const bool by_rows = layout.T > 1 && layout.B >= 2 * team && recurrent_bytes <= kCacheBytes;
+  const bool near = recurrent_bytes <= larger(kCacheBytes, layout.B / team * row_bytes);
+  const bool by_rows = layout.T > 1 && layout.B >= 2 * team && near;
   if (by_rows || layout.units < team) return {team, 1};
   return {1, team};
 }
@@ -189,6 +214,9 @@ struct Steps : Walk {
   int64_t before_step(int64_t t) const { return before ? before[t] : t * B; }
   // The caller's step that is the t-th of a row.
   int64_t step_of(int64_t t, int64_t b) const { return reversed ? length_of(b) - 1 - t : t; }
+
+  // The same step's number among (T, B).
+  int64_t number(int64_t t, int64_t b) const { return step_of(t, b) * B + row_of(b); }
 
   // Where the t-th step of a row stands in a caller's array.
   int64_t place(int64_t t, int64_t b, int64_t array_step, int64_t array_row) const {
@@ -276,23 +304,75 @@ struct Parts {
 template <class Number>
 constexpr bool kRounds = !std::is_same_v<Number, Sum<Number>>;
 
+// What a changed cell has for each unit and gate, or the sums that become their gradients, laid out as units and gates are.
+template <class Number>
+struct VariedScratch {
+  Sum<Number>* peepholes;  // [vector of units][i, f, o][unit in it]
+  Sum<Number> *gain_ih, *gain_hh;
+  Sum<Number>* is_unit;    // 1 where a number of a row of gates has a row of weights, else 0
+  Sum<Number>* bias;       // (of the gradients)
+  Sum<Number> *gain_c, *bias_c;
+  VariedScratch(const Layout<Number>& layout, Parts& parts) {
+    const int64_t normalized = layout.cell.layer_norm;
+    peepholes = parts.take<Sum<Number>>(layout.changed ? 3 * layout.padded : 0);
+    gain_ih = parts.take<Sum<Number>>(normalized * layout.gates);
+    gain_hh = parts.take<Sum<Number>>(normalized * layout.gates);
+    is_unit = parts.take<Sum<Number>>(normalized * layout.gates);
+    bias = parts.take<Sum<Number>>(normalized * layout.gates);
+    gain_c = parts.take<Sum<Number>>(normalized * layout.padded);
+    bias_c = parts.take<Sum<Number>>(normalized * layout.padded);
+  }
+};
+
+// What layer normalization keeps of the steps of all rows: n of (7.19) of both products, laid out as the gates, and what
+// they and the cells were shifted and scaled by.
+template <class Number>
+struct Normalized {
+  struct Scales {
+    Sum<Number> inverse_ih, inverse_hh, mean_c, inverse_c;  // 1 / s of (7.19)
+  };
+  Number *n_ih = nullptr, *n_hh = nullptr;  // each (steps, gates_row); null where nothing is kept
+  Scales* scales = nullptr;                 // (steps)
+  Normalized(const Layout<Number>& layout, Number* start) {
+    if (!start) return;
+    n_ih = start;
+    n_hh = n_ih + layout.steps * layout.gates_row;
+    scales = reinterpret_cast<Scales*>(n_hh + layout.steps * layout.gates_row);
+  }
+
+  static int64_t numbers(const Layout<Number>& layout) {
+    return layout.steps * (2 * layout.gates_row + static_cast<int64_t>(sizeof(Scales) / sizeof(Number)));
+  }
+};
+
 template <class Number>
 struct ForwardScratch {
   Number *weight_ih, *weight_hh, *weight_hr;
   Sum<Number>* bias;
+  Sum<Number>* start;       // what the input's products are added to: the bias, or, to be normalized, zeros
   Sum<Number>* sums;        // of a chunk of steps, in training, where the gates are rounded
   Number* zeros;            // h of a state that is none
   Sum<Number>* zero_cells;  // and its c
+  Number* seen;             // the masked h that the gates see, of this step and the next one: (2, B, padded_h)
+  Sum<Number>* products;    // with layer normalization: W_hh h of a step, (B, gates_row)
+  Sum<Number>* rows;        // and c and o: (B, 2, padded)
+  VariedScratch<Number> varied;
   int64_t bytes;
-  ForwardScratch(const Layout<Number>& layout, bool training, void* start) {
-    Parts parts{start};
+  ForwardScratch(const Layout<Number>& layout, bool training, void* start) : ForwardScratch(layout, training, Parts{start}) {}
+
+ private:
+  ForwardScratch(const Layout<Number>& layout, bool training, Parts parts) : varied(layout, parts) {
     weight_ih = parts.take<Number>(layout.gates * whole_groups<Number>(layout.I));
     weight_hh = parts.take<Number>(layout.gates * whole_groups<Number>(layout.P));
     weight_hr = parts.take<Number>(layout.projected ? whole_groups<Number>(layout.H) * layout.padded_h : 0);
     bias = parts.take<Sum<Number>>(layout.gates);
+    start = layout.cell.layer_norm ? parts.take<Sum<Number>>(layout.gates) : bias;
     sums = parts.take<Sum<Number>>(kRounds<Number> && training ? layout.chunk_rows * layout.gates_row : 0);
     zeros = parts.take<Number>(layout.padded);
-    zero_cells = parts.take<Sum<Number>>(layout.padded);
+    zero_cells = parts.take<Sum<Number>>(layout.cells_row);
+    seen = parts.take<Number>(layout.cell.drops_hidden ? 2 * layout.B * layout.padded_h : 0);
+    products = parts.take<Sum<Number>>(layout.cell.layer_norm ? layout.B * layout.gates_row : 0);
+    rows = parts.take<Sum<Number>>(layout.cell.layer_norm ? 2 * layout.B * layout.padded : 0);
     bytes = parts.size;
   }
 };
@@ -304,20 +384,30 @@ struct BackwardScratch {
   Number *rows_ih, *rows_hh;       // packed rows of x and of h before each step
   Number* rows_hr;                 // packed rows of what is projected
   Number *columns, *columns_hr;    // d_a and d_h of a block of steps, number after number
-  Number* d_a;                     // of a chunk of steps, as gates
+  Number* d_a;                     // of a chunk of steps, as gates; with layer normalization, by W_hh h
+  Number* d_a_ih;                  // and by W_ih x; without it the same memory
+  Number* d_a_whole;               // and by the sum of both; likewise
   Number* d_a_next;                // and of the step after it: (B, gates_row)
   Number* zeros;                   // a row of d_a that is none
   Sum<Number>* zero_cells;         // c of a state that is none
-  Sum<Number>* d_c;                // (B, padded): what goes on to step t - 1
+  Sum<Number>* d_c;                // (B, padded), in an sLSTM (B, 4, padded): what goes on to step t - 1
+  Sum<Number>* d_h_kept;           // with zoneout: (B, padded_h), and what of d_h does
+  Sum<Number>* d_shown;            // with layer normalization: of a chunk of steps, by h, then by what the tanh sees
+  Sum<Number>* d_a_o;              // and (B, padded)
+  Number* seen;                    // the masked h of a block of steps
   Number* d_h_all;                 // where h is projected: d_h of all steps, (steps, padded_h)
   Sum<Number> *sums_ih, *sums_hh;  // the gradients that are sums over more than a block of steps, where they are
   Sum<Number> *sums_hr, *sums_bias;  // rounded
+  VariedScratch<Number> varied, sums_varied;
   int64_t bytes;
-  BackwardScratch(const Layout<Number>& layout, void* start) {
+  BackwardScratch(const Layout<Number>& layout, void* start) : BackwardScratch(layout, Parts{start}) {}
+
+ private:
+  BackwardScratch(const Layout<Number>& layout, Parts parts) : varied(layout, parts), sums_varied(layout, parts) {
     const int64_t input = (layout.I + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>;
-    const int64_t depth = whole_groups<Number>(smaller(kGradientRows, layout.steps));
-    const bool sums = kRounds<Number> && (layout.back_chunks > 1 || layout.steps > kGradientRows);
-    Parts parts{start};
+    const int64_t depth = whole_groups<Number>(smaller(layout.gradient_rows, layout.steps));
+    const bool sums = kRounds<Number> && (layout.back_chunks > 1 || layout.steps > layout.gradient_rows);
+    const int64_t normalized = layout.cell.layer_norm, of_chunk = layout.back_steps * layout.B;
     weight_ih = parts.take<Number>(layout.gates * input);
     weight_hh = parts.take<Number>(layout.gates * layout.padded_h);
     weight_hr = parts.take<Number>(layout.projected ? whole_groups<Number>(layout.P) * layout.padded : 0);
@@ -326,11 +416,17 @@ struct BackwardScratch {
     rows_hr = parts.take<Number>(layout.projected ? depth * layout.padded : 0);
     columns = parts.take<Number>(depth * layout.gates);
     columns_hr = parts.take<Number>(layout.projected ? depth * layout.padded_h : 0);
-    d_a = parts.take<Number>(layout.back_steps * layout.B * layout.gates_row);
+    d_a = parts.take<Number>(of_chunk * layout.gates_row);
+    d_a_ih = normalized ? parts.take<Number>(of_chunk * layout.gates_row) : d_a;
+    d_a_whole = normalized ? parts.take<Number>(of_chunk * layout.gates_row) : d_a;
     d_a_next = parts.take<Number>(layout.back_chunks > 1 ? layout.B * layout.gates_row : 0);
     zeros = parts.take<Number>(layout.gates);
-    zero_cells = parts.take<Sum<Number>>(layout.padded);
-    d_c = parts.take<Sum<Number>>(layout.B * layout.padded);
+    zero_cells = parts.take<Sum<Number>>(layout.cells_row);
+    d_c = parts.take<Sum<Number>>(layout.B * layout.cells_row);
+    d_h_kept = parts.take<Sum<Number>>(layout.cell.zoneout_h > 0 ? layout.B * layout.padded_h : 0);
+    d_shown = parts.take<Sum<Number>>(normalized * of_chunk * layout.padded);
+    d_a_o = parts.take<Sum<Number>>(normalized * layout.B * layout.padded);
+    seen = parts.take<Number>(layout.cell.drops_hidden ? depth * layout.padded_h : 0);
     d_h_all = parts.take<Number>(layout.projected ? layout.steps * layout.padded_h : 0);
     sums_ih = parts.take<Sum<Number>>(sums ? 4 * layout.H * layout.I : 0);
     sums_hh = parts.take<Sum<Number>>(sums ? 4 * layout.H * layout.P : 0);

@@ -1,9 +1,12 @@
-// sigmoid and tanh, each over the whole range of its type, relative error included near 0.
+// sigmoid and tanh, each over the whole range of its type, relative error included near 0; and what an sLSTM's exponents
+// need besides.
 //
-//   sigmoid   at most 2.5 ulp for every input (results below the smallest normal number: at most 1 of their ulp)
-//   tanh      at most 2.5 ulp for every input, subnormal ones too
+//   sigmoid          at most 2.5 ulp for every input (results below the smallest normal number: at most 1 of their ulp)
+//   tanh             at most 2.5 ulp for every input, subnormal ones too
+//   exp_of_negative  of what is not above 0, at most 1.5 ulp (results below the smallest normal number as of sigmoid)
+//   log_sigmoid      at most 4 ulp for every input
 //
-// both for float and double; NaN gives NaN. tests/test_math.py sweeps the float range (every bound is in ulp of the
+// all for float and double; NaN gives NaN. tests/test_math.py sweeps the float range (every bound is in ulp of the
 // exact result) and samples the double range. tanh(x) as 2 sigmoid(2x) - 1 would be cheaper and has no correct digit
 // left near 0, where a gradient over many steps is made; so tanh goes by expm1.
 #pragma once
@@ -84,6 +87,50 @@ template <class Real>
 GATEWISE_INLINE Vec<Real> power_of_two(Vec<Real> n, int more) {
   using C = ExpConstants<Real>;
   return bits_as<Vec<Real>>((bits_as<Bits<Real>>(n) + (C::bias + more)) << C::mantissa);
+}
+
+// e^x of x <= 0; in place.
+template <class Real, int N>
+GATEWISE_INLINE void exp_of_negative(Vec<Real> (&x)[N]) {
+  using C = ExpConstants<Real>;
+  each<N>([&](int j) { x[j] = at_least(broadcast(-C::vanishes), x[j]); });
+  const Reduced<Real, N> e = reduce<Real, N>(x);
+  // The result may be subnormal, where 2^n itself is none of the normal numbers: it is made larger by a power of two.
+  each<N>([&](int j) {
+    x[j] = (e.expm1_r[j] + Real(1)) * power_of_two<Real>(e.n[j], C::head_room) * C::undo_head_room;
+  });
+}
+
+// log(1 + y) = 2 atanh(z) with z = y / (2 + y), and atanh(z) = z a(z^2), for 0 <= y <= 1; the coefficients of a interpolate
+// it at Chebyshev nodes (relative error: float 4e-9, double 1.3e-18).
+template <class Real>
+struct AtanhConstants;
+
+template <>
+struct AtanhConstants<float> {
+  static constexpr float a[] = {0.140788891816f, 0.139825788726f, 0.200122976154f, 0.333331608209f, 1.00000000384f};
+};
+
+template <>
+struct AtanhConstants<double> {
+  static constexpr double a[] = {0.085220817813906990645, 0.041622532559304102879, 0.060550843640346088273,
+                                 0.066501870163373121685, 0.076933070211520038808, 0.090908704162524022551,
+                                 0.11111112040373836587,  0.14285714272727057267,  0.20000000000092873734,
+                                 0.33333333333333074797,  1.0};
+};
+
+// log(e^x / (1 + e^x)) = min(x, 0) - log(1 + e^-|x|)
+template <class Real>
+GATEWISE_INLINE Vec<Real> log_sigmoid(Vec<Real> x) {
+  using C = AtanhConstants<Real>;
+  const Vec<Real> below = at_most(Vec<Real>{}, x);
+  Vec<Real> y[] = {below - at_least(Vec<Real>{}, x)};
+  exp_of_negative<Real, 1>(y);
+  const Vec<Real> z = y[0] / (y[0] + Real(2)), square = z * z;
+  Vec<Real> a = broadcast(C::a[0]);
+#pragma GCC unroll 16
+  for (unsigned k = 1; k < sizeof C::a / sizeof(Real); ++k) a = fma(a, square, broadcast(C::a[k]));
+  return fma(z * Real(-2), a, below);
 }
 
 // e^x / (1 + e^x), x held where both are finite; in place.

@@ -31,7 +31,8 @@ template <class Number>
 constexpr long kBlock = (kRegisters == 32 ? 16384 : 512) / static_cast<long>(sizeof(Number));
 
 // Memory that the next product reads, fetched into the first-level cache while this one computes: `step` bytes of it
-// at each group of k. (Fetching never faults, whatever the address.)
+// at each group of k, of which the first cache line is asked for, or the first `Lines` of them. (Fetching never faults,
+// whatever the address.)
 struct Ahead {
   const char* at;
   long step;
@@ -44,7 +45,7 @@ struct Constant {
 
 // sum[m][n] += sum over k of a[m][k] * b[k][n]; b is packed: group of k after group, N vectors each. From group to
 // group of a it is a_step numbers.
-template <class Number, int M, int N>
+template <class Number, int M, int N, int Lines>
 GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long a_offset, long a_step, const Number* b,
                           long K, Ahead ahead) {
   constexpr int group = kGroup<Number>, vector = kLanes<Number> * group;
@@ -56,6 +57,7 @@ GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long
   for (bool odd = K % group != 0;; odd = false) {
     for (; left > 0; --left) {
       __builtin_prefetch(ahead.at);
+      if constexpr (Lines == 2) __builtin_prefetch(ahead.at + 64);
       ahead.at += ahead.step;
       const auto multiply = [&](auto which) {
         constexpr int go = decltype(which)::value;
@@ -108,11 +110,22 @@ GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long
   }
 }
 
+// The sums of a tile in memory, for a function of its own to read: what stays in registers across its call would be kept in
+// memory elsewhere too.
+template <class Number, int M, int N>
+struct Stored {
+  Sum<Number> at[M * N * kLanes<Number>];
+  GATEWISE_INLINE explicit Stored(const Vec<Number> (&sum)[M][N]) {
+    for (int m = 0; m < M; ++m)
+      for (int n = 0; n < N; ++n) store(at + (m * N + n) * kLanes<Number>, sum[m][n]);
+  }
+};
+
 // One panel's product for any number of rows, in row tiles as equal in height as can be.
 //   next              the panel of the product that follows, as large as b
 //   first(row, sum)   sets the N sums of a row before the product
 //   done(row, sums)   takes the sums of a tile's rows, from `row` on, after it
-template <class Number, int N, class First, class Done>
+template <class Number, int N, int Lines, class First, class Done>
 struct PanelProduct {
   const Number* const* a;
   long a_offset, a_step;
@@ -127,7 +140,7 @@ struct PanelProduct {
     Vec<Number> sum[M][N];
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) first(row + m, sum[m]);
-    tile<Number, M, N>(sum, a + row, a_offset, a_step, b, K, ahead);
+    tile<Number, M, N, Lines>(sum, a + row, a_offset, a_step, b, K, ahead);
     done(row, sum);
   }
 
@@ -154,15 +167,15 @@ struct PanelProduct {
   }
 };
 
-template <class Number, int N, class First, class Done>
+template <class Number, int N, int Lines = 1, class First, class Done>
 GATEWISE_INLINE void panel_product(long rows, const Number* const* a, long a_offset, long a_step, const Number* b,
                                    long K, const Number* next, const First& first, const Done& done) {
-  PanelProduct<Number, N, First, Done>{a, a_offset, a_step, b, K, next, first, done}(rows);
+  PanelProduct<Number, N, Lines, First, Done>{a, a_offset, a_step, b, K, next, first, done}(rows);
 }
 
 // The same of at most kMostStepRows rows whose numbers stand side by side, in blocks of at most `block` k, between
 // which the sums wait in an array of their own.
-template <class Number, int N, class First, class Done>
+template <class Number, int N, int Lines = 1, class First, class Done>
 GATEWISE_INLINE void blocked_product(long rows, const Number* const* a, const Number* b, long K, long block,
                                      const Number* next, const First& first, const Done& done) {
   constexpr long lanes = kLanes<Number>;
@@ -172,7 +185,7 @@ GATEWISE_INLINE void blocked_product(long rows, const Number* const* a, const Nu
     const long depth = K - k < block ? K - k : block;
     const bool last = k + depth == K;
     const Number* from = b + k * N * lanes;
-    panel_product<Number, N>(
+    panel_product<Number, N, Lines>(
         rows, a, k, kGroup<Number>, from, depth, last ? next : from + depth * N * lanes,
         [&](long row, Vec<Number>(&sum)[N]) {
           if (k == 0) return first(row, sum);

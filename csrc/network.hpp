@@ -44,30 +44,44 @@ struct Options {
   OptionalTensor lengths;      // (B) int64: the steps of each row
   OptionalTensor reset;        // (T, B) bool, or (B, T) if batch_first: no state is handed on from step t - 1 to t
   OptionalTensor batch_sizes;  // (T) int64, not growing: sequences are packed, (sum of batch_sizes, ·), as in torch
+  int64_t cell = 0;            // as gatewise::Cell::of_bits has it, and the rates
+  double zoneout_h = 0, zoneout_c = 0;
+  TensorList masks = {};       // those that there are of zoneout_h, zoneout_c, candidate and hidden, each (L·D, ·) as
+                               // in gatewise::Varied; with zoneout both that have a rate or, in evaluation, none
 };
+
+// The weights of one layer and direction, in their order.
+enum Kind : int8_t {
+  kWeightIH, kWeightHH, kBiasIH, kBiasHH, kWeightHR, kWeightCH, kGainIH, kGainHH, kGainC, kBiasC, kKinds
+};
+constexpr const char* kKindNames[kKinds] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr",
+                                            "weight_ch", "gain_ih",   "gain_hh", "gain_c",  "bias_c"};
+
+// The masks of one call, in their order.
+enum MaskKind : int8_t { kZoneoutH, kZoneoutC, kCandidate, kHidden, kMasks };
+constexpr const char* kMaskNames[kMasks] = {"zoneout_h", "zoneout_c", "candidate", "hidden"};
 
 // How many operands a call has, how large they are, and which steps its rows take.
 struct Network {
   int64_t layers, directions;
-  int64_t per_direction;  // weights of a layer's direction: 2, two more with biases, one more if h is projected
-  bool bias, projected;
+  gatewise::Cell cell;
+  int64_t per_direction = 0;  // weights of a layer's direction
+  int8_t place[kKinds];       // where each kind stands among them; -1: there is none
+  bool bias = false, projected = false;
   bool batch_first, packed;
   int64_t T, B, I, H, P;
-  int64_t steps;          // of all rows
+  int64_t steps;              // of all rows
   std::vector<int64_t> length, order, active, before;  // as in gatewise::Walk; empty where all rows take T steps
   Tensor reset;
+  Tensor masks[kMasks];       // contiguous; undefined: there is none
 
   Network(const Tensor& input, TensorList weights, const Options& options)
-      : layers(options.num_layers), directions(options.bidirectional ? 2 : 1), batch_first(options.batch_first),
-        packed(is(options.batch_sizes)) {
+      : layers(options.num_layers), directions(options.bidirectional ? 2 : 1),
+        cell(gatewise::Cell::of_bits(options.cell, options.zoneout_h, options.zoneout_c)),
+        batch_first(options.batch_first), packed(is(options.batch_sizes)) {
     TORCH_CHECK(layers > 0, "num_layers is ", layers, ", needed at least 1");
-    const int64_t count = static_cast<int64_t>(weights.size());
-    per_direction = count / (layers * directions);
-    TORCH_CHECK(2 <= per_direction && per_direction <= 5 && count == per_direction * layers * directions, "there are ",
-                count, " weights, needed 2, two more with biases and one more with a projection, for each of ", layers,
-                " layers and ", directions, " directions");
-    bias = per_direction > 3;
-    projected = per_direction % 2 == 1;
+    if (options.cell != 0 || options.zoneout_h != 0 || options.zoneout_c != 0) check_cell(options);
+    place_weights(static_cast<int64_t>(weights.size()));
     if (packed) {
       read_batch_sizes(input, options);
     } else {
@@ -80,14 +94,57 @@ struct Network {
     }
     if (is(options.reset)) read_reset(*options.reset);
     I = input.size(-1);
-    H = weights[0].dim() == 2 ? weights[0].size(0) / 4 : 0;
+    H = weights[0].dim() == 2 ? weights[0].size(0) / cell.gates() : 0;
     P = weights[1].dim() == 2 ? weights[1].size(1) : 0;
     TORCH_CHECK(projected ? P < H : P == H, "weight_hh_l0 has shape ", weights[1].sizes(), " and weight_ih_l0 ",
-                weights[0].sizes(), ", needed [4H, H], or with weight_hr [4H, P] with P less than H, and [4H, I]");
+                weights[0].sizes(), ", needed ", rows_and("H"), ", or with weight_hr ", rows_and("P"),
+                " with P less than H, and ", rows_and("I"));
     check(weights, input);
   }
 
   int64_t input_size(int64_t layer) const { return layer ? directions * P : I; }
+  int64_t states() const { return cell.states() * H; }  // numbers of c, or of c, n and m, of a row
+  bool has(Kind kind) const { return place[kind] >= 0; }
+  std::string rows_and(const char* axis) const { return "[" + std::to_string(cell.gates()) + "H, " + axis + "]"; }
+
+  // The core does not ask whether changes go together.
+  static void check_cell(const Options& options) {
+    const gatewise::Cell cell = gatewise::Cell::of_bits(options.cell, options.zoneout_h, options.zoneout_c);
+    const auto is_rate = [](double rate) { return 0 <= rate && rate < 1; };
+    TORCH_CHECK(0 <= options.cell && options.cell < 1 << 10, "cell is ", options.cell, ", needed from 0 to 1023");
+    TORCH_CHECK(is_rate(cell.zoneout_h) && is_rate(cell.zoneout_c), "zoneout is ", cell.zoneout_h, " and ",
+                cell.zoneout_c, ", needed rates from 0 to below 1");
+    const bool exponential = cell.gate == gatewise::GateActivation::exponential;
+    const bool others = cell.peephole || cell.coupled || cell.layer_norm || cell.linear_cell || cell.zoneout_h != 0 ||
+                        cell.zoneout_c != 0 || (cell.gate != gatewise::GateActivation::sigmoid && !exponential);
+    TORCH_CHECK(cell.slstm ? !others : !exponential, "cell is ", options.cell,
+                ", whose changes do not go together: see gatewise.reference.variant");
+  }
+
+  // torch's own come first, those of a changed cell behind them: gatewise.reference.variant has the order.
+  void place_weights(int64_t count) {
+    per_direction = count / (layers * directions);
+    const int64_t own = per_direction - cell.peephole - (cell.layer_norm ? 3 : 0), biases = cell.layer_norm ? 3 : 2;
+    bias = own >= 2 + biases;
+    projected = own == 3 + (bias ? biases : 0);
+    TORCH_CHECK((own == 2 || own == 3 || own == 2 + biases || own == 3 + biases) &&
+                    count == per_direction * layers * directions,
+                "there are ", count, " weights, needed ", 2 + cell.peephole + (cell.layer_norm ? 3 : 0), ", ",
+                biases == 2 ? "two" : "three", " more with biases and one more with a projection, for each of ", layers,
+                " layers and ", directions, " directions");
+    int8_t next = 0;
+    const auto put = [&](Kind kind, bool there) { place[kind] = there ? next++ : -1; };
+    put(kWeightIH, true);
+    put(kWeightHH, true);
+    put(kBiasIH, bias);
+    put(kBiasHH, bias);
+    put(kWeightHR, projected);
+    put(kWeightCH, cell.peephole);
+    put(kGainIH, cell.layer_norm);
+    put(kGainHH, cell.layer_norm);
+    put(kGainC, cell.layer_norm);
+    put(kBiasC, cell.layer_norm && bias);
+  }
 
   void read_batch_sizes(const Tensor& input, const Options& options) {
     const Tensor& sizes = *options.batch_sizes;
@@ -149,7 +206,9 @@ struct Network {
                 " must be a contiguous int64 tensor of one axis on the cpu");
   }
 
-  gatewise::Sizes sizes(int64_t layer) const { return {T, B, input_size(layer), H, P, steps, at::get_num_threads()}; }
+  gatewise::Sizes sizes(int64_t layer) const {
+    return {T, B, input_size(layer), H, P, steps, at::get_num_threads(), cell};
+  }
 
   gatewise::Walk walk(int64_t direction) const {
     const auto table = [](const std::vector<int64_t>& x) { return x.empty() ? nullptr : x.data(); };
@@ -161,17 +220,28 @@ struct Network {
 
   // The core reads as far as these sizes say: nothing may be smaller.
   void check(TensorList weights, const Tensor& input) const {
-    static constexpr const char* kNames[] = {"weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"};
-    constexpr int64_t kInput = 0, kHidden = 1, kProjection = 4;
+    const int64_t rows = cell.gates() * H;
+    const auto shape_of = [&](int kind, int64_t layer) -> c10::SmallVector<int64_t, 2> {
+      switch (kind) {
+        case kWeightIH: return {rows, input_size(layer)};
+        case kWeightHH: return {rows, P};
+        case kWeightHR: return {P, H};
+        case kWeightCH: return {rows - H};  // the candidate has none
+        case kGainC: case kBiasC: return {H};
+        default: return {rows};
+      }
+    };
+    int8_t kinds[kKinds];
+    for (int8_t kind = 0; kind < kKinds; ++kind)
+      if (place[kind] >= 0) kinds[place[kind]] = kind;
     check_numbers("input", input, input);
     for (size_t j = 0; j < weights.size(); ++j) {
-      const int64_t number = static_cast<int64_t>(j) / per_direction, at = static_cast<int64_t>(j) % per_direction;
-      const int64_t kind = projected && at == per_direction - 1 ? kProjection : at;
-      const int64_t width = kind == kInput ? input_size(number / directions) : kind == kHidden ? P : H;
-      const int64_t needed[2] = {kind == kProjection ? P : 4 * H, width};
-      const at::IntArrayRef shape(needed, kind == kInput || kind == kHidden || kind == kProjection ? 2 : 1);
+      const int64_t number = static_cast<int64_t>(j) / per_direction;
+      const int8_t kind = kinds[static_cast<int64_t>(j) % per_direction];
+      const auto needed = shape_of(kind, number / directions);
+      const at::IntArrayRef shape(needed);
       const auto name = [&] {
-        return std::string(kNames[kind]) + "_l" + std::to_string(number / directions) +
+        return std::string(kKindNames[kind]) + "_l" + std::to_string(number / directions) +
                (number % directions ? "_reverse" : "");
       };
       TORCH_CHECK(weights[j].sizes() == shape, name(), " has shape ", weights[j].sizes(), ", needed ", shape);
@@ -187,6 +257,30 @@ struct Network {
     TORCH_CHECK(is_served(x.scalar_type()), name, " is ", x.scalar_type(), ", needed float32, float64 or bfloat16");
     TORCH_CHECK(x.scalar_type() == input.scalar_type(), name, " is ", x.scalar_type(), " and the input ",
                 input.scalar_type(), ": convert one of them");
+  }
+
+  // Of a call that computes: what has been computed is read without them.
+  void read_masks(TensorList given, const Tensor& input) {
+    if (cell.is_plain() && given.empty()) return;
+    const bool dropped[kMasks] = {cell.zoneout_h != 0, cell.zoneout_c != 0, cell.drops_candidate, cell.drops_hidden};
+    const size_t zoned = dropped[kZoneoutH] + dropped[kZoneoutC], drops = dropped[kCandidate] + dropped[kHidden];
+    TORCH_CHECK(given.size() == drops || given.size() == zoned + drops, "there are ", given.size(), " masks, needed ",
+                zoned + drops, " for this cell, or ", drops, " in evaluation");
+    const bool are_zoned = given.size() != drops;
+    const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
+    size_t next = 0;
+    for (int kind = 0; kind < kMasks; ++kind) {
+      if (!dropped[kind] || (kind <= kZoneoutC && !are_zoned)) continue;
+      const Tensor& mask = given[next++];
+      const int64_t width = kind == kZoneoutH || kind == kHidden ? P : H, cells = layers * directions;
+      const int64_t over_time[4] = {cells, T, B, width}, once[3] = {cells, B, width};
+      const at::IntArrayRef needed = kind == kHidden ? at::IntArrayRef(once, 3) : at::IntArrayRef(over_time, 4);
+      TORCH_CHECK(mask.sizes() == needed, kMaskNames[kind], " has shape ", mask.sizes(), ", needed ",
+                  kind == kHidden ? "[L·D, B, " : "[L·D, T, B, ", width == H ? "H" : "P", "] = ", needed);
+      TORCH_CHECK(mask.scalar_type() == type && mask.is_cpu() && mask.layout() == at::kStrided, kMaskNames[kind],
+                  " is ", mask.scalar_type(), " on ", mask.device(), ", needed a strided ", type, " tensor on the cpu");
+      masks[kind] = mask.contiguous();
+    }
   }
 
   void check_state(const char* name, const OptionalTensor& state, int64_t width, const Tensor& input) const {

@@ -9,8 +9,8 @@
 // Python autograd.Function alone takes most of that: this is why it is worth compiling against torch.
 //
 // The weights are one list: weight_ih, weight_hh, then bias_ih and bias_hh where there are biases, then weight_hr where
-// h is projected, of layer 0 forward, then of layer 0 reverse if bidirectional, then of layer 1, and so on, as torch
-// orders them.
+// h is projected, then those of a changed cell, of layer 0 forward, then of layer 0 reverse if bidirectional, then of
+// layer 1, and so on, as torch orders them. What is changed is said by bits, rates and masks: network.hpp.
 #include <ATen/LegacyBatchedTensorImpl.h>
 #include <ATen/PythonTorchFunctionTLS.h>
 #include <ATen/autocast_mode.h>
@@ -35,6 +35,7 @@
 #include <tuple>
 #include <vector>
 
+#include "masks.hpp"
 #include "network.hpp"
 #include "stream.hpp"
 
@@ -218,6 +219,35 @@ Sequence<Number> sequence(const Network& net, const Tensor& x, bool batch_first,
   return {data<Number>(x, offset), x.stride(batch_first ? 1 : 0), x.stride(batch_first ? 0 : 1)};
 }
 
+// A weight of one layer and direction, of which the first has the number `first`; null where there is none.
+template <class Number>
+const Number* weight_of(const Network& net, TensorList weights, int64_t first, Kind kind) {
+  return net.has(kind) ? data<const Number>(weights[first + net.place[kind]]) : nullptr;
+}
+
+// What a changed cell of a layer and direction computes with besides.
+template <class Number>
+gatewise::Varied<Number> varied(const Network& net, TensorList weights, int64_t number) {
+  if (net.cell.is_plain()) return {};
+  using Real = gatewise::Sum<Number>;
+  const auto weight = [&](Kind kind) { return weight_of<Number>(net, weights, number * net.per_direction, kind); };
+  const auto mask = [&](MaskKind kind, int64_t size) -> const Real* {
+    const Tensor& x = net.masks[kind];
+    return x.defined() ? x.const_data_ptr<Real>() + number * size : nullptr;
+  };
+  return {
+      .weight_ch = weight(kWeightCH),
+      .gain_ih = weight(kGainIH),
+      .gain_hh = weight(kGainHH),
+      .gain_c = weight(kGainC),
+      .bias_c = weight(kBiasC),
+      .zoneout_h = mask(kZoneoutH, net.T * net.B * net.P),
+      .zoneout_c = mask(kZoneoutC, net.T * net.B * net.H),
+      .candidate = mask(kCandidate, net.T * net.B * net.H),
+      .hidden = mask(kHidden, net.B * net.P),
+  };
+}
+
 // ------------------------------------------------------------------------------------------------ forward
 
 // `kept` receives the outputs of all layers but the last, then the gates and cells of each layer and direction.
@@ -230,7 +260,7 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
   std::vector<Tensor> copies;
   const TensorList weights = contiguous(given_weights, copies);
   const int64_t rows = net.layers * net.directions;
-  const Tensor h_n = new_tensor({rows, net.B, net.P}, type), c_n = new_tensor({rows, net.B, net.H}, type);
+  const Tensor h_n = new_tensor({rows, net.B, net.P}, type), c_n = new_tensor({rows, net.B, net.states()}, type);
   std::vector<Tensor> gates_kept;
   Tensor x = rows_contiguous(input), gates;
   for (int64_t layer = 0; layer < net.layers; ++layer) {
@@ -241,19 +271,19 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
     gatewise::Sizes longest = sizes;
     if (!net.packed) longest.steps = net.T * net.B;
     const gatewise::Plan most = core<Number>().plan(longest, training);
-    const int64_t room = most.gates + most.cells + most.unprojected;
+    const int64_t room = most.gates + most.cells + most.unprojected + most.normalized;
     const bool out_batch_first = net.output_batch_first(layer);
     const Tensor output = net.new_sequence(out_batch_first, net.directions * net.P, type);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
-      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.H;
+      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.states();
       if (training || !gates.defined() || gates.numel() < room)
         gates = Pool::take(room, type);
       if (training) gates_kept.push_back(gates);
       if (net.B == 0) continue;
       const auto from = sequence<const Number>(net, x, net.input_batch_first(layer));
       const auto to = sequence<Number>(net, output, out_batch_first, direction * net.P);
-      const auto weight = [&](int64_t kind) { return data<const Number>(weights[first + kind]); };
+      const auto weight = [&](Kind kind) { return weight_of<Number>(net, weights, first, kind); };
       core<Number>().forward({
           .sizes = sizes,
           .walk = net.walk(direction),
@@ -263,11 +293,11 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
           .x_row = from.row,
           .h_0 = data<Number>(h_0, of_h),
           .c_0 = data<Number>(c_0, of_c),
-          .weight_ih = weight(0),
-          .weight_hh = weight(1),
-          .bias_ih = net.bias ? weight(2) : nullptr,
-          .bias_hh = net.bias ? weight(3) : nullptr,
-          .weight_hr = net.projected ? weight(net.per_direction - 1) : nullptr,
+          .weight_ih = weight(kWeightIH),
+          .weight_hh = weight(kWeightHH),
+          .bias_ih = weight(kBiasIH),
+          .bias_hh = weight(kBiasHH),
+          .weight_hr = weight(kWeightHR),
           .h = to.at,
           .h_step = to.step,
           .h_row = to.row,
@@ -277,6 +307,8 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
           .cells = cells<Number>(gates, plan.gates),
           .unprojected = data<Number>(gates, plan.gates + plan.cells),
           .scratch = scratch(plan.forward_scratch * sizeof(Number)),
+          .varied = varied<Number>(net, weights, number),
+          .normalized = plan.normalized ? data<Number>(gates, plan.gates + plan.cells + plan.unprojected) : nullptr,
       });
     }
     x = output;
@@ -288,9 +320,10 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
 
 Three forward_of_any_number(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
                             TensorList weights, const Options& options, std::vector<Tensor>* kept) {
-  const Network net(input, weights, options);
+  Network net(input, weights, options);
+  net.read_masks(options.masks, input);
   net.check_state("h_0", h_0, net.P, input);
-  net.check_state("c_0", c_0, net.H, input);
+  net.check_state("c_0", c_0, net.states(), input);
   return with_number(input.scalar_type(), [&](auto number) {
     return forward<decltype(number)>(net, input, h_0, c_0, weights, kept);
   });
@@ -298,16 +331,20 @@ Three forward_of_any_number(const Tensor& input, const OptionalTensor& h_0, cons
 
 Three lstm(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
            int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
-           const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
-  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+           const OptionalTensor& reset, const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h,
+           double zoneout_c, TensorList masks) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                           batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
   return forward_of_any_number(input, h_0, c_0, weights, options, nullptr);
 }
 
 ThreeAndKept lstm_training(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
                            TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first,
                            const OptionalTensor& lengths, const OptionalTensor& reset,
-                           const OptionalTensor& batch_sizes) {
-  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+                           const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h, double zoneout_c,
+                           TensorList masks) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                           batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
   std::vector<Tensor> kept;
   auto [output, h_n, c_n] = forward_of_any_number(input, h_0, c_0, weights, options, &kept);
   return {output, h_n, c_n, kept};
@@ -341,8 +378,9 @@ Tensor activations(const Network& net, const Tensor& kept, int64_t number) {
 
 Tensor lstm_activations(const Tensor& input, TensorList weights, const Tensor& kept, int64_t number, int64_t num_layers,
                         bool bidirectional, bool batch_first, const OptionalTensor& lengths,
-                        const OptionalTensor& batch_sizes) {
-  const Network net(input, weights, {num_layers, bidirectional, batch_first, lengths, std::nullopt, batch_sizes});
+                        const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h, double zoneout_c) {
+  const Network net(input, weights, {num_layers, bidirectional, batch_first, lengths, std::nullopt, batch_sizes, cell,
+                                     zoneout_h, zoneout_c});
   TORCH_CHECK(0 <= number && number < net.layers * net.directions, "number is ", number, ", needed one below ",
               net.layers * net.directions);
   Network::check_numbers("kept", kept, input);
@@ -365,7 +403,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     };
     zeros(0, input);
     zeros(1, initial_h.value_or(Tensor()));
-    zeros(2, initial_c.value_or(Tensor()));
+    if (wanted[2] && is(initial_c)) d[2] = at::zeros({net.layers * net.directions, 0, net.states()}, input.options());
     for (size_t j = 0; j < given_weights.size(); ++j) zeros(3 + j, given_weights[j]);
     return d;
   }
@@ -375,7 +413,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
   for (size_t j = 0; j < weights.size(); ++j)
     if (wanted[3 + j]) d[3 + j] = new_tensor(weights[j].sizes(), type);
   if (wanted[1] && is(initial_h)) d[1] = new_tensor(initial_h->sizes(), type);
-  if (wanted[2] && is(initial_c)) d[2] = new_tensor(initial_c->sizes(), type);
+  if (wanted[2] && is(initial_c)) d[2] = new_tensor({net.layers * net.directions, net.B, net.states()}, type);
   // Below the first layer of which anything is wanted there is nothing to do.
   const int64_t per_layer = net.directions * net.per_direction;
   int64_t last_layer = 0;
@@ -396,18 +434,19 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     if (layer > last_layer || wanted[0]) d_x = net.new_sequence(in_batch_first, net.input_size(layer), type);
     for (int64_t direction = 0; direction < net.directions; ++direction) {
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
-      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.H, offset = direction * net.P;
+      const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.states(), offset = direction * net.P;
       const Tensor& gates = kept[net.layers - 1 + number];
       const auto from_x = sequence<const Number>(net, x, in_batch_first);
       const auto from_h = sequence<const Number>(net, h, out_batch_first, offset);
       const auto from_d_h = sequence<const Number>(net, d_output, out_batch_first, offset);
       const auto to_d_x = sequence<Number>(net, d_x, in_batch_first);
       // Both biases have the same gradient, and each gets memory of its own: both may keep it as .grad.
-      Tensor* const biases = net.bias ? &d[3 + first + 2] : nullptr;
-      const int64_t projection = net.per_direction - 1;
+      Tensor* const biases = net.bias ? &d[3 + first + net.place[kBiasIH]] : nullptr;
       const Tensor d_bias = !biases ? Tensor() : biases[0].defined() ? biases[0] : biases[1];
-      const auto weight = [&](int64_t kind) { return data<const Number>(weights[first + kind]); };
-      const auto d_weight = [&](int64_t kind) { return data<Number>(d[3 + first + kind]); };
+      const auto weight = [&](Kind kind) { return weight_of<Number>(net, weights, first, kind); };
+      const auto d_weight = [&](Kind kind) {
+        return net.has(kind) ? data<Number>(d[3 + first + net.place[kind]]) : nullptr;
+      };
       core<Number>().backward({
           .sizes = sizes,
           .walk = net.walk(direction),
@@ -415,9 +454,9 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
           .x_step = from_x.step,
           .x_row = from_x.row,
           .h_0 = data<Number>(h_0, of_h),
-          .weight_ih = weight(0),
-          .weight_hh = weight(1),
-          .weight_hr = net.projected ? weight(projection) : nullptr,
+          .weight_ih = weight(kWeightIH),
+          .weight_hh = weight(kWeightHH),
+          .weight_hr = weight(kWeightHR),
           .h = from_h.at,
           .h_step = from_h.step,
           .h_row = from_h.row,
@@ -435,14 +474,21 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
           .add_to_d_x = direction == 1,
           .d_h_0 = data<Number>(d[1], of_h),
           .d_c_0 = data<Number>(d[2], of_c),
-          .d_weight_ih = d_weight(0),
-          .d_weight_hh = d_weight(1),
+          .d_weight_ih = d_weight(kWeightIH),
+          .d_weight_hh = d_weight(kWeightHH),
           .d_bias = data<Number>(d_bias),
-          .d_weight_hr = net.projected ? d_weight(projection) : nullptr,
+          .d_weight_hr = d_weight(kWeightHR),
           .scratch = scratch(plan.backward_scratch * sizeof(Number)),
+          .varied = varied<Number>(net, weights, number),
+          .normalized = data<const Number>(gates, plan.gates + plan.cells + plan.unprojected),
+          .d_varied = {.weight_ch = d_weight(kWeightCH),
+                       .gain_ih = d_weight(kGainIH),
+                       .gain_hh = d_weight(kGainHH),
+                       .gain_c = d_weight(kGainC),
+                       .bias_c = d_weight(kBiasC)},
       });
       if (biases && biases[0].defined() && biases[1].defined())
-        std::memcpy(data<Number>(biases[1]), data<Number>(biases[0]), 4 * net.H * sizeof(Number));
+        std::memcpy(data<Number>(biases[1]), data<Number>(biases[0]), biases[0].nbytes());
     }
     d_output = d_x;
   }
@@ -454,7 +500,8 @@ std::vector<Tensor> backward_of_any_number(const OptionalTensor& d_output, const
                                            const OptionalTensor& d_c_n, const Tensor& input, const OptionalTensor& h_0,
                                            const OptionalTensor& c_0, TensorList weights, const Tensor& output,
                                            TensorList kept, const Options& options, at::ArrayRef<bool> wanted) {
-  const Network net(input, weights, options);
+  Network net(input, weights, options);
+  net.read_masks(options.masks, input);
   return with_number(input.scalar_type(), [&](auto number) {
     return backward<decltype(number)>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted);
   });
@@ -466,8 +513,10 @@ std::vector<Tensor> lstm_backward(const OptionalTensor& d_output, const Optional
                                   const OptionalTensor& c_0, TensorList weights, const Tensor& output, TensorList kept,
                                   int64_t num_layers, bool bidirectional, bool batch_first,
                                   const OptionalTensor& lengths, const OptionalTensor& reset,
-                                  const OptionalTensor& batch_sizes, const c10::List<bool>& wanted) {
-  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+                                  const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h, double zoneout_c,
+                                  TensorList masks, const c10::List<bool>& wanted) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                           batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
   const c10::SmallVector<bool, 16> flags(wanted.begin(), wanted.end());
   const at::ArrayRef<bool> asked(flags.data(), flags.size());
   std::vector<Tensor> d = backward_of_any_number(d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept,
@@ -490,7 +539,7 @@ ThreeAndKept call_training(const Tensor& input, const OptionalTensor& h_0, const
   static const auto op = operator_named<decltype(lstm_training)>("gatewise::lstm_training");
   at::AutoDispatchBelowADInplaceOrView below;
   return op.call(input, h_0, c_0, weights, o.num_layers, o.bidirectional, o.batch_first, o.lengths, o.reset,
-                 o.batch_sizes);
+                 o.batch_sizes, o.cell, o.zoneout_h, o.zoneout_c, o.masks);
 }
 
 // torch.autograd.grad(is_grads_batched=True) goes backward once with several gradients of the results, as tensors of a
@@ -528,8 +577,10 @@ std::vector<Tensor> for_each_of_batched(const std::vector<Tensor>& d, const One&
 // it keeps everything in dictionaries.) Its edges are those of input, h_0, c_0 and each weight.
 struct LSTMBackward : torch::autograd::Node {
   Saved input, h_0, c_0, output, lengths, reset, batch_sizes;
-  std::vector<Saved> weights, kept;
-  int64_t num_layers;
+  std::vector<Saved> others;  // n_0 and m_0 of an sLSTM whose states came, and go, one by one: edges behind that of c_0
+  std::vector<Saved> weights, kept, masks;
+  int64_t num_layers, cell;
+  double zoneout_h, zoneout_c;
   bool bidirectional, batch_first;
 
   std::string name() const override { return "LSTMBackward"; }
@@ -537,8 +588,7 @@ struct LSTMBackward : torch::autograd::Node {
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
     for (Saved* saved : {&input, &h_0, &c_0, &output, &lengths, &reset, &batch_sizes}) saved->reset_data();
-    weights.clear();
-    kept.clear();
+    for (std::vector<Saved>* saved : {&others, &weights, &kept, &masks}) saved->clear();
     released_ = true;
   }
 
@@ -550,15 +600,36 @@ struct LSTMBackward : torch::autograd::Node {
       return x.defined() ? OptionalTensor(std::move(x)) : std::nullopt;
     };
     const Tensor x = input.unpack(), y = output.unpack(getptr());
-    const OptionalTensor h = optional(h_0), c = optional(c_0);
-    const Options options = {num_layers, bidirectional, batch_first, optional(lengths), optional(reset),
-                             optional(batch_sizes)};
-    c10::SmallVector<Tensor, 8> w, k;
+    const OptionalTensor h = optional(h_0);
+    OptionalTensor c = optional(c_0);
+    c10::SmallVector<Tensor, 8> w, k, m;
     for (const Saved& saved : weights) w.push_back(saved.unpack());
     for (const Saved& saved : kept) k.push_back(saved.unpack());
+    for (const Saved& saved : masks) m.push_back(saved.unpack());
+    const Options options = {
+        num_layers, bidirectional, batch_first, optional(lengths), optional(reset), optional(batch_sizes), cell,
+        zoneout_h,  zoneout_c,     m};
+    // Of states that came one by one the core knows one tensor, whose gradient is asked for if any of theirs is.
+    const size_t more = others.size();
     c10::SmallVector<bool, 16> wanted(3 + w.size());
-    for (size_t j = 0; j < wanted.size(); ++j) wanted[j] = task_should_compute_output(j);
+    for (size_t j = 0; j < wanted.size(); ++j) wanted[j] = task_should_compute_output(j < 3 ? j : j + more);
+    for (size_t j = 0; j < more; ++j) wanted[2] = wanted[2] || task_should_compute_output(3 + j);
     const at::ArrayRef<bool> asked(wanted.data(), wanted.size());
+    std::vector<Tensor> cells;
+    if (more > 0) {
+      cells.push_back(*c);
+      for (const Saved& saved : others) cells.push_back(saved.unpack());
+      d[2] = together({d.begin() + 2, d.end()}, cells);
+      d.resize(3);
+    }
+    const auto one_by_one = [&](std::vector<Tensor>&& gradients) {
+      if (more == 0) return std::move(gradients);
+      std::vector<Tensor> parts(more + 1);
+      if (gradients[2].defined()) parts = gradients[2].chunk(static_cast<int64_t>(parts.size()), -1);
+      gradients.erase(gradients.begin() + 2);
+      gradients.insert(gradients.begin() + 2, parts.begin(), parts.end());
+      return std::move(gradients);
+    };
 
     const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
     const auto is_batched = [](const Tensor& x) { return x.defined() && at::isBatchedTensor(x); };
@@ -566,39 +637,66 @@ struct LSTMBackward : torch::autograd::Node {
       return x.defined() && x.key_set().has(c10::DispatchKey::FuncTorchBatched);
     };
     if (std::any_of(d.begin(), d.end(), is_batched))
-      return for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
+      return one_by_one(for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
         return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), x, h, c, w, y, k, options, asked);
-      });
+      }));
     const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
     if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !x.is_cpu() ||
         k.back().key_set().has(c10::DispatchKey::Python) || std::any_of(d.begin(), d.end(), is_mapped)) {
       static const auto op = operator_named<decltype(lstm_backward)>("gatewise::lstm_backward");
+      if (more > 0) c = at::cat(cells, -1);
       c10::List<bool> flags;
       for (const bool want : wanted) flags.push_back(want);
       std::vector<Tensor> gradients =
           op.call(d_output, d_h_n, d_c_n, x, h, c, w, y, k, num_layers, bidirectional, batch_first, options.lengths,
-                  options.reset, options.batch_sizes, flags);
+                  options.reset, options.batch_sizes, cell, zoneout_h, zoneout_c, m, flags);
       for (size_t j = 0; j < gradients.size(); ++j)
         if (!wanted[j]) gradients[j] = Tensor();
-      return gradients;
+      return one_by_one(std::move(gradients));
     }
-    return backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked);
+    return one_by_one(backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked));
   }
 
  private:
+  // The gradients of states one by one as that of one tensor; undefined if all of them are.
+  static Tensor together(std::vector<Tensor> d, const std::vector<Tensor>& of) {
+    if (std::none_of(d.begin(), d.end(), [](const Tensor& x) { return x.defined(); })) return Tensor();
+    for (size_t j = 0; j < d.size(); ++j)
+      if (!d[j].defined()) d[j] = at::zeros(of[j].sizes(), of[j].options());
+    return at::cat(d, -1);
+  }
+
   bool released_ = false;
 };
 
-// The values and what backward needs of them, and a node for their gradients.
+// The values and what backward needs of them, and a node for their gradients. `others` are the states of an sLSTM behind
+// c_0, where they are given one by one; then c_n is all of them, and without a gradient: see state_by_state.
 ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
-                                 TensorList weights, const Options& options) {
-  auto [output, h_n, c_n, kept] = call_training(input, h_0, c_0, weights, options);
+                                 TensorList weights, const Options& options, TensorList others = {},
+                                 std::vector<Tensor>* c_n_one_by_one = nullptr) {
+  OptionalTensor cells = c_0;
+  if (!others.empty()) {
+    std::vector<Tensor> all = {*c_0};
+    all.insert(all.end(), others.begin(), others.end());
+    at::AutoDispatchBelowADInplaceOrView below;
+    cells = at::cat(all, -1);
+  }
+  auto [output, h_n, c_n, kept] = call_training(input, h_0, cells, weights, options);
   const auto node = c10::make_intrusive<LSTMBackward>();
   const auto or_none = [](const OptionalTensor& x) { return x.value_or(Tensor()); };
-  node->set_next_edges(torch::autograd::collect_next_edges(input, or_none(h_0), or_none(c_0), weights));
+  node->set_next_edges(torch::autograd::collect_next_edges(input, or_none(h_0), or_none(c_0), others, weights));
   torch::autograd::set_history(output, node);
   torch::autograd::set_history(h_n, node);
-  torch::autograd::set_history(c_n, node);
+  if (others.empty()) {
+    torch::autograd::set_history(c_n, node);
+  } else {
+    {
+      at::AutoDispatchBelowADInplaceOrView below;
+      *c_n_one_by_one = c_n.chunk(static_cast<int64_t>(others.size() + 1), -1);
+    }
+    for (Tensor& state : *c_n_one_by_one) torch::autograd::set_history(state, node);
+    for (const Tensor& state : others) node->others.emplace_back(state, false);
+  }
   node->input = Saved(input, false);
   node->h_0 = Saved(or_none(h_0), false);
   node->c_0 = Saved(or_none(c_0), false);
@@ -608,7 +706,11 @@ ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0,
   node->batch_sizes = Saved(or_none(options.batch_sizes), false);
   for (const Tensor& weight : weights) node->weights.emplace_back(weight, false);
   for (const Tensor& x : kept) node->kept.emplace_back(x, false);
+  for (const Tensor& mask : options.masks) node->masks.emplace_back(mask, false);
   node->num_layers = options.num_layers;
+  node->cell = options.cell;
+  node->zoneout_h = options.zoneout_h;
+  node->zoneout_c = options.zoneout_c;
   node->bidirectional = options.bidirectional;
   node->batch_first = options.batch_first;
   return {output, h_n, c_n, kept};
@@ -629,22 +731,50 @@ bool is_differentiable(const Tensor& input, const OptionalTensor& h_0, const Opt
 
 Three lstm_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0, TensorList weights,
                     int64_t num_layers, bool bidirectional, bool batch_first, const OptionalTensor& lengths,
-                    const OptionalTensor& reset, const OptionalTensor& batch_sizes) {
+                    const OptionalTensor& reset, const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h,
+                    double zoneout_c, TensorList masks) {
   if (is_differentiable(input, h_0, c_0, weights)) {
-    const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+    const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                             batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
     auto [output, h_n, c_n, kept] = call_differentiably(input, h_0, c_0, weights, options);
     return {output, h_n, c_n};
   }
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
   at::AutoDispatchBelowADInplaceOrView below;
-  return op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes);
+  return op.call(input, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes, cell,
+                 zoneout_h, zoneout_c, masks);
+}
+
+// An sLSTM whose states come, and go, one by one: h_n, and c_n, n_n and m_n. (Put together and taken apart by torch's
+// operations they would take as long as a third of a small network's training step.)
+std::tuple<Tensor, Tensor, std::vector<Tensor>> state_by_state(const Tensor& input, const OptionalTensor& h_0,
+                                                               TensorList cells, TensorList weights,
+                                                               const Options& options) {
+  const bool differentiable =
+      is_differentiable(input, h_0, cells[0], weights) ||
+      (at::GradMode::is_enabled() &&
+       std::any_of(cells.begin(), cells.end(), [](const Tensor& state) { return state.requires_grad(); }));
+  if (differentiable) {
+    std::vector<Tensor> last;
+    auto [output, h_n, all, kept] =
+        call_differentiably(input, h_0, cells[0], weights, options, cells.slice(1), &last);
+    return {output, h_n, last};
+  }
+  static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
+  const auto [output, h_n, all] =
+      op.call(input, h_0, at::cat(cells, -1), weights, options.num_layers, options.bidirectional, options.batch_first,
+              options.lengths, options.reset, options.batch_sizes, options.cell, options.zoneout_h, options.zoneout_c,
+              options.masks);
+  return {output, h_n, all.chunk(static_cast<int64_t>(cells.size()), -1)};
 }
 
 ThreeAndKept lstm_training_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
                                     TensorList weights, int64_t num_layers, bool bidirectional, bool batch_first,
                                     const OptionalTensor& lengths, const OptionalTensor& reset,
-                                    const OptionalTensor& batch_sizes) {
-  const Options options = {num_layers, bidirectional, batch_first, lengths, reset, batch_sizes};
+                                    const OptionalTensor& batch_sizes, int64_t cell, double zoneout_h, double zoneout_c,
+                                    TensorList masks) {
+  const Options options = {num_layers, bidirectional, batch_first, lengths,   reset,
+                           batch_sizes, cell,         zoneout_h,   zoneout_c, masks};
   return is_differentiable(input, h_0, c_0, weights) ? call_differentiably(input, h_0, c_0, weights, options)
                                                      : call_training(input, h_0, c_0, weights, options);
 }
@@ -654,19 +784,22 @@ ThreeAndKept lstm_training_autograd(const Tensor& input, const OptionalTensor& h
 TORCH_LIBRARY(gatewise, m) {
   m.def(
       "lstm(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
-      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes) "
+      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes, int cell, float zoneout_h, "
+      "float zoneout_c, Tensor[] masks) "
       "-> (Tensor output, Tensor h_n, Tensor c_n)");
   m.def(
       "lstm_training(Tensor input, Tensor? h_0, Tensor? c_0, Tensor[] weights, int num_layers, bool bidirectional, "
-      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes) "
+      "bool batch_first, Tensor? lengths, Tensor? reset, Tensor? batch_sizes, int cell, float zoneout_h, "
+      "float zoneout_c, Tensor[] masks) "
       "-> (Tensor output, Tensor h_n, Tensor c_n, Tensor[] kept)");
   m.def(
       "lstm_backward(Tensor? d_output, Tensor? d_h_n, Tensor? d_c_n, Tensor input, Tensor? h_0, Tensor? c_0, "
       "Tensor[] weights, Tensor output, Tensor[] kept, int num_layers, bool bidirectional, bool batch_first, "
-      "Tensor? lengths, Tensor? reset, Tensor? batch_sizes, bool[] wanted) -> Tensor[]");
+      "Tensor? lengths, Tensor? reset, Tensor? batch_sizes, int cell, float zoneout_h, float zoneout_c, "
+      "Tensor[] masks, bool[] wanted) -> Tensor[]");
   m.def(
       "lstm_activations(Tensor input, Tensor[] weights, Tensor kept, int number, int num_layers, bool bidirectional, "
-      "bool batch_first, Tensor? lengths, Tensor? batch_sizes) -> Tensor");
+      "bool batch_first, Tensor? lengths, Tensor? batch_sizes, int cell, float zoneout_h, float zoneout_c) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(gatewise, CPU, m) {
@@ -685,16 +818,21 @@ TORCH_LIBRARY_IMPL(gatewise, Autograd, m) {
 
 namespace {
 
-// plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), or None where
-// the call is not the common one: tensors of numbers that the core has code for, on the CPU, no autocast, no transform
+// plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), with cell,
+// zoneout_h, zoneout_c and masks behind these for a changed cell, or None where the call is not the common one. Of an
+// sLSTM c_0 may be the tuple (c_0, n_0, m_0), and then its last states are as many. The common call has tensors of numbers that the core has code for, on the CPU, no autocast, no transform
 // of torch.func, nobody who overrides torch's functions. torch's own way from Python to an operator takes longer than a
 // small network.
 PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  TORCH_CHECK_TYPE(count == 7 && PyList_CheckExact(args[3]), "plain_lstm takes 7 arguments, the fourth of them a list");
-  const auto plain = [](PyObject* x) { return THPVariable_CheckExact(x); };
+  const bool changed = count == 11;
+  TORCH_CHECK_TYPE((count == 7 || changed) && PyList_CheckExact(args[3]) && (!changed || PyList_CheckExact(args[10])),
+                   "plain_lstm takes 7 or 11 arguments, the fourth and the last of 11 lists");
+  // (A tensor of shapes alone would have torch send the call to where shapes are computed.)
+  const auto plain = [](PyObject* x) { return THPVariable_CheckExact(x) && THPVariable_Unpack(x).is_cpu(); };
   const auto plain_or_none = [&](PyObject* x) { return x == Py_None || plain(x); };
-  if (!plain(args[0]) || !plain_or_none(args[1]) || !plain_or_none(args[2]) ||
+  const bool one_by_one = PyTuple_CheckExact(args[2]) && PyTuple_GET_SIZE(args[2]) > 1;
+  if (!plain(args[0]) || !plain_or_none(args[1]) || !(one_by_one || plain_or_none(args[2])) ||
       at::impl::torch_function_mode_enabled())
     Py_RETURN_NONE;
   const Tensor input = THPVariable_Unpack(args[0]);
@@ -703,22 +841,43 @@ PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (!served || at::autocast::is_autocast_enabled(at::kCPU) ||
       included.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode))
     Py_RETURN_NONE;
-  c10::SmallVector<Tensor, 8> weights;
-  for (Py_ssize_t j = 0; j < PyList_GET_SIZE(args[3]); ++j) {
-    PyObject* const weight = PyList_GET_ITEM(args[3], j);
-    if (!plain(weight)) Py_RETURN_NONE;
-    weights.push_back(THPVariable_Unpack(weight));
-  }
+  c10::SmallVector<Tensor, 8> weights, masks, cells;
+  const auto take = [&](PyObject* sequence, c10::SmallVector<Tensor, 8>& to) {
+    for (Py_ssize_t j = 0; j < PySequence_Fast_GET_SIZE(sequence); ++j) {
+      PyObject* const x = PySequence_Fast_GET_ITEM(sequence, j);
+      if (!plain(x)) return false;
+      to.push_back(THPVariable_Unpack(x));
+    }
+    return true;
+  };
+  if (!take(args[3], weights) || (changed && !take(args[10], masks)) || (one_by_one && !take(args[2], cells)))
+    Py_RETURN_NONE;
   const auto optional = [](PyObject* x) { return x == Py_None ? std::nullopt : OptionalTensor(THPVariable_Unpack(x)); };
-  const OptionalTensor h_0 = optional(args[1]), c_0 = optional(args[2]);
-  const int64_t num_layers = PyLong_AsLongLong(args[4]);
-  if (num_layers == -1 && PyErr_Occurred()) return nullptr;
+  const OptionalTensor h_0 = optional(args[1]), c_0 = one_by_one ? cells[0] : optional(args[2]);
+  const int64_t num_layers = PyLong_AsLongLong(args[4]), cell = changed ? PyLong_AsLongLong(args[7]) : 0;
+  const double zoneout_h = changed ? PyFloat_AsDouble(args[8]) : 0, zoneout_c = changed ? PyFloat_AsDouble(args[9]) : 0;
+  if (PyErr_Occurred()) return nullptr;
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
   Three results;
+  if (one_by_one) {
+    std::vector<Tensor> last;
+    {
+      const pybind11::gil_scoped_release others_may_run;
+      const Options options = {num_layers,   args[5] == Py_True, args[6] == Py_True, std::nullopt, std::nullopt,
+                               std::nullopt, cell,               zoneout_h,          zoneout_c,    masks};
+      std::tie(std::get<0>(results), std::get<1>(results), last) = state_by_state(input, h_0, cells, weights, options);
+    }
+    PyObject* const states = PyTuple_New(static_cast<Py_ssize_t>(1 + last.size()));
+    if (!states) return nullptr;
+    PyTuple_SET_ITEM(states, 0, THPVariable_Wrap(std::move(std::get<1>(results))));
+    for (size_t j = 0; j < last.size(); ++j)
+      PyTuple_SET_ITEM(states, static_cast<Py_ssize_t>(1 + j), THPVariable_Wrap(std::move(last[j])));
+    return Py_BuildValue("(NN)", THPVariable_Wrap(std::move(std::get<0>(results))), states);
+  }
   {
     const pybind11::gil_scoped_release others_may_run;
     results = op.call(input, h_0, c_0, weights, num_layers, args[5] == Py_True, args[6] == Py_True, std::nullopt,
-                      std::nullopt, std::nullopt);
+                      std::nullopt, std::nullopt, cell, zoneout_h, zoneout_c, masks);
   }
   return Py_BuildValue("(N(NN))", THPVariable_Wrap(std::move(std::get<0>(results))),
                        THPVariable_Wrap(std::move(std::get<1>(results))),
@@ -732,6 +891,7 @@ PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t))
 
 PyMethodDef methods[] = {
     {"plain_lstm", fast(plain_lstm), METH_FASTCALL, nullptr},
+    {"new_mask", fast(gatewise::of_torch::new_mask), METH_FASTCALL, nullptr},
     {"new_stream", fast(gatewise::of_torch::new_stream), METH_FASTCALL, nullptr},
     {"stream_step", fast(gatewise::of_torch::stream_step), METH_FASTCALL, nullptr},
     {"stream_state", gatewise::of_torch::stream_state, METH_O, nullptr},

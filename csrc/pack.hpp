@@ -30,7 +30,7 @@ GATEWISE_INLINE void pack_vector(const Number* from, int64_t width, int64_t n, i
 }
 
 // Weights (4H, width), rows i, f, g, o, of some vectors of units, for the products that make gates:
-// [vector of units][group of k][gate][unit in it].
+// [vector of units][group of k][gate][unit in it]. A gate without rows has zeros.
 template <class Number>
 void pack_gates(const Number* weights, int64_t width, const Layout<Number>& layout, Range units, Number* packed) {
   constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>;
@@ -38,15 +38,16 @@ void pack_gates(const Number* weights, int64_t width, const Layout<Number>& layo
     const int64_t room = layout.width_of(u), step = 4 * room * group;
     Number* to = packed + (u - units.first) * 4 * lanes * whole_groups<Number>(width);
     for (int64_t gate = 0; gate < 4; ++gate) {
-      const Number* from = weights + (gate * layout.H + u * lanes) * width;
+      const int64_t block = layout.block_of(gate), units = block < 0 ? 0 : layout.units_in(u);
+      const Number* from = weights + (larger(0, block) * layout.H + u * lanes) * width;
       if (room == lanes) {
-        pack_vector(from, width, layout.units_in(u), step, to + gate * room * group);
+        pack_vector(from, width, units, step, to + gate * room * group);
         continue;
       }
       for (int64_t unit = 0; unit < room; ++unit)
         for (int64_t k = 0; k < whole_groups<Number>(width); ++k)
           to[k / group * step + (gate * room + unit) * group + k % group] =
-              unit < layout.units_in(u) && k < width ? from[unit * width + k] : Number{};
+              unit < units && k < width ? from[unit * width + k] : Number{};
     }
   }
 }

@@ -7,6 +7,8 @@
 #include "forward.hpp"
 #include "kernels.hpp"
 #include "parallel.hpp"
+#include "varied_backward.hpp"
+#include "varied_forward.hpp"
 
 namespace gatewise::GATEWISE_ISA {
 
@@ -30,8 +32,9 @@ void backward(const BackwardCall<Number>& call) {
   const Layout<Number> layout(call.sizes);
   const Backward<Number> b{call, layout, Steps(call.walk, call.sizes), BackwardScratch<Number>(layout, call.scratch)};
   const bool parameters = call.d_weight_ih || call.d_weight_hh || call.d_bias || call.d_weight_hr;
+  const VariedBackward<Number> varied{b};
   in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
-    const Split split = split_between(team.threads, layout);
+    const Split split = split_between(team.threads, layout, kBackwardRowBytes);
     const bool by_units = split.unit_parts > 1;
     const Region region = region_of(split, b.steps, Panels(layout.H, kLanes<Number>).count,
                                     Panels(layout.P, kLanes<Number>).count, team.thread);
@@ -54,6 +57,7 @@ void backward(const BackwardCall<Number>& call) {
         else b.input_gradient(chunk, chunk.times, {0, layout.B}, part(inputs.last, team.threads, team.thread));
       }
       if (j == 0) b.end(chunk, region);
+      if (layout.changed) varied.parameter_gradients(chunk, team);
       if (parameters) b.parameter_gradients(chunk, team);
       else team.meet();  // before d_a is written over
     }
@@ -71,7 +75,7 @@ void activations(const ActivationsCall<Number>& call) {
     Cursor at(steps, own.first);
     for (int64_t row = own.first; row < own.last; ++row, at.next()) {
       const Number* gates = call.gates + row * layout.gates_row;
-      const Sum<Number>* c = call.cells + (layout.B + row) * layout.padded;
+      const Sum<Number>* c = call.cells + (layout.B + row) * layout.cells_row;
       const int64_t to = (steps.step_of(at.t, at.b) * layout.B + steps.row_of(at.b)) * layout.H;
       for (int64_t u = 0; u < layout.units; ++u) {
         const Gates<Sum<Number>> gate = load_gates(gates + layout.gates_at(u), layout.width_of(u));
@@ -89,8 +93,9 @@ Plan plan(const Sizes& sizes, bool training) {
   constexpr int64_t sum = sizeof(Sum<Number>);
   return {
       .gates = training ? layout.steps * layout.gates_row : numbers(layout.chunk_rows * layout.gates_row * sum),
-      .cells = numbers((layout.B + (training ? layout.steps : 0)) * layout.padded * sum),
+      .cells = numbers((layout.B + (training ? layout.steps : 0)) * layout.cells_row * sum),
       .unprojected = layout.projected ? (training ? layout.steps : layout.B) * layout.padded : 0,
+      .normalized = layout.cell.layer_norm && training ? Normalized<Number>::numbers(layout) : 0,
       .forward_scratch = numbers(ForwardScratch<Number>(layout, training, nullptr).bytes),
       .backward_scratch = numbers(BackwardScratch<Number>(layout, nullptr).bytes),
   };

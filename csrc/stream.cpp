@@ -133,7 +133,7 @@ class Stream {
   }
 
   Network checked(const Tensors& weights) const {
-    const Network net(first_input_, weights, {layers_, false, false, {}, {}, {}});
+    const Network net(first_input_, weights, {.num_layers = layers_, .bidirectional = false, .batch_first = false});
     TORCH_CHECK(!h_.defined() || (net.H == H_ && net.P == P_), "the weights are for H = ", net.H, " and P = ", net.P,
                 ", and the stream began with ", H_, " and ", P_);
     return net;

@@ -72,7 +72,8 @@ def test_flops_are_those_of_the_products():
 
 def test_sizes_by_number_by_hand_and_once():
     assert read_sizes(["2", "1,2,3,4,5", "2", TINY_WORD]) == (GRID[1], Size(1, 2, 3, 4, 5, 1), TINY)
-    assert len(read_sizes(["all"], quick=True)) == 2
+    assert read_sizes(["all", "2"], every=GRID[:1]) == GRID[:2]
+    assert len(BenchConfig(quick=True).chosen_sizes()) == 2
 
 
 @pytest.mark.parametrize(
@@ -105,16 +106,38 @@ def test_other_settings_are_refused_in_a_line(changes, says):
 
 def test_files_are_refused_before_the_time_is_spent(tmp_path):
     lines = []
+    (tmp_path / "x-tuned.png").mkdir()
     for changes in (
         {"json": tmp_path / "none" / "x.json"},
         {"json": tmp_path},
         {"figure": tmp_path / "none" / "x.png"},
+        {"figure": tmp_path / "x.png", "malloc": "both"},  # of the second run
     ):
         with pytest.raises(ArgumentError, match=r"change it$"):
             run(tiny(**changes), say=lines.append)
     with pytest.raises(ArgumentError, match=r"figure is .*x\.bmp, needed is a name that ends in \.png"):
         tiny(figure=tmp_path / "x.bmp")
     assert not lines
+
+
+@pytest.mark.parametrize("figure", ["both.png", "here/../both.png"])
+def test_two_files_of_one_name_are_refused(tmp_path, figure):
+    (tmp_path / "here").mkdir()
+    lines = []
+    with pytest.raises(ArgumentError, match=r"json and figure are both .*both\.png, needed are two files: change one$"):
+        run(tiny(json=tmp_path / "both.png", figure=tmp_path / figure), say=lines.append)
+    assert not lines and [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
+@pytest.mark.parametrize("word", ["100000,100000,1000,10,1", "1,1,1000000,1000000,1", "1,1,1,2000000,1"])
+@pytest.mark.parametrize("form", ["plain", "projected"])
+def test_sizes_that_no_memory_holds_are_refused_in_a_line(word, form):
+    lines = []
+    with pytest.raises(
+        ArgumentError, match=r"sizes has \(\d.*\), which takes [\d,.]+ GiB at least, \w+, and this"
+    ) as caught:
+        run(tiny(sizes=(TINY_WORD, word), forms=(form,)), say=lines.append)
+    assert not lines and "\n" not in str(caught.value)
 
 
 def test_the_command_says_the_same():
@@ -431,6 +454,7 @@ def test_a_run_from_end_to_end(tmp_path):
     assert len(written["summary"]) == 2 * 3 + 2 + 2  # torch everywhere, gate-loop and the fastest in the plain rows
     assert written["malloc"] == "default"
     assert written["tuned"] is None
+    assert written["variants"] == []
     with Image.open(tmp_path / "bench.png") as figure:
         assert figure.width > 500
     assert lines[-2:] == [f"wrote {tmp_path / 'bench.json'}", f"wrote {tmp_path / 'bench.png'}"]

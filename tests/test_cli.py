@@ -356,6 +356,11 @@ def test_bench(capsys, tmp_path):
     assert "</svg>" in (tmp_path / "b.svg").read_text()
 
 
+def test_bench_of_variants(capsys, tmp_path):
+    printed = prints(capsys, "bench", "--variants", "peephole", "--quick", "--sizes", "2,3,4,5,1")
+    assert re.search(r"^peephole +(kernel|composite) +[\d.]+ ±.*x ±.*x ±", printed, re.MULTILINE)
+
+
 # --- what is refused ----------------------------------------------------------------------------------------
 
 
@@ -388,6 +393,9 @@ def test_bench(capsys, tmp_path):
         (["train", "digits", "--num-layers", "1"], r"dropout is 0.3, needed is 0 with a single layer"),
         (["bench", "--sizes", "15"], r"15.*see gatewise bench --help"),
         (["bench", "--peers", "keras"], r"keras"),
+        (["bench", "--variants", "gru"], r"gru"),
+        (["bench", "--variants"], r"variants is empty, needed is none, all, or one or more of peephole, .*--help$"),
+        (["bench", "--variants", "all", "--peers", "jax"], r"peers is jax and variants are asked for.*leave out peers"),
         (["resume"], r"Missing.*RUN.*; see gatewise resume --help$"),
         (["resume", "x", "--epochs", "3"], r"Unrecognized.* options: --epochs.*; see gatewise resume --help$"),
         (["evaluate"], r"Missing.*RUN"),

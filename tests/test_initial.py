@@ -78,3 +78,29 @@ def test_what_is_refused():
         initialize(lstm, "zeros", longest=5)
     with pytest.raises(ArgumentError, match="proj_size is 2, needed is 0"):
         initialize(gatewise.LSTM(5, 4, proj_size=2), "orthogonal")
+    for longest in (True, 0, 2, 2.5, float("inf"), "many"):
+        with pytest.raises(ArgumentError, match="needed a whole number of steps, 3 or more"):
+            initialize(lstm, "chrono", longest=longest)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_left_as_it_was_without_a_word(name):
+    """Where a name has no weights of its own to draw, or would take the blocks of another cell for gates."""
+    longest = {"longest": 50} if name == "chrono" else {}
+    for other in (
+        ()
+        if name == "zeros"
+        else (torch.nn.GRU(5, 4), torch.nn.RNN(5, 4), gatewise.LSTMCell(5, 4), torch.nn.Sequential())
+    ):
+        kind = type(other).__name__
+        with pytest.raises(ArgumentError, match=f"lstm is a {kind}, needed a gatewise.LSTM or a torch.nn.LSTM"):
+            initialize(other, name, **longest)
+    normalized = torch.nn.utils.parametrizations.weight_norm(gatewise.LSTM(5, 4), "weight_hh_l0")
+    with pytest.raises(ArgumentError, match="lstm has parametrized weights, which are computed of others"):
+        initialize(normalized, name, **longest)
+    without = gatewise.LSTM(5, 4, bias=False)
+    if name in ("forget_one", "chrono"):
+        with pytest.raises(ArgumentError, match=f"lstm has no biases, and {name} is a choice of them"):
+            initialize(without, name, **longest)
+    else:
+        initialize(without, name, **longest)

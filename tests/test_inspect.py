@@ -140,6 +140,16 @@ def test_the_gates_are_those_of_the_given_sequence(sum_runs, tmp_path):
     assert row["reads"] == list("67001")
 
 
+@pytest.mark.parametrize("cell", ["peephole", "cifg", "layer-norm", "slstm"])
+def test_changed_cells_are_looked_into_as_the_plain_one(cell, tmp_path, capsys):
+    run = run_of(tmp_path / cell, "digit-sum", "--length", 6, "--epochs", 1, "--cell", cell)
+    found = json.loads(printed(capsys, "inspect", run, "6 7 0 0 1 0", "--out", tmp_path / "a.html", "--json"))
+    assert found["flow"][0]["sentence"].startswith("cell.l0 (lstm): ")
+    paths = re.findall(r'"path":\s*"(along|through|past)([^"]*)"', (tmp_path / "a.html").read_text(encoding="utf-8"))
+    assert (("through", " f") in paths) == (cell != "cifg")
+    assert (("through", " the peepholes") in paths) == (cell == "peephole")
+
+
 def a_subject(truth, taken_for, classes=3):
     """Of samples that were taken for what is said, the later the surer."""
     scores = np.full((len(truth), classes), 0.1)

@@ -18,7 +18,8 @@ DTYPES = [np.float32, np.float64, BFLOAT16]
 NAMES = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0", "weight_hr_l0")
 
 # (T, B, I, H), the awkward ones first: one of everything; fewer, as many and more units than any vector's lanes; rows
-# around the tiles' heights; depths around the blocks of K; more rows and steps than a chunk takes at once.
+# around the tiles' heights; depths around the blocks of K; more rows and steps than a chunk takes at once; weights from
+# beyond the second-level cache, and rows that are two tiles.
 SIZES = [
     (1, 1, 1, 1),
     (2, 1, 1, 3),
@@ -38,6 +39,7 @@ SIZES = [
     (300, 2, 3, 5),
     (3, 210, 3, 5),
     (40, 4, 32, 32),
+    (2, 8, 3, 520),
 ]
 
 
@@ -201,6 +203,7 @@ def test_missing_gradients_are_zero(given_):
         (4, 2, 9, 160),
         (2, 101, 3, 40),
         (1, 2, 130, 120),
+        (2, 16, 8, 192),
         (3, 9, 4, 40, 20),
         (3, 2, 4, 40, 20),
     ],

@@ -12,6 +12,7 @@ import torch
 
 import gatewise
 from gatewise.errors import DtypeError, ShapeError
+from gatewise.reference.code import PLAIN_CODE
 
 # Outputs within 1e-6 and gradients within 1e-5, relative to the largest value, in
 # float32 (both sides round; a gradient sums T * B terms); 1e-12 in float64.
@@ -290,15 +291,15 @@ def test_the_operators_keep_what_they_promise_to_torch(proj_size):
     lstm = gatewise.LSTM(3, 4, 2, bidirectional=True, proj_size=proj_size)
     weights = list(lstm.parameters())
     x, h_0, c_0 = (torch.randn(*s, requires_grad=True) for s in ((5, 2, 3), (4, 2, proj_size or 4), (4, 2, 4)))
-    network = (2, True, False, None, None, None)
+    network = (2, True, False, None, None, None, *PLAIN_CODE, [])
     torch.library.opcheck(torch.ops.gatewise.lstm.default, (x, h_0, c_0, weights, *network))
     torch.library.opcheck(torch.ops.gatewise.lstm.default, (x, None, None, weights, *network))
     reset = torch.tensor([[False, True], [True, False], [False] * 2, [True] * 2, [False] * 2])
-    walk = (torch.tensor([3, 5]), reset, None)
+    walk = (torch.tensor([3, 5]), reset, None, *PLAIN_CODE, [])
     torch.library.opcheck(torch.ops.gatewise.lstm.default, (x, h_0, c_0, weights, *network[:3], *walk))
     packed = (x.detach().flatten(0, 1)[:7].requires_grad_(), h_0, c_0, weights, *network[:3])
     batch_sizes = torch.tensor([2, 2, 2, 1])
-    torch.library.opcheck(torch.ops.gatewise.lstm.default, (*packed, None, None, batch_sizes))
+    torch.library.opcheck(torch.ops.gatewise.lstm.default, (*packed, None, None, batch_sizes, *PLAIN_CODE, []))
     plain = [w.detach() for w in weights]
     forward = (x.detach(), None, None, plain, *network)
     # (test_aot_dispatch_dynamic compares results, and part of what is kept for backward is padding that nobody writes.)
@@ -527,7 +528,8 @@ def test_paths_of_16_bits_are_explained():
 def test_the_operators_keep_their_promises_in_bfloat16(proj_size):
     lstm = gatewise.LSTM(3, 4, 2, bidirectional=True, proj_size=proj_size, dtype=BF16)
     weights = [w.detach() for w in lstm.parameters()]
-    forward = (torch.randn(5, 2, 3, dtype=BF16), None, None, weights, 2, True, False, None, None, None)
+    network = (2, True, False, None, None, None, *PLAIN_CODE, [])
+    forward = (torch.randn(5, 2, 3, dtype=BF16), None, None, weights, *network)
     checks = ["test_schema", "test_faketensor"]
     torch.library.opcheck(torch.ops.gatewise.lstm.default, forward, test_utils=checks)
     torch.library.opcheck(torch.ops.gatewise.lstm_training.default, forward, test_utils=checks)

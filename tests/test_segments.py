@@ -36,10 +36,10 @@ def outcome(lstm, x, hx=None, **walk):
     x = x.clone().requires_grad_()
     hx = None if hx is None else tuple(state.clone().requires_grad_() for state in hx)
     torch.manual_seed(5)  # of dropout
-    output, (h_n, c_n) = lstm(x, hx, **walk)
+    output, states = lstm(x, hx, **walk)
     weighted = lambda t: (t * torch.linspace(-1, 2, t.numel(), dtype=t.dtype).reshape(t.shape)).sum()  # noqa: E731
     leaves = [x, *(hx or ()), *lstm.parameters()]
-    return (output, h_n, c_n), torch.autograd.grad(weighted(output) + weighted(h_n) + weighted(c_n), leaves)
+    return (output, *states), torch.autograd.grad(sum(map(weighted, states), weighted(output)), leaves)
 
 
 def assert_equal(one, other):
@@ -148,3 +148,29 @@ def test_a_compiled_model_calls_it_as_it_is():
     x = torch.randn(7, 3, 4).double()
     compiled = torch.compile(segmented, backend="eager")
     assert_equal(outcome(whole, x), (outcome(compiled, x)[0], outcome(segmented, x)[1]))
+
+
+VARIED = [
+    {"peephole": True, "coupled": True, "layer_norm": True},
+    {"zoneout": (0.3, 0.6), "variational_dropout": 0.5, "proj_size": 2},
+    {"cell": "slstm", "recurrent_dropout": 0.4, "bias": False},
+]
+
+
+@pytest.mark.parametrize("every", [1, 3, 50])
+@pytest.mark.parametrize("walk", WALKS, ids=str)
+@pytest.mark.parametrize("options", VARIED, ids=str)
+def test_changed_cells_and_their_masks(options, walk, every):
+    """Those of the reverse direction are drawn by the input's steps, too."""
+    whole, segmented = both(every, num_layers=2, bidirectional=True, batch_first=True, **options)
+    x = torch.randn(3, 7, 4).double()
+    if "reset" in walk:
+        walk = walk | {"reset": torch.rand(x.shape[:2]) < 0.4}
+    assert_equal(outcome(whole, x, **walk), outcome(segmented, x, **walk))
+    if not walk:
+        packed = pack_padded_sequence(x, [3, 7, 5], batch_first=True, enforce_sorted=False)
+        found = []
+        for module in (whole, segmented):
+            torch.manual_seed(5)
+            found.append(module(packed)[0].data)
+        assert torch.equal(*found)

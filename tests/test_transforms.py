@@ -10,6 +10,7 @@ from torch.func import functional_call, grad, jvp, vmap
 
 import gatewise
 from compare import assert_same
+from gatewise.reference.code import PLAIN_CODE
 
 # torch.func's derivatives script some of torch's own functions, and torch says that scripting is deprecated.
 scripts = pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
@@ -66,7 +67,8 @@ def test_forward_mode_is_right_or_refused():
     torch._dynamo.reset()
     compiled = torch.compile(lambda: along(lambda z: lstm(z)[0]), backend="eager")
     assert_same(compiled(), along(lambda z: lstm(z)[0]))
-    operator, network = torch.ops.gatewise.lstm, (lstm._weights(), 1, False, False, None, None, None)
+    operator = torch.ops.gatewise.lstm
+    network = (lstm._weights(), 1, False, False, None, None, None, *PLAIN_CODE, [])
     with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
         along(lambda z: operator(z, None, None, *network)[0])
 

@@ -1,5 +1,5 @@
-# torch's operators, as csrc/operators.cpp registers them when it is imported, the short way to one of them, and
-# a stream (csrc/stream.hpp).
+# torch's operators, as csrc/operators.cpp registers them when it is imported, the short way to one of them, masks
+# (csrc/masks.hpp), and a stream (csrc/stream.hpp).
 
 from typing import Any
 
@@ -8,12 +8,18 @@ from torch import Tensor, nn
 def plain_lstm(
     input: object,
     h_0: Tensor | None,
-    c_0: Tensor | None,
+    c_0: Tensor | tuple[Tensor, ...] | None,
     weights: list[Tensor],
     num_layers: int,
     bidirectional: bool,
     batch_first: bool,
-) -> tuple[Tensor, tuple[Tensor, Tensor]] | None: ...
+    cell: int = 0,
+    zoneout_h: float = 0.0,
+    zoneout_c: float = 0.0,
+    masks: list[Tensor] = ...,
+    /,
+) -> tuple[Tensor, tuple[Tensor, ...]] | None: ...
+def new_mask(shape: tuple[int, ...], is_double: bool, probability: float, value: float, /) -> Tensor: ...
 def new_stream(
     module: nn.Module,
     names: tuple[str, ...],

@@ -7,7 +7,7 @@ terms.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from gatewise import _core
 from gatewise.errors import ArgumentError, DtypeError, KernelError, ShapeError
+from gatewise.reference.code import PLAIN_CODE, Code, coded
+from gatewise.reference.variant import PLAIN, Variant
 
 Array = npt.NDArray[Any]
 
@@ -40,8 +42,6 @@ _backward: dict[int, Callable[..., None]] = {
     4: _core.backward_float32,
     8: _core.backward_float64,
 }
-
-
 _activations: dict[int, Callable[..., None]] = {
     2: _core.activations_bfloat16,
     4: _core.activations_float32,
@@ -162,12 +162,15 @@ class Plan(NamedTuple):
     gates: int
     cells: int
     unprojected: int
+    normalized: int
     forward_scratch: int
     backward_scratch: int
 
 
 @lru_cache(maxsize=1024)
-def plan(itemsize: int, T: int, B: int, I: int, H: int, P: int, steps: int, training: bool) -> Plan:
+def plan(
+    itemsize: int, T: int, B: int, I: int, H: int, P: int, steps: int, training: bool, code: Code = PLAIN_CODE
+) -> Plan:
     """Tell how much to allocate for a call of these sizes.
 
     Parameters
@@ -180,13 +183,15 @@ def plan(itemsize: int, T: int, B: int, I: int, H: int, P: int, steps: int, trai
         Steps of all rows together: T·B where all are equally long.
     training
         Whether the forward call keeps what backward needs.
+    code
+        The cell.
 
     Examples
     --------
     >>> plan(4, T=10, B=8, I=3, H=5, P=5, steps=80, training=True).cells >= 11 * 8 * 5
     True
     """
-    return Plan(*_core.plan(itemsize, T, B, I, H, P, steps, training))
+    return Plan(*_core.plan(itemsize, T, B, I, H, P, steps, training, *code))
 
 
 class Kept(NamedTuple):
@@ -195,9 +200,10 @@ class Kept(NamedTuple):
     gates: int
     cells: int
     unprojected: int
+    normalized: int
 
 
-def kept_numbers(itemsize: int, H: int, P: int) -> Kept:
+def kept_numbers(itemsize: int, H: int, P: int, code: Code = PLAIN_CODE) -> Kept:
     """Tell what a training call of any length keeps: for each step of each row, and the cells once more for each row.
 
     Parameters
@@ -206,6 +212,8 @@ def kept_numbers(itemsize: int, H: int, P: int) -> Kept:
         Bytes of a number: 2 for bfloat16, 4 for float32, 8 for float64.
     H, P
         Hidden units, and numbers of h: H, or less where it is projected.
+    code
+        The cell.
 
     Examples
     --------
@@ -213,8 +221,8 @@ def kept_numbers(itemsize: int, H: int, P: int) -> Kept:
     >>> (10 * 8 * kept.gates, 11 * 8 * kept.cells, 10 * 8 * kept.unprojected) == whole[:3]
     True
     """
-    smallest = plan(itemsize, 1, 1, 1, H, P, 1, True)
-    return Kept(smallest.gates, smallest.cells // 2, smallest.unprojected)
+    smallest = plan(itemsize, 1, 1, 1, H, P, 1, True, code)
+    return Kept(smallest.gates, smallest.cells // 2, smallest.unprojected, smallest.normalized)
 
 
 class Walk(NamedTuple):
@@ -227,9 +235,10 @@ class Walk(NamedTuple):
     before: Array | None  # (T + 1) int64
     reset: Array | None  # (T, B) bool
 
-    def common(self, T: int, B: int, I: int, H: int, P: int, threads: int) -> _core.Common:
-        """Say it to the core, with the sizes."""
-        return _core.Common(T, B, I, H, P, self.steps(T, B), threads, self.reverse, *(_address(a) for a in self[1:]))
+    def common(self, T: int, B: int, I: int, H: int, P: int, threads: int, code: Code) -> _core.Common:
+        """Say it to the core, with the sizes and the cell."""
+        tables = (_address(a) for a in self[1:])
+        return _core.Common(T, B, I, H, P, self.steps(T, B), threads, self.reverse, *tables, *code)
 
     def steps(self, T: int, B: int) -> int:
         """Count the steps of all rows."""
@@ -250,18 +259,75 @@ def _walk(T: int, B: int, reverse: bool, lengths: Array | None, reset: Array | N
     return Walk(reverse, lengths[order], order, active, before, reset)
 
 
+class Besides(NamedTuple):
+    """What a changed cell computes with besides, in the core's own order: csrc/kernels.hpp."""
+
+    weight_ch: Array | None = None  # (3H), coupled (2H)
+    gain_ih: Array | None = None  # (4H), coupled (3H), as gain_hh
+    gain_hh: Array | None = None
+    gain_c: Array | None = None  # (H), as bias_c
+    bias_c: Array | None = None
+    zoneout_h: Array | None = None  # (T, B, P)
+    zoneout_c: Array | None = None  # (T, B, H)
+    candidate: Array | None = None  # (T, B, H)
+    hidden: Array | None = None  # (B, P)
+
+    def addressed(self) -> _core.Besides:
+        """Say it to the core."""
+        return _core.Besides(*map(_address, self))
+
+
+def _besides(
+    variant: Variant,
+    own: Mapping[str, Array] | None,
+    masks: Mapping[str, Array] | None,
+    dtype: np.dtype[Any],
+    bias: bool,
+    **sizes: int,
+) -> Besides:
+    """Check what a changed cell computes with besides."""
+    own = own or {}
+    T, B, H, P = (sizes[axis] for axis in "TBHP")
+    needed = {
+        name: shape for name, shape in variant.shapes(inputs=1, hidden=H, bias=bias).items() if name in Besides._fields
+    }
+    if own.keys() != needed.keys():
+        raise ArgumentError(f"own has [{', '.join(own)}], needed [{', '.join(needed)}]: give the variant's parameters")
+    found = {}
+    for name, shape in needed.items():
+        axis = "H" if shape == (H,) else f"{shape[0] // H}H"
+        found[name] = _checked(name, own[name], dtype, **{axis: shape[0]})
+    if masks is not None:
+        shapes = variant.masks(cells=1, time=T, batch=B, hidden=H, width=P)
+        shapes.pop("weight_hh", None)  # which weight_hh has in it
+        if masks.keys() != shapes.keys():
+            raise ArgumentError(
+                f"masks are [{', '.join(masks)}], needed [{', '.join(shapes)}]: give these, or None in evaluation"
+            )
+        sums = np.dtype(np.float64 if dtype == np.float64 else np.float32)
+        for name in shapes:
+            width = {"P": P} if name in ("zoneout_h", "hidden") else {"H": H}
+            rows = {"B": B} if name == "hidden" else {"T": T, "B": B}
+            found[name] = _checked(name, masks[name], sums, **rows, **width)
+    return Besides(**found)
+
+
 @dataclass
 class Forward:
     """What `forward` computed, and what `backward` needs of it."""
 
     h: Array  # (T, B, P); what stands past a row's length is zero
     h_n: Array  # (B, P)
-    c_n: Array  # (B, H)
+    c_n: Array  # (B, H), of an sLSTM c, n and m: (B, 3H)
     inputs: tuple[Array, ...]  # x, h_0, c_0, weight_ih, weight_hh, and weight_hr if h is projected
+    sizes: tuple[int, int, int, int, int]  # T, B, I, H, P
     walk: Walk
+    code: Code
+    besides: Besides
     gates: Array | None
     cells: Array | None
     unprojected: Array | None
+    normalized: Array | None
 
 
 class Gradients(NamedTuple):
@@ -274,6 +340,11 @@ class Gradients(NamedTuple):
     d_weight_hh: Array  # (4H, P)
     d_bias: Array  # (4H,)
     d_weight_hr: Array | None  # (P, H); None where h is not projected
+    d_weight_ch: Array | None  # and where there are none of these, shaped as in `Besides`
+    d_gain_ih: Array | None
+    d_gain_hh: Array | None
+    d_gain_c: Array | None
+    d_bias_c: Array | None
 
 
 def _checked(name: str, array: Array, dtype: npt.DTypeLike, **axes: int) -> Array:
@@ -305,6 +376,9 @@ def forward(
     reset: Array | None = None,
     threads: int = 1,
     training: bool = True,
+    variant: Variant = PLAIN,
+    own: Mapping[str, Array] | None = None,
+    masks: Mapping[str, Array] | None = None,
 ) -> Forward:
     """Run one layer in one direction over a whole sequence.
 
@@ -331,11 +405,20 @@ def forward(
         At most this many threads; the result does not depend on it, bit for bit.
     training
         Keep what `backward` needs.
+    variant
+        The cell. With coupled gates read 3H for 4H here; of an sLSTM `c_0` and `c_n` are c, n and m, (B, 3H).
+    own
+        The parameters that the variant has besides torch's, by the names of `Variant.shapes`.
+    masks
+        Those of this call by the names of `Variant.masks`, each without its first axis, float32, or float64 where the
+        numbers are; but for that of weight_hh, which is in the weights. None: evaluation.
 
     Raises
     ------
     ShapeError, DtypeError
         An array does not fit the others.
+    ArgumentError
+        Parameters or masks of the variant are missing, or there are others.
 
     Examples
     --------
@@ -351,39 +434,44 @@ def forward(
     if (bias_ih is None) != (bias_hh is None):
         raise ShapeError("one bias is given and the other is None: pass both or neither")
     T, B, I = x.shape
-    H, P = len(weight_hh) // 4, weight_hh.shape[-1]
+    gates = len(variant.gates)
+    H, P, rows = len(weight_hh) // gates, weight_hh.shape[-1], f"{gates}H"
     dtype = x.dtype
     x = np.ascontiguousarray(x)
     if weight_hr is not None:
         weight_hr = _checked("weight_hr", weight_hr, dtype, P=P, H=H)
     if (weight_hr is None) != (P == H):
         raise ShapeError(
-            f"weight_hh has shape {weight_hh.shape}, needed (4H, H) without a weight_hr, and (4H, P) with P less than "
-            "H with one: pass weights that fit"
+            f"weight_hh has shape {weight_hh.shape}, needed ({rows}, H) without a weight_hr, and ({rows}, P) with P "
+            "less than H with one: pass weights that fit"
         )
     h_0 = _checked("h_0", h_0, dtype, B=B, P=P)
-    c_0 = _checked("c_0", c_0, dtype, B=B, H=H)
-    weight_ih = _checked("weight_ih", weight_ih, dtype, **{"4H": 4 * H, "I": I})
-    weight_hh = _checked("weight_hh", weight_hh, dtype, **{"4H": 4 * H, "P": P})
+    states = len(variant.states) - 1
+    c_0 = _checked("c_0", c_0, dtype, B=B, **{"H" if states == 1 else "3H": states * H})
+    weight_ih = _checked("weight_ih", weight_ih, dtype, **{rows: gates * H, "I": I})
+    weight_hh = _checked("weight_hh", weight_hh, dtype, **{rows: gates * H, "P": P})
     if bias_ih is not None and bias_hh is not None:
-        bias_ih = _checked("bias_ih", bias_ih, dtype, **{"4H": 4 * H})
-        bias_hh = _checked("bias_hh", bias_hh, dtype, **{"4H": 4 * H})
-    walk = _walk(T, B, reverse, lengths, reset)
-    sizes = plan(dtype.itemsize, T, B, I, H, P, walk.steps(T, B), training)
-    h, h_n, c_n = np.zeros((T, B, P), dtype), np.empty((B, P), dtype), np.empty((B, H), dtype)
-    gates, cells, unprojected = (np.empty(n, dtype) for n in (sizes.gates, sizes.cells, sizes.unprojected))
+        bias_ih = _checked("bias_ih", bias_ih, dtype, **{rows: gates * H})
+        bias_hh = _checked("bias_hh", bias_hh, dtype, **{rows: gates * H})
+    walk, (code, _) = _walk(T, B, reverse, lengths, reset), coded(variant, masks)
+    besides = _besides(variant, own, masks, dtype, bias_ih is not None, T=T, B=B, H=H, P=P)
+    sizes = plan(dtype.itemsize, T, B, I, H, P, walk.steps(T, B), training, code)
+    h, h_n, c_n = np.zeros((T, B, P), dtype), np.empty((B, P), dtype), np.empty_like(c_0)
+    kept: list[Array | None] = [np.empty(n, dtype) for n in (sizes.gates, sizes.cells, sizes.unprojected)]
+    kept.append(np.empty(sizes.normalized, dtype) if sizes.normalized else None)
     scratch = np.empty(sizes.forward_scratch, dtype)
     _forward[dtype.itemsize](
-        walk.common(T, B, I, H, P, threads),
+        walk.common(T, B, I, H, P, threads, code),
+        besides.addressed(),
         training,
         *(_address(x), _address(h_0), _address(c_0)),
         *(_address(weight_ih), _address(weight_hh), _address(bias_ih), _address(bias_hh), _address(weight_hr)),
         *(_address(h), _address(h_n), _address(c_n)),
-        *(_address(gates), _address(cells), _address(unprojected), _address(scratch)),
+        *map(_address, kept),
+        _address(scratch),
     )
     inputs = (x, h_0, c_0, weight_ih, weight_hh, *([] if weight_hr is None else [weight_hr]))
-    kept = (gates, cells, unprojected) if training else (None, None, None)
-    return Forward(h, h_n, c_n, inputs, walk, *kept)
+    return Forward(h, h_n, c_n, inputs, (T, B, I, H, P), walk, code, besides, *(kept if training else [None] * 4))
 
 
 def backward(
@@ -403,7 +491,7 @@ def backward(
     d_h
         The gradient of ``h``, (T, B, P); None: zero.
     d_h_n, d_c_n
-        The gradients of the final state, (B, P) and (B, H); None: zero.
+        The gradients of the final state, shaped as it is; None: zero.
     threads
         At most this many threads; the result does not depend on it, bit for bit.
 
@@ -425,28 +513,32 @@ def backward(
     if result.gates is None or result.cells is None:
         raise KernelError("this result kept no gates: run forward with training=True")
     x, h_0, c_0, weight_ih, weight_hh, *projection = result.inputs
-    (T, B, I), H, P, dtype = x.shape, c_0.shape[1], h_0.shape[1], x.dtype
+    (T, B, I, H, P), dtype, code = result.sizes, x.dtype, result.code
     weight_hr = projection[0] if projection else None
     if d_h is not None:
         d_h = _checked("d_h", d_h, dtype, T=T, B=B, P=P)
     if d_h_n is not None:
         d_h_n = _checked("d_h_n", d_h_n, dtype, B=B, P=P)
     if d_c_n is not None:
-        d_c_n = _checked("d_c_n", d_c_n, dtype, B=B, H=H)
+        width = c_0.shape[1]
+        d_c_n = _checked("d_c_n", d_c_n, dtype, B=B, **{"H" if width == H else "3H": width})
     grads = Gradients(
         np.zeros_like(x),
         np.empty_like(h_0),
         np.empty_like(c_0),
         np.empty_like(weight_ih),
         np.empty_like(weight_hh),
-        np.empty(4 * H, dtype),
-        None if weight_hr is None else np.empty_like(weight_hr),
+        np.empty(len(weight_hh), dtype),
+        *(None if array is None else np.empty_like(array) for array in (weight_hr, *result.besides[:5])),
     )
-    scratch = np.empty(plan(dtype.itemsize, T, B, I, H, P, result.walk.steps(T, B), True).backward_scratch, dtype)
+    sizes = plan(dtype.itemsize, T, B, I, H, P, result.walk.steps(T, B), True, code)
+    scratch = np.empty(sizes.backward_scratch, dtype)
+    kept = (result.cells, result.unprojected, result.normalized, result.gates)
     _backward[dtype.itemsize](
-        result.walk.common(T, B, I, H, P, threads),
+        result.walk.common(T, B, I, H, P, threads, code),
+        result.besides.addressed(),
         *(_address(x), _address(h_0), _address(weight_ih), _address(weight_hh), _address(weight_hr)),
-        *(_address(result.h), _address(result.cells), _address(result.unprojected), _address(result.gates)),
+        *(_address(result.h), *map(_address, kept)),
         *(_address(d_h), _address(d_h_n), _address(d_c_n)),
         *(_address(array) for array in grads),
         _address(scratch),
@@ -496,12 +588,11 @@ def activations(result: Forward, *, threads: int = 1) -> Activations:
     """
     if result.gates is None or result.cells is None:
         raise KernelError("this result kept no gates: run forward with training=True")
-    x, h_0, c_0, *_ = result.inputs
-    (T, B, I), P, H = x.shape, h_0.shape[1], c_0.shape[1]
+    (T, B, I, H, P), x = result.sizes, result.inputs[0]
     dtype = np.float64 if x.dtype == np.float64 else np.float32
     found = Activations(*(np.full((T, B, H), np.nan, dtype) for _ in Activations._fields))
     _activations[x.dtype.itemsize](
-        result.walk.common(T, B, I, H, P, threads),
+        result.walk.common(T, B, I, H, P, threads, result.code),
         *(_address(result.gates), _address(result.cells)),
         *(_address(array) for array in found),
     )
@@ -530,6 +621,30 @@ def tanh(x: Array) -> Array:
     1e-300
     """
     return _elementwise("tanh", x)
+
+
+def exp_of_negative(x: Array) -> Array:
+    """Apply the kernels' own exponential to float32 or float64 numbers of at most 0, at most 1.5 ulp off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(exp_of_negative(np.array([-1000.0]))[0])
+    0.0
+    """
+    return _elementwise("exp_of_negative", x)
+
+
+def log_sigmoid(x: Array) -> Array:
+    """Apply the kernels' own logarithm of the sigmoid to a float32 or float64 array, at most 4 ulp off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(log_sigmoid(np.array([-1000.0]))[0])
+    -1000.0
+    """
+    return _elementwise("log_sigmoid", x)
 
 
 def _elementwise(name: str, x: Array) -> Array:

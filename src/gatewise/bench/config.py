@@ -6,9 +6,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
-from gatewise.bench.grid import Size, read_sizes
+import tyro
+
+from gatewise.bench.grid import GRID, QUICK, QUICK_VARIED, VARIED, Size, read_sizes
 from gatewise.drawing import check_ending
 from gatewise.errors import ArgumentError
 
@@ -16,6 +18,23 @@ Kind = Literal["forward", "training"]
 FormName = Literal["plain", "batch-first", "packed", "projected", "bfloat16", "float64"]
 PeerName = Literal["torch", "cell-loop", "gate-loop", "onnxruntime", "jax"]
 Malloc = Literal["default", "tuned", "both"]
+VariantName = Literal[
+    "peephole",
+    "coupled",
+    "layer-norm",
+    "projection",
+    "zoneout",
+    "recurrent-dropout",
+    "variational-dropout",
+    "weight-dropout",
+    "hard-sigmoid",
+    "step",
+    "linear-candidate",
+    "linear-cell",
+    "slstm",
+    "peephole+coupled",
+    "layer-norm+zoneout",
+]
 
 Name = TypeVar("Name", bound=str)
 
@@ -23,6 +42,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 FORMS: tuple[FormName, ...] = get_args(FormName)
 PEERS: tuple[PeerName, ...] = get_args(PeerName)
 MALLOCS: tuple[Malloc, ...] = get_args(Malloc)
+VARIANTS: tuple[VariantName, ...] = get_args(VariantName)
 
 
 QUICK_TURNS, QUICK_TURN = 5, 0.002
@@ -48,7 +68,7 @@ class BenchConfig:
     """
 
     sizes: tuple[str, ...] = ("all",)
-    """Rows of the table by number, counted from 1, or sizes of your own as B,T,I,H,L or B,T,I,H,L,D; all: every row."""
+    """Rows of the peers' table by number, from 1, or sizes of your own as B,T,I,H,L or B,T,I,H,L,D; all: every row."""
 
     kinds: tuple[Kind, ...] = KINDS
     """forward: without gradients. training: forward, and backward to the input, the states and all parameters."""
@@ -58,6 +78,9 @@ class BenchConfig:
 
     peers: tuple[PeerName | Literal["all"], ...] = ("torch",)
     """Who stands beside gatewise; cell-loop and gate-loop are loops in Python. Who is not installed is listed so."""
+
+    variants: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME...")] = ("none",)
+    """Names of variants, or all: their table in place of the peers'. (Without --forms, --peers, --kinds forward.)"""
 
     repeats: int = 21
     """Turns that each peer takes; the table gives their median."""
@@ -75,19 +98,20 @@ class BenchConfig:
     """default: as it comes. tuned: keeps freed memory, which spares torch page faults (glibc). both: two tables."""
 
     quick: bool = False
-    """5 turns of 2 ms instead, and rows 1 and 7 in place of all: shows that everything works, not how fast it is."""
+    """5 turns of 2 ms instead, and few sizes in place of all: shows that everything works, not how fast it is."""
 
     json: Path | None = None
     """A file for all that was measured, turn by turn."""
 
     figure: Path | None = None
-    """A file for the figure, .png, .pdf or .svg: ratios and share of the ceiling over the sizes. --malloc both: two."""
+    """A file for the figure, .png, .pdf or .svg: the ratios, and the share of the ceiling. --malloc both: two."""
 
     def __post_init__(self) -> None:
         self.chosen_sizes()
         for name, known in (("kinds", KINDS), ("forms", (*FORMS, "all")), ("peers", (*PEERS, "all"))):
             given: tuple[str, ...] = getattr(self, name)
             self._need(name, bool(given) and set(given) <= set(known), f"one or more of {', '.join(known)}")
+        self._check_variants()
         self._need("malloc", self.malloc in MALLOCS, f"one of {', '.join(MALLOCS)}")
         self._need("repeats", 2 <= self.repeats <= 10000, "a number from 2 to 10000")
         self._need("seconds", 0 < self.seconds < math.inf, "a number above 0")
@@ -101,9 +125,29 @@ class BenchConfig:
             shown = (" ".join(map(str, value)) or "empty") if isinstance(value, tuple) else value
             raise ArgumentError(f"{name} is {shown}, needed is {needed}: change it")
 
+    def _check_variants(self) -> None:
+        """Refuse what has no place in the variants' table."""
+        if self.variants == ("none",):
+            return
+        known = set(self.variants) <= {*VARIANTS, "all"}
+        self._need("variants", bool(self.variants) and known, f"none, all, or one or more of {', '.join(VARIANTS)}")
+        for field in dataclasses.fields(self):
+            given = getattr(self, field.name)
+            if field.name in ("kinds", "forms", "peers") and given not in (field.default, ("training",)):
+                raise ArgumentError(
+                    f"{field.name} is {' '.join(given)} and variants are asked for, whose table is of training, in the "
+                    f"plain form, beside a loop in Python: leave out {field.name} or variants"
+                )
+
     def chosen_sizes(self) -> tuple[Size, ...]:
         """Give the sizes to measure, in the order given."""
-        return read_sizes(self.sizes, self.quick)
+        if self.variants == ("none",):
+            return read_sizes(self.sizes, QUICK if self.quick else GRID)
+        return read_sizes(self.sizes, QUICK_VARIED if self.quick else VARIED)
+
+    def chosen_variants(self) -> tuple[VariantName, ...]:
+        """Give the variants to measure, in the order of `VARIANTS`; none: the table is that of the peers."""
+        return _chosen(VARIANTS, self.variants)
 
     def chosen_forms(self) -> tuple[FormName, ...]:
         """Give the forms to measure, in the order of `FORMS`."""
@@ -153,14 +197,20 @@ class BenchConfig:
         Raises
         ------
         ArgumentError
-            A file's folder is missing or read-only, or its name is a folder's.
+            A file's folder is missing or read-only, its name is a folder's, or one would be written over another.
         """
-        for name in ("json", "figure"):
-            path: Path | None = getattr(self, name)
-            if path is not None:
-                self._need(name, path.parent.is_dir(), "a file in a folder that exists")
-                self._need(name, not path.is_dir(), "a file, and this is a folder")
-                self._need(name, _can_be_written(path), "a file that can be written")
+        figures = list(self.figures().values())
+        for name, paths in (("json", [self.json] if self.json else []), ("figure", figures)):
+            for path in paths:
+                for holds, needed in (
+                    (path.parent.is_dir(), "a file in a folder that exists"),
+                    (not path.is_dir(), "a file, and this is a folder"),
+                    (_can_be_written(path), "a file that can be written"),
+                ):
+                    if not holds:
+                        raise ArgumentError(f"{name} is {path}, needed is {needed}: change it")
+        if self.json and self.json.resolve() in [path.resolve() for path in figures]:
+            raise ArgumentError(f"json and figure are both {self.json}, needed are two files: change one")
 
 
 def _can_be_written(path: Path) -> bool:

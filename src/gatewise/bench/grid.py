@@ -53,6 +53,12 @@ GRID = (
 QUICK = (GRID[0], GRID[6])
 """The rows that ``--quick`` takes."""
 
+VARIED = (GRID[0], Size(64, 100, 128, 128, 1, 1))
+"""The sizes at which the variants of the cell are measured."""
+
+QUICK_VARIED = VARIED[:1]
+"""Of these, what ``--quick`` takes."""
+
 SMALLEST = Size(1, 1, 4, 4, 1, 1)
 """So little arithmetic that a call's time is what surrounds it."""
 
@@ -101,15 +107,34 @@ def flops(size: Size, kind: str, steps: int | None = None, proj_size: int = 0) -
     return 2 * steps * size.D * sum(layers) * (3 if kind == "training" else 1)
 
 
-def read_sizes(words: Sequence[str], quick: bool = False) -> tuple[Size, ...]:
+def least_bytes(size: Size, proj_size: int = 0) -> int:
+    """Count the memory without which nothing can be compared: torch's weights, gatewise's, input and output.
+
+    Parameters
+    ----------
+    size : Size
+        The sizes.
+    proj_size : int, default 0
+        Width of h; 0: H.
+
+    Examples
+    --------
+    >>> least_bytes(Size(8, 20, 32, 32, 1, 1)) == 4 * (2 * 4 * 32 * (32 + 32) + 20 * 8 * (32 + 32))
+    True
+    """
+    weights = flops(size, "forward", steps=1, proj_size=proj_size) // 2
+    return 4 * (2 * weights + size.T * size.B * (size.I + size.D * (proj_size or size.H)))
+
+
+def read_sizes(words: Sequence[str], every: Sequence[Size] = GRID) -> tuple[Size, ...]:
     """Make sizes of what an option says.
 
     Parameters
     ----------
     words : sequence of str
         Each ``all``, a row of the grid, counted from 1, or sizes B,T,I,H,L or B,T,I,H,L,D.
-    quick : bool, default False
-        Whether ``all`` means the few of `QUICK`.
+    every : sequence of Size, default `GRID`
+        What ``all`` means.
 
     Raises
     ------
@@ -125,13 +150,13 @@ def read_sizes(words: Sequence[str], quick: bool = False) -> tuple[Size, ...]:
         raise ArgumentError("sizes is empty, needed at least one: give rows of the grid, B,T,I,H,L or all")
     found: list[Size] = []
     for word in words:
-        found += _read(word, quick)
+        found += _read(word, every)
     return tuple(dict.fromkeys(found))
 
 
-def _read(word: str, quick: bool) -> Sequence[Size]:
+def _read(word: str, every: Sequence[Size]) -> Sequence[Size]:
     if word == "all":
-        return QUICK if quick else GRID
+        return every
     parts = word.split(",")
     if all(part.strip().isdecimal() for part in parts):
         numbers = [int(part) for part in parts]

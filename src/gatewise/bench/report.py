@@ -11,6 +11,7 @@ from gatewise.bench.config import BenchConfig, FormName, Kind
 from gatewise.bench.grid import GRID, Size
 from gatewise.bench.summary import Summary, summarize
 from gatewise.bench.timing import Timing
+from gatewise.bench.variants.row import VariantRow
 
 if TYPE_CHECKING:
     from gatewise.bench.machine import Machine
@@ -133,8 +134,10 @@ class Report:
         The smallest size, where a call's time is what surrounds the arithmetic.
     notes : dict of str to float
         Milliseconds by the protocol of the study notes.
+    variants : list of VariantRow
+        The table of the variants, where that was asked for instead.
     differs : list of str
-        Who was not timed, as it differs from torch.nn.LSTM, and in what.
+        Who was not timed, as it differs from torch.nn.LSTM or from the loop in Python, and in what.
     malloc : {"default", "tuned"}
         As it comes, or in a process of its own with variables that have it keep freed memory.
     tuned : Report or None
@@ -147,6 +150,7 @@ class Report:
     rows: list[Row] = field(default_factory=list)
     overhead: list[Row] = field(default_factory=list)
     notes: dict[str, float] = field(default_factory=dict)
+    variants: list[VariantRow] = field(default_factory=list)
     differs: list[str] = field(default_factory=list)
     malloc: Literal["default", "tuned"] = "default"
     tuned: Report | None = None
@@ -169,6 +173,7 @@ class Report:
             "overhead": [row.as_json() for row in self.overhead],
             "notes": self.notes,
             "summary": [summary.as_json() for summary in self.summary()],
+            "variants": [row.as_json() for row in self.variants],
             "differs": self.differs,
         }
 

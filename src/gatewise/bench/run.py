@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
+import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -25,17 +24,18 @@ from gatewise.bench.malloc import TUNED, check_tunable, run_tuned
 from gatewise.bench.onnx_peer import OnnxRuntime
 from gatewise.bench.peers import CellLoop, GateLoop, Gatewise, Peer, Results, Torch
 from gatewise.bench.probe import fork_join
+from gatewise.bench.progress import hearing, showing
 from gatewise.bench.protocol import mean_of_hundred
 from gatewise.bench.report import OWN, Report, Row
 from gatewise.bench.summary import summary_lines
 from gatewise.bench.table import Table, legend, notes_lines, overhead_lines, reasons
-from gatewise.bench.timing import measure
+from gatewise.bench.timing import SETTLING, measure
+from gatewise.bench.variants.figure import draw_variants
+from gatewise.bench.variants.row import LOOP
+from gatewise.bench.variants.run import measure_variants
 from gatewise.bench.work import Work, arguments, draw, proj_size
 from gatewise.errors import ArgumentError
 from gatewise.nn import LSTM, explain_path
-
-SETTLING = 0.02
-"""Seconds of rest before each turn."""
 
 PEERS: dict[str, Peer] = {peer.name: peer for peer in (Torch(), CellLoop(), GateLoop(), OnnxRuntime(), Jax())}
 
@@ -50,7 +50,7 @@ def run(config: BenchConfig, say: Callable[[str], None] | None = None, peers: Se
     say : callable, default print
         Takes each line.
     peers : sequence of Peer, default those of `config`
-        Who stands beside gatewise.
+        Who stands beside gatewise; none beside variants.
 
     Returns
     -------
@@ -60,11 +60,12 @@ def run(config: BenchConfig, say: Callable[[str], None] | None = None, peers: Se
     Raises
     ------
     ArgumentError
-        A file cannot be written, or no size is left for a form.
+        A file cannot be written, or this machine's memory is too little for a size.
     KernelError
         This machine lacks the instruction set.
     PeerError
-        Somebody computed something else than torch.nn.LSTM. All others have been timed, and the files written.
+        Somebody computed something else than torch.nn.LSTM, or a variant than its loop in Python. All others have been
+        timed, and the files written.
 
     Examples
     --------
@@ -73,6 +74,9 @@ def run(config: BenchConfig, say: Callable[[str], None] | None = None, peers: Se
     dict_keys(['gatewise', 'torch'])
     """
     config.check_files()
+    _need_memory(config)
+    if config.chosen_variants() and peers is not None:
+        raise ArgumentError("variants are asked for and peers are given, which have none: leave one out")
     if config.malloc != "default":
         check_tunable()
         if peers is not None:
@@ -95,14 +99,16 @@ def run(config: BenchConfig, say: Callable[[str], None] | None = None, peers: Se
             report = reports[0]
             report.tuned = reports[1] if reports[1:] else None
             written = _write(config, report)
-    for line in ("", *summary_lines({run.malloc: run.summary() for run in report.runs()})):
+    summary = summary_lines({run.malloc: run.summary() for run in report.runs()})
+    for line in ("", *summary) if summary else ():
         say(line)
     for path in written:
         say(f"wrote {path}")
     differs = [line for run in report.runs() for line in run.differs]
     if differs:
         others = f" (and {len(differs) - 1} more)" if len(differs) > 1 else ""
-        raise PeerError(f"not timed, as it differs from torch.nn.LSTM: {differs[0]}{others}")
+        whom = "the loop in Python" if config.chosen_variants() else "torch.nn.LSTM"
+        raise PeerError(f"not timed, as it differs from {whom}: {differs[0]}{others}")
     return report
 
 
@@ -124,6 +130,13 @@ def run_here(
     """
     chosen = [PEERS[name] for name in config.chosen_peers()] if peers is None else list(peers)
     with _settings(config):
+        if config.chosen_variants():
+            report = Report(config, describe(), {LOOP: "torch's"})
+            keep(report)
+            for line in report.machine.lines():
+                say(line)
+            measure_variants(report, say)
+            return
         missing = {peer.name: peer.missing() for peer in chosen}
         here = [peer for peer in chosen if not missing[peer.name]]
         report = Report(config, describe(), {p.name: missing[p.name] or p.version() or "torch's" for p in chosen})
@@ -143,13 +156,30 @@ def _write(config: BenchConfig, report: Report) -> list[Path]:
         written.append(config.json)
     for run in report.runs():
         path = config.figures().get(run.malloc)
-        if path is not None and run.rows:
+        if path is not None and (run.rows or run.variants):
             machine = run.machine
             threads = f"{machine.threads} thread{'s' * (machine.threads != 1)}"
             title = f"{machine.cpu}, {threads}, {machine.isa}; torch {machine.torch}, {machine.torch_isa}"
-            draw_figure(path, run.rows, title + "; malloc tuned" * (run.malloc == "tuned"))
+            title += "; malloc tuned" * (run.malloc == "tuned")
+            if run.variants:
+                draw_variants(path, run.variants, title)
+            else:
+                draw_figure(path, run.rows, title)
             written.append(path)
     return written
+
+
+def _need_memory(config: BenchConfig) -> None:
+    """Refuse sizes that this machine cannot hold, before the time is spent on those before them."""
+    has = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for form in config.chosen_forms():
+        for size in config.chosen_sizes():
+            needed = grid.least_bytes(size, proj_size(size, form))
+            if needed > has:
+                raise ArgumentError(
+                    f"sizes has {size}, which takes {needed / 2**30:,.1f} GiB at least, {form}, and this machine has "
+                    f"{has / 2**30:.1f}: give a smaller one"
+                )
 
 
 def _print(line: str) -> None:
@@ -186,7 +216,7 @@ def _differing(report: Report, row: Row) -> list[str]:
 
 def _smallest(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) -> None:
     for kind in report.config.kinds:
-        with _hearing(say), _showing(f"overhead {kind} ..."):
+        with hearing(say), showing(f"overhead {kind} ..."):
             row = _row(report.config, grid.SMALLEST, "plain", kind, peers, with_products=False)
         report.overhead.append(row)
         for line in _differing(report, row):
@@ -221,7 +251,7 @@ def _table(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) ->
                 say(f"     {size} is left out: proj_size is H/2, needed H of at least 2")
                 continue
             for kind in config.kinds:
-                with _hearing(say), _showing(f"{form} {size} {kind} ..."):
+                with hearing(say), showing(f"{form} {size} {kind} ..."):
                     row = _row(config, size, form, kind, peers)
                 report.rows.append(row)
                 if not found:
@@ -233,28 +263,6 @@ def _table(report: Report, peers: Sequence[Peer], say: Callable[[str], None]) ->
                 found.append(row)
         for line in reasons(found):
             say(line)
-
-
-@contextmanager
-def _hearing(say: Callable[[str], None]) -> Iterator[None]:
-    """Say in a line what the peers warn of, such as a slower path of theirs."""
-    with warnings.catch_warnings(record=True) as heard:
-        warnings.simplefilter("always")
-        yield
-    for message in dict.fromkeys(str(warning.message) for warning in heard):
-        say(f"warning  {' '.join(message.split('(Triggered')[0].split())}")
-
-
-@contextmanager
-def _showing(text: str) -> Iterator[None]:
-    """Show what is being measured where a terminal can take it back: nothing moves while the clock runs."""
-    clear = "\r\x1b[2K" if sys.stderr.isatty() else ""
-    if clear:
-        print(text, end="", file=sys.stderr, flush=True)
-    try:
-        yield
-    finally:
-        print(clear, end="", file=sys.stderr, flush=True)
 
 
 def _row(
@@ -299,8 +307,6 @@ def _row(
         calls[product.label]()
     repeats, turn = config.turns()
     row = replace(row, fork_join=fork_join())
-    # Threads that have just finished spin for a while in wait of more work: one library's would take the cores from the
-    # next one's turn.
     timings = measure(calls, repeats, turn, config.seconds, prepare=lambda name: time.sleep(SETTLING))
     for product in bounds:
         gflops = product.flops / timings.pop(product.label).median / 1e6

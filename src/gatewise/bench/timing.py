@@ -7,6 +7,10 @@ from dataclasses import dataclass
 
 FEWEST_TURNS = 5
 
+SETTLING = 0.02
+"""Seconds of rest before each turn: threads that have just finished spin for a while in wait of more work, and one
+library's would take the cores from the next one's turn."""
+
 
 @dataclass(frozen=True)
 class Timing:
@@ -52,6 +56,20 @@ class Timing:
         """Tell how many times as long this takes as `own`, by the medians."""
         return self.median / own.median
 
+    def paired(self, own: "Timing") -> "Ratio":
+        """Tell how many times as long this takes as `own` within each round that both took a turn in.
+
+        Where the machine is slower for a while, both are, and their ratio stays.
+
+        Examples
+        --------
+        >>> Timing((2.0, 8.0), (0, 2), 1).paired(Timing((1.0, 1.0, 2.0), (0, 1, 2), 1))
+        Ratio(values=(2.0, 4.0))
+        """
+        others = dict(zip(own.rounds, own.milliseconds, strict=True))
+        pairs = zip(self.rounds, self.milliseconds, strict=True)
+        return Ratio(tuple(t / others[r] for r, t in pairs if r in others))
+
     def ratio_quartiles(self, own: "Timing") -> tuple[float, float]:
         """Give the quartiles of the ratio within each round that both took a turn in.
 
@@ -60,9 +78,42 @@ class Timing:
         >>> Timing((2.0, 8.0), (0, 2), 1).ratio_quartiles(Timing((1.0, 1.0, 2.0), (0, 1, 2), 1))
         (2.5, 3.5)
         """
-        others = dict(zip(own.rounds, own.milliseconds, strict=True))
-        pairs = zip(self.rounds, self.milliseconds, strict=True)
-        return _quartiles([t / others[r] for r, t in pairs if r in others] or [self.ratio(own)])
+        return _quartiles(self.paired(own).values or (self.ratio(own),))
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Ratios of two that took turns, round by round.
+
+    Parameters
+    ----------
+    values : tuple of float
+        One for each round, at least one.
+
+    Examples
+    --------
+    >>> r = Ratio((1.0, 2.0, 3.0))
+    >>> r.median, r.quartiles, r.spread
+    (2.0, (1.5, 2.5), 0.25)
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """The ratio in the middle."""
+        return statistics.median(self.values)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third."""
+        return _quartiles(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Half the range between the quartiles, as a share of the median."""
+        low, high = self.quartiles
+        return (high - low) / 2 / self.median
 
 
 def measure(

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 
-from gatewise.bench.config import BenchConfig
+from gatewise.bench.config import VARIANTS, BenchConfig
 from gatewise.errors import ArgumentError
 from gatewise.experiments.memory import MemoryConfig
 from gatewise.experiments.tune import TuneConfig
@@ -95,14 +95,20 @@ Example:
 
 The exit status is 0 if nothing was found, 1 if something was, and 2 if there is no such file or one cannot be read."""
 
-BENCH = """Time gatewise.LSTM beside its peers over a grid of sizes, in one process, in turns.
+BENCH = f"""Time gatewise.LSTM beside its peers over a grid of sizes, in one process, in turns.
 
 All outputs and gradients are compared before anything is timed. The times of a machine that others use are worth
 little; the ratios within a run are worth more.
 
+With --variants a training step of changed cells: over that of gatewise's plain cell, and the same cell as a loop in
+Python over gatewise's; --sizes all is 8,20,32,32,1 and 64,100,128,128,1. There are
+{", ".join(VARIANTS[:9])},
+{", ".join(VARIANTS[9:])}.
+
 Example:
   gatewise bench --quick                    (seconds: shows that it works, not how fast it is)
   gatewise bench --sizes 1 2 8,100,64,128,1 --kinds training
+  gatewise bench --variants all             (or some: --variants peephole+coupled layer-norm)
   gatewise bench --peers all --forms all --malloc both --json bench.json --figure bench.png"""
 
 Config = TypeVar("Config", bound=TrainConfig)

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from gatewise.errors import ArgumentError
+from gatewise.insight.given import Given
 from gatewise.insight.recurrence import GRURecurrence, LSTMRecurrence, Recurrence, SRNRecurrence
 from gatewise.insight.swap import swapped
-from gatewise.insight.trace import traced
+from gatewise.insight.trace import Trace, traced
+from gatewise.insight.varied import Taken, VariedRecurrence
 from gatewise.nn import LSTM
 from gatewise.nn.turned import cuts_of, turned
-from gatewise.reference.variant import PLAIN, Variant
 
 Cell = Literal["lstm", "gru", "srn"]
 
@@ -81,7 +82,7 @@ class Call:
     batch_first : bool
         Whether the output is (B, T, ·).
     results : list of Tensor
-        What the model was given: output (the data of a packed one), h_n, and c_n of an LSTM.
+        What the model was given: output (the data of a packed one), h_n, and c_n of an LSTM; n_n and m_n of an sLSTM.
     packed : PackedSequence or None
         The output, if it is packed.
     """
@@ -105,11 +106,12 @@ class Call:
         Returns
         -------
         d_h, d_state : list of Tensor
-            (T, B, P) and (T, B, H) for each.
+            (T, B, P) and (T, B, H) for each; of an sLSTM's c, n and m (T, B, 3H).
         """
         whole = [torch.zeros_like(r) if d is None else d for r, d in zip(self.results, gradients, strict=True)]
         narrow = whole[0].dtype in (torch.bfloat16, torch.float16)
-        d_output, d_h_n, *d_c_n = (d.float() if narrow else d for d in whole)
+        d_output, d_h_n, *d_cells = (d.float() if narrow else d for d in whole)
+        d_c_n = torch.cat(d_cells, dim=-1) if d_cells else None
         d_output = self._by_time(d_output)
         if (lengths := self.directions[0].lengths) is not None:  # what stands past them is 0 whatever h is
             past = torch.arange(len(d_output))[:, None] >= lengths
@@ -122,8 +124,8 @@ class Call:
             else:
                 d_h = d_output.new_zeros(*d_output.shape[:2], d_h_n.size(-1))
             all_d_h.append(self._at_the_end(d_h, d_h_n, number))
-            d_state = d_output.new_zeros(*d_output.shape[:2], (d_c_n or [d_h_n])[0].size(-1))
-            all_d_state.append(self._at_the_end(d_state, d_c_n[0], number) if d_c_n else d_state)
+            d_state = d_output.new_zeros(*d_output.shape[:2], (d_h_n if d_c_n is None else d_c_n).size(-1))
+            all_d_state.append(d_state if d_c_n is None else self._at_the_end(d_state, d_c_n, number))
         return all_d_h, all_d_state
 
     def _by_time(self, d_output: Tensor) -> Tensor:
@@ -166,7 +168,7 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
     Raises
     ------
     ArgumentError
-        Within the block: dropout is on between the layers of a module, or its cell is not the plain one.
+        Within the block: dropout is on between the layers of a module.
 
     Examples
     --------
@@ -184,13 +186,6 @@ def calls_of(model: nn.Module) -> Iterator[list[Call]]:
                 raise ArgumentError(
                     f"{name or 'model'} drops {100 * module.dropout:g} % between its layers, and the gradient's way "
                     "through what was drawn is not kept: call model.eval() first"
-                )
-            variant: Variant = getattr(module, "variant", PLAIN)
-            changed = ", ".join((variant if module.training else variant.in_evaluation()).changes())
-            if changed:
-                raise ArgumentError(
-                    f"{name or 'model'} has {changed}, and the gradient's way is followed through the plain cell "
-                    "alone: give a model without"
                 )
             if not torch.is_grad_enabled():  # the loss's gradient does not come this way
                 return forward(*args, **kwargs)
@@ -222,32 +217,49 @@ def _results(output: Any, states: Any) -> tuple[list[Tensor], Any]:
 
 
 def _lstm_call(name: str, module: Any, forward: Any, *args: Any, **kwargs: Any) -> tuple[Any, Call]:
-    (output, states), found = traced(module, *args, **kwargs)
-    weights = found.weights
-    per_direction = len(weights) // len(found.layers)
+    (output, states), found, given = traced(module, *args, **kwargs)
     directions = []
     with torch.no_grad():
+        x = given.x
         for number, layer in enumerate(found.layers):
-            activations = layer.activations.transpose(0, 1)  # (T, 5, B, H)
-            lengths, taken = found.lengths, None
-            if lengths is not None:
-                activations = activations.nan_to_num(0)
-                taken = (torch.arange(activations.size(0))[:, None] < lengths).to(activations.device)
-            cut = cuts_of(found.reset, taken, layer.direction)
-            cut = None if cut is None else turned(cut[:, :, None], layer.direction, lengths)[:, :, 0]
-            own = [w.detach().to(activations.dtype) for w in weights[number * per_direction :][:per_direction]]
-            recurrence = LSTMRecurrence(
-                turned(activations, layer.direction, lengths).transpose(0, 1),
-                layer.c_0.to(activations.dtype),
-                own[0],
-                own[1],
-                own[-1] if per_direction % 2 else None,
-                cut,
-            )
-            directions.append(Direction(layer.layer, layer.direction, recurrence, lengths))
+            if layer.direction == 0 and layer.layer > 0:
+                below = found.layers[number - found.directions : number]
+                x = torch.cat([_up_to_the_end(one.h, found.lengths) for one in below], dim=-1)
+            recurrence = _recurrence(found, given, number, x)
+            directions.append(Direction(layer.layer, layer.direction, recurrence, found.lengths))
     packed = output if isinstance(output, PackedSequence) else None
-    given, onward = _results(output, states)
-    return onward, Call(name, "lstm", directions, found.directions, module.batch_first, given, packed)
+    results, onward = _results(output, states)
+    return onward, Call(name, "lstm", directions, found.directions, module.batch_first, results, packed)
+
+
+def _recurrence(found: Trace, given: Given, number: int, x: Tensor) -> Recurrence:
+    """The forward pass of one layer and direction of a traced call, whose input is x, (T, B, I)."""
+    layer, lengths, variant = found.layers[number], found.lengths, given.variant
+    activations = _up_to_the_end(layer.activations.transpose(0, 1), lengths)  # (T, 5, B, H)
+    dtype = activations.dtype
+    taken = None if lengths is None else (torch.arange(len(x))[:, None] < lengths).to(x.device)
+    cut = cuts_of(found.reset, taken, layer.direction)
+    cut = None if cut is None else turned(cut[:, :, None], layer.direction, lengths)[:, :, 0]
+    per_direction = len(found.weights) // len(found.layers)
+    own = [weight.to(dtype) for weight in found.weights[number * per_direction :][:per_direction]]
+    in_order = turned(activations, layer.direction, lengths)
+    if variant.is_plain:
+        weight_hr = own[-1] if per_direction % 2 else None
+        return LSTMRecurrence(in_order.transpose(0, 1), layer.c_0.to(dtype), own[0], own[1], weight_hr, cut)
+    masks = {name: mask[number].to(dtype) for name, mask in given.masks.items()}
+    for name in masks.keys() - {"hidden"}:  # which has no axis of time
+        masks[name] = turned(masks[name], layer.direction, lengths)
+    h = turned(_up_to_the_end(layer.h, lengths).to(dtype), layer.direction, lengths)
+    c_0 = layer.c_0.new_zeros(len(layer.c_0), layer.c_0.size(1) * (len(variant.states) - 1))
+    c_0 = (c_0 if given.c_0 is None else given.c_0[number]).to(dtype)
+    x = turned(x.to(dtype), layer.direction, lengths)
+    did = Taken(x, h, in_order[:, 4], layer.h_0.to(dtype), c_0, masks, cut, taken)
+    return VariedRecurrence(variant, variant.named(own), did)
+
+
+def _up_to_the_end(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """What a trace holds, with zeros past the lengths, where it is not a number there."""
+    return x if lengths is None else x.nan_to_num(0)
 
 
 def _other_call(name: str, module: Any, forward: Any, input: Any, hx: Any = None) -> tuple[Any, Call]:

@@ -48,20 +48,24 @@ class LayerFlow:
     module : str
         The recurrent module's name in the model; "" if it is the model.
     cell : {"lstm", "gru", "srn"}
-        What it is.
+        What it is; "lstm" whatever is changed of the cell.
     layer, direction : int
         Layers from 0 on, direction 0 forward and 1 reverse.
     names : tuple of str
         The paths. The first ("cell" of an LSTM, "state" of the others) is what came from the loss, or the layer above,
         and then along the state alone, which the forget gates (the update gates of a GRU) let pass. Each other is what
-        came last by way of h through the gate that it is named by, and along the state from there.
+        came last by way of h through the gate that it is named by, and along the state from there. Coupled gates have
+        no path f: what goes through it goes by i. "peephole" is what came last from the gates straight to c, and
+        "zoneout" what came last by way of the part of h that a step leaves as it was.
     paths : Tensor
-        (T, K, B, H): the gradient of the state (c of an LSTM, h of the others) after each step, path by path.
+        (T, K, B, H): the gradient of the state (c of an LSTM, h of the others) after each step, path by path. Where c
+        is zoned out it is that of the c that is handed on, which h of the same step does not read.
     h_paths : Tensor
         (T, K, B, P): the gradient of h after each step; the first of the K is what the loss or the layer above sends to
-        it directly, and each other what comes through a gate of the next step.
+        it directly, and each other what comes through a gate of the next step, or past it; 0 on "peephole".
     keeps : Tensor or None
-        (T, B, H): the forget gates (a GRU's update gates); None for a simple recurrent network.
+        (T, B, H): what a step hands on of the state directly: the forget gates (a GRU's update gates), of an sLSTM the
+        stabilized ones, and with zoneout z + (1 - z) f; None for a simple recurrent network.
     measure : callable
         Gives `by_lag`.
     one : Direction
@@ -215,19 +219,25 @@ class LayerFlow:
     def time_constants(self) -> Tensor | None:
         """What the forget gates (a GRU's update gates) alone would let a unit remember, (H,), in steps.
 
-        -1 over the mean logarithm of the gate, over all steps and sequences: after so many steps the gates let 1/e of
+        -1 over the mean logarithm of `keeps`, over all steps and sequences: after so many steps the gates let 1/e of
         the gradient pass. Infinite where they are 1 throughout, 0 where one is 0; None for a simple recurrent network.
+        The steps with which an sLSTM's memory begins, whose forget gates are 0 as there is nothing yet, do not count:
+        not a number where there are no others.
         """
         if self.keeps is None:
             return None
         T, B, _ = self.keeps.shape
         lengths = torch.full((B,), T) if self.one.lengths is None else self.one.lengths
-        past = (torch.arange(T)[:, None] >= lengths).to(self.keeps.device)
-        return 1 / (self.keeps.masked_fill(past[:, :, None], 1).log().sum((0, 1)) / lengths.sum()).abs()
+        left_out = (torch.arange(T)[:, None] >= lengths).to(self.keeps.device)[:, :, None]
+        if self.one.recurrence.begins is not None:
+            left_out = left_out | self.one.turned(self.one.recurrence.begins)
+        counts = (~left_out).sum((0, 1))
+        return 1 / (self.keeps.masked_fill(left_out, 1).log().sum((0, 1)) / counts).abs()
 
     def singular_values(self) -> Tensor:
         """The largest singular value of each step's exact Jacobian, (T, B): of (c, h) for an LSTM, of h for the others.
 
+        For an sLSTM it is of (c, n, m, h), c and n as m scales them.
         The forget gates are below 1 and yet it can exceed 1: docs/equations.md, (4.7) and (4.11). It takes a singular
         value decomposition of size H + P (H) for each step and sequence.
 
@@ -318,6 +328,7 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
     model : torch.nn.Module
         With a gatewise.LSTM, torch.nn.LSTM, torch.nn.GRU or torch.nn.RNN anywhere in it, or one itself. It is called
         once, as it is: in training mode dropout is drawn, but not between the layers of one module (call its `eval`).
+        Any cell of gatewise.LSTM is followed, in training through the masks that were drawn for the call.
     input
         What the model is called with: one argument, or a tuple of them.
     loss : callable
@@ -338,7 +349,9 @@ def gradient_flow(model: nn.Module, input: Any, loss: Callable[[Any], Tensor]) -
 
     Notes
     -----
-    The paths are those of section 4 of docs/equations.md. Nothing is approximated: their sum is autograd's gradient.
+    The paths are those of section 4 of docs/equations.md, of a changed cell (4.13) to (4.15). Nothing is approximated:
+    their sum is autograd's gradient. (With gate_activation="step" that is no gradient of the loss, but
+    what a training goes by: 7.2.)
     The parameters' own gradients are neither computed nor changed.
 
     Examples
@@ -445,7 +458,7 @@ def _back(call: Call, d_h: list[Tensor], d_states: list[Tensor]) -> list[Way]:
         ways.insert(0, call.directions[number].recurrence.back(from_above[number], d_states[number]))
         if number % D == 0 and number > 0:  # all directions of a layer are done
             both = [(call.directions[number + d], ways[d].d_a) for d in range(D)]
-            d_x = torch.stack([one.turned(d_a @ one.recurrence.weight_ih) for one, d_a in both]).sum(0)
+            d_x = torch.stack([one.turned(one.recurrence.to_input(d_a)) for one, d_a in both]).sum(0)
             for d, part in enumerate(d_x.chunk(D, dim=-1)):
                 below = number - D + d
                 from_above[below] = d_h[below] + call.directions[below].turned(part)

@@ -1,4 +1,4 @@
-"""The way back through one recurrent layer, path by path: LSTM, GRU and the simple recurrent network.
+"""The way back through one recurrent layer, path by path: plain LSTM, GRU and the simple recurrent network.
 
 Here time runs in the order in which the layer takes its steps: for a reverse direction from a sequence's last step to
 its first. What stands past a sequence's length is zero. The numbers in the comments are equations of docs/equations.md.
@@ -42,16 +42,16 @@ class Recurrence(Protocol):
         state.
     keeps : Tensor or None
         (T, B, H), what share of the state a step hands on directly; None: there is no such path.
-    weight_ih : Tensor
-        (G·H, I), the input's weights.
+    begins : Tensor or None
+        (T, B, H), bool: where there was no state yet of which to hand on a share; None: everywhere there was one.
     """
 
     @property
     def names(self) -> tuple[str, ...]: ...  # noqa: D102
     @property
     def keeps(self) -> Tensor | None: ...  # noqa: D102
-
-    weight_ih: Tensor
+    @property
+    def begins(self) -> Tensor | None: ...  # noqa: D102
 
     def back(self, d_h: Tensor, d_state: Tensor) -> Way:
         """Send gradients back through all steps.
@@ -61,17 +61,25 @@ class Recurrence(Protocol):
         d_h
             (T, B, P): what the loss or the layer above sends to each hidden state.
         d_state
-            (T, B, H): what the loss sends to the state itself; of a cell, which nobody else sees, only to its last.
+            (T, B, H): what the loss sends to the state itself; of a cell, which nobody else sees, only to its last. Of
+            an sLSTM's c, n and m it is (T, B, 3H).
         """
         ...
 
+    def to_input(self, d_a: Tensor) -> Tensor:
+        """From `Way.d_a` to the layer's input, (T, B, I)."""
+        ...
+
     def jacobian(self, t: int) -> Tensor:
-        """The Jacobian of step t, (B, S, S): of an LSTM's (c, h), S = H + P; of the others' h, S = H."""
+        """The Jacobian of step t, (B, S, S): of an LSTM's (c, h), S = H + P; of the others' h, S = H.
+
+        Of an sLSTM it is that of (c, n, m, h), S = 3H + P.
+        """
         ...
 
 
 class LSTMRecurrence:
-    """The LSTM: the state is c.
+    """The plain LSTM: the state is c.
 
     Parameters
     ----------
@@ -86,6 +94,7 @@ class LSTMRecurrence:
     """
 
     names = ("cell", "i", "f", "g", "o")
+    begins = None
 
     def __init__(
         self,
@@ -106,7 +115,7 @@ class LSTMRecurrence:
         # What stands before the weights in (4.3), (4.2), (4.4) and in P^o of (4.6), in torch's order i, f, g, o.
         self._into_c = torch.stack([g * i * (1 - i), c_prev * f * (1 - f), i * (1 - g * g)], dim=2)  # (T, B, 3, H)
         self._into_o = tanh_c * o * (1 - o)
-        self.weight_ih, self._weight_hr, self._cut = weight_ih, weight_hr, cut
+        self._weight_ih, self._weight_hr, self._cut = weight_ih, weight_hr, cut
         self._recurrent = weight_hh.reshape(4, -1, weight_hh.size(1))  # (4, H, P)
 
     def back(self, d_h: Tensor, d_state: Tensor) -> Way:
@@ -145,6 +154,10 @@ class LSTMRecurrence:
             paths[:, t].addcmul_(keeps[t + 1], paths[:, t + 1])
         return Way(paths.transpose(0, 1), h_paths.transpose(0, 1), d_a.flatten(2))
 
+    def to_input(self, d_a: Tensor) -> Tensor:
+        """As `Recurrence.to_input`."""
+        return d_a @ self._weight_ih
+
     def jacobian(self, t: int) -> Tensor:
         """As `Recurrence.jacobian`, (4.7)."""
         kept = torch.diag_embed(self.keeps[t])
@@ -178,6 +191,7 @@ class GRURecurrence:
     """
 
     names = ("state", "r", "z", "n")
+    begins = None
 
     def __init__(self, x: Tensor, h_0: Tensor, weights: list[Tensor], taken: Tensor | None) -> None:
         weight_ih, weight_hh, *biases = weights
@@ -204,7 +218,7 @@ class GRURecurrence:
             self.keeps = self.keeps * taken[:, :, None]
             self._slopes = self._slopes * taken[:, None, :, None]
             self._into_n = self._into_n * taken[:, :, None]
-        self.weight_ih, self._recurrent = weight_ih, weight_hh.reshape(3, -1, weight_hh.size(1))
+        self._weight_ih, self._recurrent = weight_ih, weight_hh.reshape(3, -1, weight_hh.size(1))
 
     def back(self, d_h: Tensor, d_state: Tensor) -> Way:
         """As `Recurrence.back`."""
@@ -226,6 +240,10 @@ class GRURecurrence:
             along = self.keeps[t] * paths[t]
         return Way(paths, h_paths, d_a.transpose(1, 2).flatten(2))
 
+    def to_input(self, d_a: Tensor) -> Tensor:
+        """As `Recurrence.to_input`."""
+        return d_a @ self._weight_ih
+
     def jacobian(self, t: int) -> Tensor:
         """As `Recurrence.jacobian`."""
         return torch.diag_embed(self.keeps[t]) + torch.einsum("kbh,khp->bhp", self._slopes[t], self._recurrent)
@@ -243,7 +261,7 @@ class SRNRecurrence:
     """
 
     names = ("state", "h")
-    keeps = None
+    keeps = begins = None
 
     def __init__(self, x: Tensor, h_0: Tensor, weights: list[Tensor], taken: Tensor | None, relu: bool) -> None:
         weight_ih, weight_hh, *biases = weights
@@ -258,7 +276,7 @@ class SRNRecurrence:
         self._slopes = (self.h > 0).to(x.dtype) if relu else 1 - self.h * self.h
         if taken is not None:
             self.h, self._slopes = self.h * taken[:, :, None], self._slopes * taken[:, :, None]
-        self.weight_ih, self._weight_hh = weight_ih, weight_hh
+        self._weight_ih, self._weight_hh = weight_ih, weight_hh
 
     def back(self, d_h: Tensor, d_state: Tensor) -> Way:
         """As `Recurrence.back`."""
@@ -272,6 +290,10 @@ class SRNRecurrence:
                 paths[t, 1] = 0
             torch.mul(self._slopes[t], paths[t].sum(0), out=d_a[t])
         return Way(paths, paths, d_a)
+
+    def to_input(self, d_a: Tensor) -> Tensor:
+        """As `Recurrence.to_input`."""
+        return d_a @ self._weight_ih
 
     def jacobian(self, t: int) -> Tensor:
         """As `Recurrence.jacobian`."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import ArgumentError, DtypeError, ShapeError
+from gatewise.insight.given import Given, given_of
 from gatewise.insight.swap import swapped
 from gatewise.insight.twin import twin_of
 from gatewise.nn import LSTM
@@ -51,6 +52,13 @@ class LayerTrace:
     i, f, g, o, c : Tensor
         (T, B, H), after their activation, at the input's steps (in the reverse direction too, which takes them from the
         last to the first). Past a sequence's length they are not a number. From bfloat16 they come as float32.
+
+    Notes
+    -----
+    Of a changed cell each is what its equations call so. With ``coupled`` f is 1 - i. With ``zoneout`` c and h are what
+    is handed on (7.17), and with dropout in the step g is what it was before its mask (7.11). Of an sLSTM i and f are
+    the stabilized gates (7.26), of which one is 1, and c is as its stabilizer scales it: h is o c / n (7.28), and n and
+    m are not kept.
 
     Examples
     --------
@@ -121,7 +129,8 @@ class Trace:
     output
         What the call returned: output and (h_n, c_n), as `LSTM.forward` gives them, detached; they share its memory.
     weights : sequence of Tensor
-        What it computed with, in torch's order; none in a trace that was read from arrays.
+        What it computed with, in torch's order, in training without what weight_dropout has dropped; none in a trace
+        that was read from arrays.
 
     Attributes
     ----------
@@ -348,7 +357,8 @@ def trace(lstm: nn.Module, input: Any, hx: Any = None, *, lengths: Any = None, r
     (tensor([0.9526, 0.9526]), tensor([0.9526, 0.9074]))
     """
     with torch.no_grad():
-        return traced(lstm, input, hx, lengths=lengths, reset=reset)[1]
+        _, found, _ = traced(lstm, input, hx, lengths=lengths, reset=reset)
+    return found
 
 
 class Traces(dict[str, list[Trace]]):
@@ -409,7 +419,7 @@ def record(model: nn.Module) -> Iterator[Traces]:
 
     def recording(name: str, module: nn.Module, forward: Any) -> Any:
         def recorded(*args: Any, **kwargs: Any) -> Any:
-            output, found = traced(module, *args, **kwargs)
+            output, found, _ = traced(module, *args, **kwargs)
             traces.setdefault(name, []).append(found)
             return output
 
@@ -419,17 +429,19 @@ def record(model: nn.Module) -> Iterator[Traces]:
         yield traces
 
 
-def traced(lstm: nn.Module, input: Any, hx: Any = None, *, lengths: Any = None, reset: Any = None) -> tuple[Any, Trace]:
+def traced(
+    lstm: nn.Module, input: Any, hx: Any = None, *, lengths: Any = None, reset: Any = None
+) -> tuple[Any, Trace, Given]:
     """Run an LSTM as a call of it does, differentiably, and keep its trace.
 
     Returns
     -------
-    results, trace
-        As of `gatewise.LSTM.forward`, and the `Trace`, whose own `output` is detached.
+    results, trace, given
+        As of `gatewise.LSTM.forward`, the `Trace`, whose own `output` is detached, and what the call computed with.
 
     Examples
     --------
-    >>> (output, _), found = traced(LSTM(4, 3), torch.zeros(5, 2, 4))
+    >>> (output, _), found, _ = traced(LSTM(4, 3), torch.zeros(5, 2, 4))
     >>> output.requires_grad, found.h.requires_grad
     (True, False)
     """
@@ -439,7 +451,8 @@ def traced(lstm: nn.Module, input: Any, hx: Any = None, *, lengths: Any = None, 
         )
     results, call, recorded = twin_of(lstm).record(input, hx, lengths=lengths, reset=reset)
     with torch.no_grad():
-        return results, _trace(results, input, call, recorded)
+        unsorted = input.unsorted_indices if isinstance(input, PackedSequence) else None
+        return results, _trace(results, input, call, recorded), given_of(call, unsorted)
 
 
 def _trace(output: Any, input: Any, call: Prepared, recorded: Sequence[Recorded]) -> Trace:
@@ -481,7 +494,8 @@ def _trace(output: Any, input: Any, call: Prepared, recorded: Sequence[Recorded]
                 ordered(c_0, 0),
             )
         )
-    return Trace(layers, directions, lengths, reset, _detached(output), call.weights)
+    weights = [weight.detach() for weight in call.weights]
+    return Trace(layers, directions, lengths, reset, _detached(output), weights)
 
 
 def _detached(results: Any) -> Any:

@@ -53,10 +53,10 @@ def composite_lstm(
     lengths: Tensor | None,
     reset: Tensor | None,
     batch_sizes: Tensor | None,
-    recorded: list[tuple[Tensor, Tensor]] | None = None,
     *,
     variant: Variant = PLAIN,
     masks: Mapping[str, Tensor] | None = None,
+    recorded: list[tuple[Tensor, Tensor]] | None = None,
 ) -> Three:
     """Run all layers of an LSTM, as `gatewise.nn.operators.lstm` does.
 
@@ -80,14 +80,14 @@ def composite_lstm(
         (T, B), or (B, T) if `batch_first`, bool: where no state is handed on from step t - 1 to t; None: nowhere.
     batch_sizes
         (T,): how many sequences take each step, of packed sequences as torch packs them.
-    recorded
-        A list that receives, for each layer and direction, h as (T, B, P) and i, f, g, o and c as (5, T, B, H), which
-        past a sequence's length are not a number; None: nothing is recorded.
     variant
         The cell. What its parameters are, of each layer and direction and in which order, `Variant.shapes` tells.
     masks
         The masks of a training call, as `Variant.masks` tells them, but for that of weight_hh, which `weights` have in
         them; None: evaluation.
+    recorded
+        A list that receives, for each layer and direction, h as (T, B, P) and i, f, g, o and c as (5, T, B, H), which
+        past a sequence's length are not a number; None: nothing is recorded.
 
     Returns
     -------
@@ -158,7 +158,7 @@ def _direction(
 
     `steps` receives i, f, g, o and c of each step as it is taken.
     """
-    from_x = from_input(own, x)
+    from_x = from_input(own, x).unbind(0)  # (to the gradient of each from_x[t] torch would give zeros for all steps)
     outputs: list[Tensor] = []
     times = range(x.size(0))
     for t in reversed(times) if reverse else times:

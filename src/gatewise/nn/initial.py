@@ -23,15 +23,16 @@ def initialize(lstm: nn.Module, name: str, *, longest: int | None = None) -> Non
         torch's: uniform within ±1/√H. ``forget_one``: those, with forget gates whose biases add up to 1 (Jozefowicz et
         al. 2015). `chrono_` and `orthogonal_` say what they do. ``xavier``: each gate's weights by themselves as Glorot
         and Bengio (2010) draw them, uniform, all biases 0. ``zeros``: all weights and biases 0, which leaves the units
-        of a layer equal for ever; gains are 1 as ever.
+        of a layer equal for ever; gains are 1 as ever. They alone go into other networks, too.
     longest : int, optional
         Steps that the longest memories shall last: for chrono, which needs it.
 
     Raises
     ------
     ArgumentError
-        There is no such name, `longest` is missing or too much, or the way does not go with the LSTM: orthogonal with a
-        projection, forget_one with coupled gates (whose forget gate has no bias of its own).
+        There is no such name, `longest` is missing, too much or no number from 3 on, `lstm` is another module or has
+        weights that are parametrized, or the way does not go with the LSTM: orthogonal with a projection, forget_one
+        with coupled gates (whose forget gate has no bias of its own), forget_one and chrono without biases.
 
     Examples
     --------
@@ -45,6 +46,13 @@ def initialize(lstm: nn.Module, name: str, *, longest: int | None = None) -> Non
     if (longest is None) == (name == "chrono"):
         given = "missing" if longest is None else longest
         raise ArgumentError(f"longest is {given}, and it is what chrono needs and no other: give it there alone")
+    # (Zeros are zeros in any network; the others count on blocks of i, f, g and o.)
+    if name != "zeros" and (not isinstance(lstm, nn.RNNBase) or lstm.mode != "LSTM"):
+        raise ArgumentError(f"lstm is a {type(lstm).__name__}, needed a gatewise.LSTM or a torch.nn.LSTM: pass the one")
+    if "parametrizations" in lstm._modules:
+        raise ArgumentError("lstm has parametrized weights, which are computed of others: initialize it before that")
+    if name in _BY_BIASES and not lstm.bias:
+        raise ArgumentError(f"lstm has no biases, and {name} is a choice of them: make it with bias=True")
     _WAYS[name](lstm, **({} if longest is None else {"longest": longest}))
 
 
@@ -90,7 +98,12 @@ def chrono_(lstm: nn.Module, longest: int) -> None:
     lstm : gatewise.LSTM or torch.nn.LSTM
         Changed in place, all layers and directions.
     longest : int
-        Steps that the longest memories shall last.
+        Steps that the longest memories shall last, from 3 on.
+
+    Raises
+    ------
+    ArgumentError
+        `longest` is another, or the gates do not go through σ.
 
     Examples
     --------
@@ -99,10 +112,19 @@ def chrono_(lstm: nn.Module, longest: int) -> None:
     >>> bool((lstm.bias_ih_l0[4:8] >= 0).all()), torch.equal(lstm.bias_ih_l0[:4], -lstm.bias_ih_l0[4:8])
     (True, True)
     """
+    if type(longest) is not int or longest < 3:
+        raise ArgumentError(
+            f"longest is {longest!r}, needed a whole number of steps, 3 or more: give how long memories shall last"
+        )
+    activation = _variant(lstm).gate_activation
+    if activation != "sigmoid":
+        raise ArgumentError(
+            f"gate_activation is {activation!r}, and chrono's biases are those of σ: choose another name"
+        )
     _by_gates(lstm, nn.init.xavier_uniform_)
 
     def lasting(bias: Tensor) -> Tensor:
-        return torch.empty_like(bias).uniform_(1, max(2, longest - 1)).log()
+        return torch.empty_like(bias).uniform_(1, longest - 1).log()
 
     _open_forget_gates(lstm, lasting, close_input=True)
 
@@ -138,6 +160,8 @@ _WAYS: dict[str, Callable[..., None]] = {
     "xavier": _xavier,
     "zeros": _zeros,
 }
+_BY_BIASES = ("forget_one", "chrono")
+"""Those that say nothing of an LSTM without biases."""
 
 
 def _by_gates(lstm: nn.Module, recurrent: Callable[[Tensor], Any]) -> None:

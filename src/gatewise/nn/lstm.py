@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import ArgumentError, ShapeError
 from gatewise.nn.checks import as_lengths, check_input, check_reset, check_state
+from gatewise.nn.direct import Codes, directly
 from gatewise.nn.gates import Gates, split_gates, stack_gates
 from gatewise.nn.network import Network
 from gatewise.nn.operators import lstm, plain_lstm
@@ -53,7 +54,7 @@ class LSTM(nn.RNNBase):
         Whether input and output are (B, T, ·) instead of (T, B, ·). The states are (L·D, B, H) in either case.
     dropout : float, default 0
         Probability with which, in training mode, each number of every layer's output but the last layer's is zeroed.
-        The masks are drawn by torch's generator.
+        torch's generator gives each mask its seed: the same seed gives the same masks.
     bidirectional : bool, default False
         Whether a second set of weights reads the sequence backwards; the output holds both, forward first.
     proj_size : int, default 0
@@ -114,8 +115,7 @@ class LSTM(nn.RNNBase):
     gain_ih_l0, gain_hh_l0, gain_c_l0, bias_c_l0 : Parameter
         (4H,), (4H,), (H,) and (H,), if ``layer_norm``; the last if ``bias``, too. Gains start at 1, ``bias_c`` at 0.
     variant : Variant
-        What is changed of the plain cell. A changed one is computed by torch's operations, step by step; one of which
-        nothing but weights is dropped, and in evaluation any that only drops, by the kernels.
+        What is changed of the plain cell.
 
     (It is a `torch.nn.RNNBase` and no `torch.nn.LSTM`, because torch.compile stops at each of these.)
 
@@ -190,6 +190,7 @@ class LSTM(nn.RNNBase):
             dtype=dtype,
         )
         self.checkpoint_every, self.variant, self._varied = checkpoint_every, variant, varied
+        self._codes = Codes.of(variant)
         if varied:
             self._take_parameters(device, dtype)
 
@@ -328,8 +329,8 @@ class LSTM(nn.RNNBase):
         Raises
         ------
         ArgumentError
-            There is no such layer or direction, h is projected, or the cell has peepholes, coupled gates or a layer
-            norm.
+            There is no such layer or direction, h is projected, or the weights of the cell are not those of four gates:
+            with peepholes and a layer norm there are more, and coupled gates have none for f, which is 1 - i.
 
         Examples
         --------
@@ -402,8 +403,8 @@ class LSTM(nn.RNNBase):
             (T, B, I); (B, T, I) if ``batch_first``; (T, I) for a single sequence without a batch axis; or a
             `PackedSequence`.
         hx
-            The initial state (h_0, c_0), (L·D, B, P) and (L·D, B, H), or without B for a single sequence. Default:
-            zeros.
+            The initial state (h_0, c_0), (L·D, B, P) and (L·D, B, H), or without B for a single sequence; of an sLSTM
+            (h_0, c_0, n_0, m_0), the last two as c_0. Default: zeros.
         lengths
             (B,) whole numbers from 0 to T, in any order, as a tensor or a list: the steps of each sequence. The work
             grows with their sum. Default: T for all.
@@ -442,15 +443,17 @@ class LSTM(nn.RNNBase):
         """
         if hx is not None and not self._varied:
             check_state(hx)
-        apart = self._varied or self.checkpoint_every or (self.dropout and self.training)
-        if lengths is not None or reset is not None or apart:
+        if lengths is not None or reset is not None or self.checkpoint_every or (self.dropout and self.training):
             return self._any(input, hx, lengths, reset)
+        if self._varied:
+            return self._by_changed_cells(input, hx)
         h_0, c_0 = (None, None) if hx is None else hx
         try:
             if torch.compiler.is_compiling():  # which cannot look into plain_lstm
                 if plainly_served(input) and input.dim() == 3:
                     network = (self.num_layers, self.bidirectional, self.batch_first)
-                    output, h_n, c_n = lstm(input, h_0, c_0, self._weights(), *network, None, None, None)
+                    call = (input, h_0, c_0, self._weights(), *network, None, None, None)
+                    output, h_n, c_n = lstm(*call, variant=PLAIN, masks=None)
                     return output, (h_n, c_n)
             elif forward_ad._current_level < 0:
                 results = plain_lstm(
@@ -463,6 +466,15 @@ class LSTM(nn.RNNBase):
             check_input(self, input, {"h_0": h_0, "c_0": c_0}, self._weights()[0], None)
             raise
         return self._any(input, hx, lengths, reset)
+
+    def _by_changed_cells(self, input: Any, hx: State | None) -> Any:
+        """Serve the common call of changed cells."""
+        try:
+            results = directly(self, input, hx)
+        except (RuntimeError, TypeError):
+            self.prepare(input, hx, None, None)  # which checks the same, and says it in words
+            raise
+        return self._any(input, hx, None, None) if results is None else results
 
     def _any(self, input: Any, hx: State | None, lengths: Any, reset: Any) -> Any:
         """Serve any call: check it in words, choose a path, and bring input and output into its form."""
@@ -496,7 +508,7 @@ class LSTM(nn.RNNBase):
         results
             As of `forward`.
         call
-            The call as it was prepared.
+            The call as it was prepared, and in training the masks that were drawn for it.
         recorded : list of Recorded
             One for each layer and direction, at l·D + d.
 
@@ -508,6 +520,8 @@ class LSTM(nn.RNNBase):
         torch.Size([5, 2, 3])
         """
         call = self.prepare(input, hx, lengths, reset)
+        network, weights = call.network.drawn(call.x, call.weights)
+        call = call._replace(network=network, weights=weights)
         results, recorded = call.network.record(call.path, call.x, call.h_0, call.c_0, call.weights)
         return self._as_input(input, results), call, recorded
 

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from gatewise.reference.variant import Mask
+from gatewise.nn.operators import draw, new_mask
+from gatewise.nn.paths import transformed
+from gatewise.reference.variant import Mask, Variant
 
 
-@torch.library.custom_op("gatewise::draw", mutates_args={"mask"})
-def _draw(mask: Tensor, probability: float) -> None:
-    """Fill a mask with 1 with a probability and with 0 otherwise.
-
-    What is compiled calls this operator: for bernoulli_ a compiler puts a generator of its own in the place of torch's.
-    """
-    mask.bernoulli_(probability)
+def _draw(like: Tensor, shape: Sequence[int], probability: float, value: float) -> Tensor:
+    """Make a tensor that is a value with a probability and 0 otherwise, on any device but the CPU, or in a map."""
+    return _undrawn(like, shape).bernoulli_(probability).mul_(value)
 
 
-@_draw.register_fake
-def _(mask: Tensor, probability: float) -> None:
-    return None
+def _undrawn(like: Tensor, shape: Sequence[int], *_: float) -> Tensor:
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.empty(shape, dtype=dtype, device=like.device)
+
+
+# An operator for all devices: for bernoulli_ itself a compiler puts a generator of its own in the place of torch's. The
+# CPU's is in csrc/masks.cpp.
+torch.library.impl("gatewise::draw", "default", _draw)
+torch.library.register_fake("gatewise::draw", _undrawn)
 
 
 def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
@@ -37,14 +43,53 @@ def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
     >>> draw_masks({"hidden": Mask((1, 20, 50), 0.5, False)}, torch.zeros(()))["hidden"].unique()
     tensor([0., 2.])
     """
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    mapped = transformed()
+    at_once = type(like) is Tensor and like.is_cpu and not mapped and not torch.compiler.is_compiling()
     drawn = {}
     for name, (shape, rate, is_kept) in masks.items():
-        mask = torch.empty(shape, dtype=dtype, device=like.device)
-        probability = rate if is_kept else 1 - rate
-        if torch.compiler.is_compiling():
-            _draw(mask, probability)
+        probability, value = (rate, 1.0) if is_kept else (1 - rate, 1 / (1 - rate))
+        if at_once:
+            drawn[name] = new_mask(shape, like.dtype == torch.float64, probability, value)
+        elif mapped:  # torch.func.vmap has rules of its own for torch's own draws
+            drawn[name] = _draw(like, shape, probability, value)
         else:
-            mask.bernoulli_(probability)
-        drawn[name] = mask if is_kept else mask / (1 - rate)
+            drawn[name] = draw(like.detach(), shape, probability, value)
     return drawn
+
+
+def with_masks(
+    variant: Variant, x: Tensor, weights: Sequence[Tensor], *, cells: int, time: int, batch: int
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Draw a call's masks: that of weight_hh goes into the weights at once (equation 7.15).
+
+    Parameters
+    ----------
+    variant
+        The cell.
+    x
+        A tensor of the call's device and dtype.
+    weights
+        Those of all layers and directions, in their order.
+    cells, time, batch
+        L·D, T and B.
+
+    Returns
+    -------
+    weights, masks
+        The weights, and the other masks by their names.
+
+    Examples
+    --------
+    >>> weights = [torch.zeros(12, 4), torch.ones(12, 3)]
+    >>> (_, dropped), _ = with_masks(Variant(weight_dropout=0.5), weights[0], weights, cells=1, time=5, batch=2)
+    >>> dropped.unique()
+    tensor([0., 2.])
+    """
+    weights, per_direction = list(weights), len(weights) // cells
+    rows, width = weights[1].shape
+    sizes = {"cells": cells, "time": time, "batch": batch, "hidden": rows // len(variant.gates), "width": width}
+    masks = draw_masks(variant.masks(**sizes), x)
+    for number, mask in enumerate(masks.pop("weight_hh", ())):
+        place = number * per_direction + 1
+        weights[place] = (weights[place] * mask).to(weights[place].dtype)
+    return weights, masks

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gatewise.errors import ArgumentError
 from gatewise.nn.call import Three
 from gatewise.nn.composite import composite_lstm, in_float32
-from gatewise.nn.masks import draw_masks
+from gatewise.nn.masks import with_masks
 from gatewise.nn.operators import lstm
 from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES, Path
 from gatewise.nn.recorded import Recorded, recorded_by_composite, recorded_by_kernel
@@ -22,7 +22,7 @@ from gatewise.reference.variant import PLAIN, Variant
 
 @dataclass(frozen=True)
 class Network:
-    """What is computed: the arguments of `gatewise.nn.operators.lstm` but the tensors that gradients go to.
+    """What is computed: the arguments of `gatewise.nn.composite.composite_lstm` but the tensors that gradients go to.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class Network:
     checkpoint_every
         Steps of a segment that is computed anew on the way back; 0: everything is kept.
     variant
-        The cell; another than the plain one goes by the composite.
+        The cell.
     draws
         Whether the variant's masks are drawn, as they are in training.
     masks
@@ -62,7 +62,7 @@ class Network:
         torch.Size([5, 2, 3])
         """
         if self.draws:
-            network, weights = self._with_masks(x, weights)
+            network, weights = self.drawn(x, weights)
             return network.run(path, x, h_0, c_0, weights)
         if self.checkpoint_every and self._is_differentiated(x, h_0, c_0, *weights):
             if path.name != "kernel":
@@ -80,6 +80,8 @@ class Network:
     ) -> tuple[Three, list[Recorded]]:
         """Compute the same and keep all gates, by the kernels or, where a path leads elsewhere, by torch's operations.
 
+        Masks are no longer drawn here: what they are is for whoever reads the gates, and `drawn` tells it.
+
         Returns
         -------
         results, recorded
@@ -93,28 +95,28 @@ class Network:
         >>> layer.activations().shape
         torch.Size([5, 5, 2, 3])
         """
-        if self.draws:
-            network, weights = self._with_masks(x, weights)
-            return network.record(path, x, h_0, c_0, weights)
         found: list[Recorded] = []
         function = recorded_by_kernel if path.name == "kernel" else recorded_by_composite
         return self._by_our_own(partial(function, found), path, x, h_0, c_0, weights), found
 
-    def _with_masks(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Network, list[Tensor]]:
-        """Draw the masks: that of weight_hh is in the weights from here on (equation 7.15)."""
-        cells = self.num_layers * (2 if self.bidirectional else 1)
+    def drawn(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Network, list[Tensor]]:
+        """Draw the masks, if any are to be: that of weight_hh is in the weights from here on (equation 7.15).
+
+        Examples
+        --------
+        >>> network = Network(1, False, False, variant=Variant(recurrent_dropout=0.5), draws=True)
+        >>> network, _ = network.drawn(torch.zeros(5, 2, 4), [torch.zeros(12, 4), torch.zeros(12, 3)])
+        >>> network.draws, network.masks["candidate"].shape
+        (False, torch.Size([1, 5, 2, 3]))
+        """
+        if not self.draws:
+            return self, list(weights)
         if self.batch_sizes is not None:
             time, batch = len(self.batch_sizes), int(self.batch_sizes[0])
         else:
             time, batch = (x.size(1), x.size(0)) if self.batch_first else (x.size(0), x.size(1))
-        weights, per_direction = list(weights), len(weights) // cells
-        rows, width = weights[1].shape
-        hidden = rows // len(self.variant.gates)
-        sizes = {"cells": cells, "time": time, "batch": batch, "hidden": hidden, "width": width}
-        masks = draw_masks(self.variant.masks(**sizes), x)
-        for number, mask in enumerate(masks.pop("weight_hh", ())):
-            place = number * per_direction + 1
-            weights[place] = (weights[place] * mask).to(weights[place].dtype)
+        cells = self.num_layers * (2 if self.bidirectional else 1)
+        weights, masks = with_masks(self.variant, x, weights, cells=cells, time=time, batch=batch)
         return replace(self, draws=False, masks=masks), weights
 
     @staticmethod
@@ -171,7 +173,8 @@ class Network:
                 self.lengths,
                 self.reset,
                 self.batch_sizes,
-                **({} if self.variant.is_plain else {"variant": self.variant, "masks": self.masks}),
+                variant=self.variant,
+                masks=self.masks,
             )
         # Layer by layer; between them as (T, B, ·), as torch draws its masks.
         directions = 2 if self.bidirectional else 1

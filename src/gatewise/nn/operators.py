@@ -6,7 +6,7 @@ differentiable again by way of `composite_lstm`. Their schemas stand in csrc/ope
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,8 @@ from gatewise.errors import KernelError
 from gatewise.nn.call import Call, Three
 from gatewise.nn.composite import composite_lstm, in_float32
 from gatewise.nn.paths import NARROW_DTYPES
+from gatewise.reference.code import Code, decoded
+from gatewise.reference.variant import Variant
 
 
 def _same_release(built_for: str, found: str) -> bool:
@@ -32,34 +34,75 @@ if not _same_release(kernels.TORCH_VERSION, torch.__version__):
     )
 from gatewise import _operators  # noqa: E402  (it must not be loaded beside another torch)
 
-lstm: Callable[..., Three] = torch.ops.gatewise.lstm.default
+_lstm: Callable[..., Three] = torch.ops.gatewise.lstm.default
 plain_lstm = _operators.plain_lstm
+new_mask = _operators.new_mask
+draw: Callable[[Tensor, Sequence[int], float, float], Tensor] = torch.ops.gatewise.draw.default
 new_stream, stream_step, stream_state = _operators.new_stream, _operators.stream_step, _operators.stream_state
 
 
+def lstm(*arguments: Any, variant: Variant, masks: Mapping[str, Tensor] | None) -> Three:
+    """Run all layers of an LSTM by the kernels: the operator, whose arguments are numbers and tensors.
+
+    Parameters
+    ----------
+    *arguments, variant, masks
+        As of `gatewise.nn.composite.composite_lstm`.
+
+    Returns
+    -------
+    output, h_n, c_n
+        As there.
+
+    Examples
+    --------
+    >>> weights = [torch.zeros(12, 4), torch.zeros(12, 3), torch.zeros(9)]
+    >>> first = torch.zeros(5, 2, 4), None, None, weights, 1, False, False, None, None, None
+    >>> lstm(*first, variant=Variant(peephole=True), masks=None)[0].shape
+    torch.Size([5, 2, 3])
+    """
+    return _lstm(*Call.of(*arguments, variant=variant, masks=masks))
+
+
+def _sizes(call: Call) -> tuple[int, int, int]:
+    """H, the numbers of a state besides h, and P."""
+    variant, _ = decoded(call.code, call.masks)
+    H = call.weights[0].size(0) // len(variant.gates)
+    return H, (len(variant.states) - 1) * H, call.weights[1].size(1)
+
+
+def _check_devices(call: Call) -> None:
+    """Refuse tensors of several devices: torch sends a call here if any of them is of shapes alone."""
+    tensors = call.input, call.h_0, call.c_0, *call.weights, *call.masks
+    devices = sorted({str(tensor.device) for tensor in tensors if tensor is not None})
+    if len(devices) > 1:
+        raise KernelError(f"input, states and weights are on {' and '.join(devices)}, needed on one device: move them")
+
+
 def _lstm_shapes(*arguments: Any) -> Three:
-    input, h_0, _, weights, num_layers, _, batch_first, _, _, batch_sizes = call = Call(*arguments)
-    H, P, directions = weights[0].size(0) // 4, weights[1].size(1), call.directions
-    if batch_sizes is not None:
+    call = Call(*arguments)
+    _check_devices(call)
+    input, (_, states, P) = call.input, _sizes(call)
+    if call.batch_sizes is not None:
         # How many sequences are packed stands in the numbers of batch_sizes, unless a state tells.
-        B = h_0.size(1) if h_0 is not None else torch.library.get_ctx().new_dynamic_size()
+        B = call.h_0.size(1) if call.h_0 is not None else torch.library.get_ctx().new_dynamic_size()
     else:
-        B = input.size(0 if batch_first else 1)
-    output = input.new_empty((*input.shape[:-1], directions * P))
-    states = num_layers * directions, B
-    return output, input.new_empty((*states, P)), input.new_empty((*states, H))
+        B = input.size(0 if call.batch_first else 1)
+    output = input.new_empty((*input.shape[:-1], call.directions * P))
+    rows = call.num_layers * call.directions, B
+    return output, input.new_empty((*rows, P)), input.new_empty((*rows, states))
 
 
 def _lstm_training_shapes(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    input, _, _, weights, num_layers, _, batch_first, _, _, batch_sizes = call = Call(*arguments)
+    call = Call(*arguments)
+    input, packed, (H, _, P) = call.input, call.batch_sizes is not None, _sizes(call)
     results = _lstm_shapes(*call)
-    H, P, directions = weights[0].size(0) // 4, weights[1].size(1), call.directions
-    row = kernels.kept_numbers(input.element_size(), int(H), int(P))  # a compiled call holds for one of each
-    steps = input.size(0) if batch_sizes is not None else input.size(0) * input.size(1)
-    kept = steps * (row.gates + row.unprojected) + (steps + results[1].size(1)) * row.cells
-    by_time = input.shape[:-1] if batch_sizes is not None or not batch_first else (input.size(1), input.size(0))
-    between = [input.new_empty((*by_time, directions * P)) for _ in range(num_layers - 1)]
-    return *results, [*between, *(input.new_empty(kept) for _ in range(num_layers * directions))]
+    row = kernels.kept_numbers(input.element_size(), int(H), int(P), call.code)  # a compiled call holds for one of each
+    steps = input.size(0) if packed else input.size(0) * input.size(1)
+    kept = steps * (row.gates + row.unprojected + row.normalized) + (steps + results[1].size(1)) * row.cells
+    by_time = input.shape[:-1] if packed or not call.batch_first else (input.size(1), input.size(0))
+    between = [input.new_empty((*by_time, call.directions * P)) for _ in range(call.num_layers - 1)]
+    return *results, [*between, *(input.new_empty(kept) for _ in range(call.num_layers * call.directions))]
 
 
 def _lstm_backward_shapes(*arguments: Any) -> list[Tensor]:
@@ -79,9 +122,12 @@ for _name, _shapes in (
 
 
 def _keep_for_second_derivatives(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    d_output, d_h_n, d_c_n, input, h_0, c_0, weights, _, kept, *network, lengths, reset, batch_sizes, wanted = inputs
-    ctx.save_for_backward(lengths, reset, batch_sizes, d_output, d_h_n, d_c_n, input, h_0, c_0, *weights)
-    ctx.kept, ctx.network, ctx.wanted = len(kept), network, list(wanted)
+    *operands, weights, _, kept = inputs[:9]  # d_output, d_h_n, d_c_n, input, h_0, c_0
+    *network, lengths, reset, batch_sizes = inputs[9:15]
+    *code, masks, wanted = inputs[15:]
+    ctx.save_for_backward(lengths, reset, batch_sizes, *masks, *operands, *weights)
+    ctx.kept, ctx.masks, ctx.wanted = len(kept), len(masks), list(wanted)
+    ctx.network, ctx.code = network, Code(*code)
 
 
 def _second_derivatives(ctx: Any, d: Sequence[Tensor | None]) -> tuple[Any, ...]:
@@ -90,7 +136,8 @@ def _second_derivatives(ctx: Any, d: Sequence[Tensor | None]) -> tuple[Any, ...]
     The gradients are a function of the results' gradients, the inputs and the weights: what forward kept is computed
     anew from these, so it gets no gradient of its own.
     """
-    lengths, reset, batch_sizes, *saved = ctx.saved_tensors
+    walk, masks, saved = ctx.saved_tensors[:3], ctx.saved_tensors[3:][: ctx.masks], ctx.saved_tensors[3 + ctx.masks :]
+    variant, by_name = decoded(ctx.code, masks)
     with torch.enable_grad():
         given: list[Any] = [
             # An alias, so that a tensor that is given twice gets two gradients.
@@ -99,11 +146,9 @@ def _second_derivatives(ctx: Any, d: Sequence[Tensor | None]) -> tuple[Any, ...]
         ]
         d_results, inputs = given[:3], given[3:]
         input, h_0, c_0, *weights = inputs
-        num_layers, bidirectional, batch_first = ctx.network
 
         def composite(x: Tensor, h_0: Tensor | None, c_0: Tensor | None, weights: Sequence[Tensor]) -> Any:
-            network = (num_layers, bidirectional, batch_first, lengths, reset, batch_sizes)
-            return composite_lstm(x, h_0, c_0, weights, *network)
+            return composite_lstm(x, h_0, c_0, weights, *ctx.network, *walk, variant=variant, masks=by_name)
 
         narrow = input.dtype in NARROW_DTYPES
         results = (partial(in_float32, composite) if narrow else composite)(input, h_0, c_0, weights)
@@ -128,7 +173,7 @@ def _second_derivatives(ctx: Any, d: Sequence[Tensor | None]) -> tuple[Any, ...]
             )
         )
     second = [None if t is None else next(found) for t in given]
-    return *second[:6], second[6:], None, [None] * ctx.kept, *[None] * 7
+    return *second[:6], second[6:], None, [None] * ctx.kept, *[None] * 9, [None] * ctx.masks, None
 
 
 torch.library.register_autograd(

@@ -89,8 +89,8 @@ _WALKED_ELSEWHERE = Path("composite", "torch's own LSTM on this device has neith
 _ELSEWHERE = Path(
     "torch", "on this device torch's own LSTM computes it, from the same weights, and differentiates once"
 )
-_VARIED = Path(
-    "composite", "the kernels compute the plain cell alone, and this one by torch's operations, step by step"
+_VARIED_ELSEWHERE = Path(
+    "composite", "torch's own LSTM on this device is the plain cell alone; this one goes by torch's operations"
 )
 _META = Path("kernel", "shapes alone")
 _ROUNDED = Path("kernel", "computed in float32, the results rounded")
@@ -117,10 +117,10 @@ def path_of(input: Tensor, *, walked: bool, variant: Variant = PLAIN) -> Path:
     """
     if transformed():
         return _TRANSFORMED
-    if not variant.is_plain:
-        return _VARIED
     device = input.device.type
     if device not in ("cpu", "meta"):
+        if not variant.is_plain:
+            return _VARIED_ELSEWHERE
         return _WALKED_ELSEWHERE if walked else _ELSEWHERE
     if device == "meta":
         return _META
@@ -178,9 +178,10 @@ def explain_path(
             f"module is a {type(module).__module__}.{type(module).__name__}, needed a gatewise.LSTM or a "
             "gatewise.LSTMCell"
         )
+    changes = {}
     if isinstance(module, LSTM):
         prepared = module.prepare(input, hx, lengths, reset)
-        x, path = prepared.x, prepared.path
+        x, path, changes = prepared.x, prepared.path, prepared.network.variant.changes()
     else:
         if lengths is not None or reset is not None:
             raise ArgumentError("lengths and reset are given, and a cell takes a single step: leave them out")
@@ -191,8 +192,8 @@ def explain_path(
         if x.dtype == torch.bfloat16 and path is _NARROW:
             how += ", by its dot product" if kernels.multiplies_bfloat16() else ", each product converted to float32"
         how += ", one thread as this process was forked" * kernels.forked()
-    if path is _VARIED:
-        how += f", {' '.join(f'{name}={value!r}' for name, value in prepared.network.variant.changes().items())}"
+    if changes:
+        how += f", {' '.join(f'{name}={value!r}' for name, value in changes.items())}"
     return Path(path.name, f"{how}: {path.why}")
 
 

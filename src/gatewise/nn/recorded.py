@@ -30,15 +30,17 @@ class Recorded(NamedTuple):
     activations: Callable[[], Tensor]
 
 
-def recorded_by_kernel(found: list[Recorded], *arguments: Any) -> Three:
+def recorded_by_kernel(
+    found: list[Recorded], *arguments: Any, variant: Variant = PLAIN, masks: Mapping[str, Tensor] | None = None
+) -> Three:
     """Run all layers as `gatewise.nn.operators.lstm` does, by the same kernel call, and keep the gates for `found`.
 
     Parameters
     ----------
     found
         Receives one `Recorded` for each layer and direction.
-    *arguments
-        As of `gatewise.nn.operators.lstm`.
+    *arguments, variant, masks
+        As of `gatewise.nn.composite.composite_lstm`.
 
     Returns
     -------
@@ -53,11 +55,11 @@ def recorded_by_kernel(found: list[Recorded], *arguments: Any) -> Three:
     >>> found[0].h.shape
     torch.Size([5, 2, 3])
     """
-    call = Call(*arguments)
+    call = Call.of(*arguments, variant=variant, masks=masks)
     output, h_n, c_n, kept = torch.ops.gatewise.lstm_training.default(*call)
     across = call.batch_first and call.batch_sizes is None
     layers = [*kept[: call.num_layers - 1], output.transpose(0, 1) if across else output]
-    network = (call.num_layers, call.bidirectional, call.batch_first, call.lengths, call.batch_sizes)
+    network = (call.num_layers, call.bidirectional, call.batch_first, call.lengths, call.batch_sizes, *call.code)
     read = torch.ops.gatewise.lstm_activations.default
     x, own = call.input.detach(), [weight.detach() for weight in call.weights]
     for number, gates in enumerate(kept[call.num_layers - 1 :]):
@@ -70,7 +72,7 @@ def recorded_by_kernel(found: list[Recorded], *arguments: Any) -> Three:
 def recorded_by_composite(
     found: list[Recorded], *arguments: Any, variant: Variant = PLAIN, masks: Mapping[str, Tensor] | None = None
 ) -> Three:
-    """Do the same by torch's operations, where the kernels have no code, of any cell.
+    """Do the same by torch's operations, where the kernels have no code.
 
     Examples
     --------
@@ -81,7 +83,7 @@ def recorded_by_composite(
     torch.Size([5, 5, 2, 3])
     """
     steps: list[tuple[Tensor, Tensor]] = []
-    results = composite_lstm(*Call(*arguments), steps, variant=variant, masks=masks)
+    results = composite_lstm(*arguments, recorded=steps, variant=variant, masks=masks)
     for h, activations in steps:
         found.append(Recorded(h.detach(), activations.detach))
     return results

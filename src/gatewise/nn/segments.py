@@ -7,29 +7,34 @@ one segment, for one forward pass more (Chen et al. 2016, "Training deep nets wi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gatewise.errors import ArgumentError
-from gatewise.nn.call import Call, Three
-from gatewise.nn.operators import lstm
+from gatewise.nn.call import Three
 from gatewise.nn.turned import cuts_of, turned
+from gatewise.reference.code import coded
+from gatewise.reference.variant import PLAIN, Variant
 
+_inference = torch.ops.gatewise.lstm.default
 _training = torch.ops.gatewise.lstm_training.default
 _backward = torch.ops.gatewise.lstm_backward.default
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
-def segmented_lstm(every: int, *arguments: Any) -> Three:
+def segmented_lstm(
+    every: int, *arguments: Any, variant: Variant = PLAIN, masks: Mapping[str, Tensor] | None = None
+) -> Three:
     """Run all layers as `gatewise.nn.operators.lstm` does, to the same bits, and differentiate once.
 
     Parameters
     ----------
     every
         Steps of a segment.
-    *arguments
+    *arguments, variant, masks
         As there. Packed sequences are padded on the way.
 
     Returns
@@ -43,8 +48,9 @@ def segmented_lstm(every: int, *arguments: Any) -> Three:
     >>> segmented_lstm(2, torch.zeros(5, 2, 4), None, None, weights, 1, False, False, None, None, None)[0].shape
     torch.Size([5, 2, 3])
     """
-    x, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes = call = Call(*arguments)
-    directions, taken = call.directions, None
+    x, h_0, c_0, weights, num_layers, bidirectional, batch_first, lengths, reset, batch_sizes = arguments
+    directions, taken = 2 if bidirectional else 1, None
+    states = len(variant.states) - 1
     per_direction = len(weights) // (num_layers * directions)
     if batch_sizes is not None:
         packed = torch.arange(int(batch_sizes[0])) < batch_sizes[:, None]  # (T, B)
@@ -62,11 +68,18 @@ def segmented_lstm(every: int, *arguments: Any) -> Three:
             number = layer * directions + direction
             own = weights[number * per_direction : (number + 1) * per_direction]
             h = x.new_zeros(x.size(1), own[1].size(1)) if h_0 is None else h_0[number]
-            c = x.new_zeros(x.size(1), own[0].size(0) // 4) if c_0 is None else c_0[number]
+            H = own[0].size(0) // len(variant.gates)
+            c = x.new_zeros(x.size(1), states * H) if c_0 is None else c_0[number]
+            # A mask of a step goes with that step of the input, whichever way it is read.
+            of_cell = {
+                name: mask[number] if name == "hidden" else turned(mask[number], direction, lengths)
+                for name, mask in (masks or {}).items()
+            }
             cut = cuts_of(reset, taken, direction)
             cut = None if cut is None else turned(cut[:, :, None], direction, lengths)[:, :, 0]
+            tensors = (turned(x, direction, lengths), h, c, *of_cell.values(), *own)
             output, h_n, c_n = _Segments.apply(  # type: ignore[no-untyped-call]
-                every, lengths, cut, turned(x, direction, lengths), h, c, *own
+                every, variant, tuple(of_cell), lengths, cut, *tensors
             )
             outputs.append(turned(output, direction, lengths))
             finals.append((h_n, c_n))
@@ -84,22 +97,26 @@ class _Segments(torch.autograd.Function):
     def forward(
         ctx: Any,
         every: int,
+        variant: Variant,
+        names: tuple[str, ...],
         lengths: Tensor | None,
         reset: Tensor | None,
         x: Tensor,
         h: Tensor,
         c: Tensor,
-        *weights: Tensor,
+        *masks_and_weights: Tensor,
     ) -> Three:
+        masks, weights = masks_and_weights[: len(names)], masks_and_weights[len(names) :]
         output = x.new_empty(*x.shape[:2], h.size(1))
         h, c = h[None], c[None]
         begun = []
         for first in range(0, len(x), every):
             begun += [h, c]
             some = slice(first, first + every)
-            output[some], h, c = lstm(x[some], h, c, list(weights), *_walk(some, lengths, reset))
-        ctx.save_for_backward(lengths, reset, x, *weights, *begun)
-        ctx.every, ctx.weights = every, len(weights)
+            rest = _rest(some, lengths, reset, variant, dict(zip(names, masks, strict=True)))
+            output[some], h, c = _inference(x[some], h, c, list(weights), *rest)
+        ctx.save_for_backward(lengths, reset, x, *masks, *weights, *begun)
+        ctx.every, ctx.variant, ctx.names, ctx.weights = every, variant, names, len(weights)
         return output, h[0], c[0]
 
     @staticmethod
@@ -109,10 +126,10 @@ class _Segments(torch.autograd.Function):
                 f"checkpoint_every is {ctx.every}, and gradients of gradients (create_graph) need every step kept: "
                 "make the LSTM with checkpoint_every=0"
             )
-        lengths, reset, x, *rest = ctx.saved_tensors
-        weights, begun = rest[: ctx.weights], rest[ctx.weights :]
-        wanted = list(ctx.needs_input_grad[3:])
-        d_x = torch.zeros_like(x) if wanted[0] else None
+        lengths, reset, x, *others = ctx.saved_tensors
+        masks, others = dict(zip(ctx.names, others, strict=False)), others[len(ctx.names) :]
+        weights, begun = others[: ctx.weights], others[ctx.weights :]
+        d_x = torch.zeros_like(x) if ctx.needs_input_grad[5] else None
         # Sums over segments; of bfloat16 in float32, or each of them would be rounded.
         narrow = x.dtype == torch.bfloat16
         sums = [torch.zeros_like(w, dtype=torch.float32 if narrow else None) for w in weights]
@@ -120,20 +137,25 @@ class _Segments(torch.autograd.Function):
         for number in reversed(range(len(begun) // 2)):
             h, c = begun[2 * number : 2 * number + 2]
             some = slice(number * ctx.every, (number + 1) * ctx.every)
-            walk = _walk(some, lengths, reset)
-            out, _, _, kept = _training(x[some], h, c, weights, *walk)
-            found = _backward(d_output[some], d_h, d_c, x[some], h, c, weights, out, kept, *walk, [True] * len(wanted))
+            rest = _rest(some, lengths, reset, ctx.variant, masks)
+            out, _, _, kept = _training(x[some], h, c, weights, *rest)
+            wanted = [True] * (3 + ctx.weights)
+            found = _backward(d_output[some], d_h, d_c, x[some], h, c, weights, out, kept, *rest, wanted)
             d_x_some, d_h, d_c, *d_weights = found
             if d_x is not None:
                 d_x[some] = d_x_some
             for total, d_weight in zip(sums, d_weights, strict=True):
                 total += d_weight
         d_weights = [total.to(w.dtype) for total, w in zip(sums, weights, strict=True)]
-        return None, None, None, d_x, d_h[0], d_c[0], *d_weights
+        return *[None] * 5, d_x, d_h[0], d_c[0], *[None] * len(masks), *d_weights
 
 
-def _walk(some: slice, lengths: Tensor | None, reset: Tensor | None) -> tuple[Any, ...]:
-    """The operators' last arguments for some steps: one layer, one direction, time first, lengths and resets there."""
+def _rest(
+    some: slice, lengths: Tensor | None, reset: Tensor | None, variant: Variant, masks: Mapping[str, Tensor]
+) -> tuple[Any, ...]:
+    """The operators' last arguments for some steps: one layer, one direction, time first; what is for them alone."""
     if lengths is not None:
         lengths = (lengths - some.start).clamp(0, some.stop - some.start)
-    return 1, False, False, lengths, None if reset is None else reset[some], None
+    of_steps = {name: (mask if name == "hidden" else mask[some])[None] for name, mask in masks.items()}
+    code, given = coded(variant, of_steps)
+    return 1, False, False, lengths, None if reset is None else reset[some], None, *code, given

@@ -67,6 +67,51 @@ def from_input(own: Mapping[str, Tensor], x: Tensor) -> Tensor:
     return linear(x, own["weight_ih"], bias)
 
 
+def from_hidden(own: Mapping[str, Tensor], h_prev: Tensor, masks: Mapping[str, Tensor]) -> Tensor:
+    """Compute the hidden state's part of equation (1.1), for any number of steps.
+
+    Parameters
+    ----------
+    own
+        The parameters of the layer and direction, by name.
+    h_prev
+        (…, B, P): the hidden state before each step.
+    masks
+        As of `step`; that of h alone is used.
+
+    Examples
+    --------
+    >>> from_hidden({"weight_hh": torch.ones(4, 1)}, torch.ones(5, 3, 1), {}).shape
+    torch.Size([5, 3, 4])
+    """
+    seen_h = h_prev * masks["hidden"] if "hidden" in masks else h_prev  # (7.13)
+    from_h = linear(seen_h, own["weight_hh"])
+    return _normalized(from_h, own["gain_hh"], None) if "gain_hh" in own else from_h  # (7.20)
+
+
+def shown(variant: Variant, o: Tensor, c: Tensor) -> Tensor:
+    """Compute what a cell shows of itself, before any projection.
+
+    Parameters
+    ----------
+    variant
+        The cell.
+    o
+        (…, H): the output gate.
+    c
+        (…, H): the cell state, normalized where the variant does so; of an sLSTM c, n and m, (…, 3H).
+
+    Examples
+    --------
+    >>> shown(Variant(cell_activation="linear"), torch.tensor([0.5]), torch.tensor([3.0]))
+    tensor([1.5000])
+    """
+    if variant.cell == "slstm":
+        cell, normalizer, _ = c.chunk(3, dim=-1)
+        return o * cell / normalizer  # (7.28)
+    return o * _SQUASHES[variant.cell_activation](c)  # (1.7), (1.16), (7.21)
+
+
 def _normalized(v: Tensor, gain: Tensor, bias: Tensor | None) -> Tensor:
     return layer_norm(v, gain.shape, gain, bias, EPSILON)  # (7.19)
 
@@ -101,15 +146,12 @@ def step(
     >>> step(Variant(), torch.zeros(1, 4), torch.zeros(1, 1), torch.ones(1, 1), own, {}).c
     tensor([[0.5000]])
     """
-    seen_h = h_prev * masks["hidden"] if "hidden" in masks else h_prev  # (7.13)
-    from_h = linear(seen_h, own["weight_hh"])
-    if variant.layer_norm:
-        from_h = _normalized(from_h, own["gain_hh"], None)  # (7.20)
-    a = dict(zip(variant.gates, (from_x + from_h).chunk(len(variant.gates), -1), strict=True))  # (1.1), (1.9)
+    a_t = from_x + from_hidden(own, h_prev, masks)  # (1.1)
+    a = dict(zip(variant.gates, a_t.chunk(len(variant.gates), -1), strict=True))  # (1.9)
     if variant.cell == "slstm":
         return _slstm(variant, a, c_prev, own, masks)
     peephole = variant.blocks(own, c_prev.size(-1))
-    activation, shown = _GATES[variant.gate_activation], _SQUASHES[variant.cell_activation]
+    activation = _GATES[variant.gate_activation]
 
     def gate(name: str, seen: Tensor) -> Tensor:
         return activation(a[name] + peephole[name] * seen if name in peephole else a[name])  # (7.5), (7.6)
@@ -119,9 +161,7 @@ def step(
     g = _SQUASHES[variant.candidate_activation](a["g"])  # (1.4)
     c = f * c_prev + i * (g * masks["candidate"] if "candidate" in masks else g)  # (1.6), (7.11)
     o = gate("o", c)  # (1.5)
-    h = o * shown(
-        _normalized(c, own["gain_c"], own.get("bias_c")) if variant.layer_norm else c
-    )  # (1.7), (1.16), (7.21)
+    h = shown(variant, o, _normalized(c, own["gain_c"], own.get("bias_c")) if variant.layer_norm else c)
     if "weight_hr" in own:
         h = linear(h, own["weight_hr"])  # (1.17)
     z_h, z_c = variant.zoneout  # type: ignore[misc]
@@ -148,7 +188,8 @@ def _slstm(
     g, o = _SQUASHES[variant.candidate_activation](a["g"]), a["o"].sigmoid()  # (1.4), (1.5)
     c = f * c_prev + i * (g * masks["candidate"] if "candidate" in masks else g)  # (7.27)
     n = f * n_prev + i  # (7.27)
-    h = o * c / n  # (7.28)
+    after = torch.cat([c, n, m], dim=-1)
+    h = shown(variant, o, after)
     if "weight_hr" in own:
         h = linear(h, own["weight_hr"])  # (1.17)
-    return Step(i, f, g, o, torch.cat([c, n, m], dim=-1), h)
+    return Step(i, f, g, o, after, h)

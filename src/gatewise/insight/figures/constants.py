@@ -73,7 +73,11 @@ def draw_time_constants(layer: LayerFlow, title: str = "", fraction: float = 0.1
         implied,
         bins,
         f"implied by the {gates}",
-        {"inf": f"with {gates} of 1 throughout", "0": f"with a {gates.removesuffix('s')} of 0"},
+        {
+            "inf": f"with {gates} of 1 throughout",
+            "0": f"with a {gates.removesuffix('s')} of 0",
+            "nan": "with nothing yet to keep",
+        },
         color=BLUE,
     )
     _draw_histogram(

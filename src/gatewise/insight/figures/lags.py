@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gatewise.drawing import BLACK, BLUE, GREEN, PURPLE, VERMILION, new_figure, tidy
+from gatewise.drawing import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, new_figure, tidy
 from gatewise.errors import ArgumentError
 from gatewise.insight.figures.looks import LINES, SMALL, as_array, draw_line, percent, plain, span, steps
 from gatewise.insight.gradient_flow import GradientFlow, LayerFlow
@@ -33,6 +33,8 @@ PATHS: dict[str, dict[str, Any]] = {
     "g": {"color": BLACK, "linestyle": ":", "marker": "D", "label": "by way of g"},
     "n": {"color": BLACK, "linestyle": ":", "marker": "D", "label": "by way of n"},
     "o": {"color": PURPLE, "linestyle": (0, (5, 1, 1, 1, 1, 1)), "marker": "v", "label": "by way of o"},
+    "peephole": {"color": ORANGE, "linestyle": (0, (8, 2)), "marker": "P", "label": "by way of peepholes"},
+    "zoneout": {"color": SKY, "linestyle": (0, (2, 1)), "marker": "X", "label": "past steps by zoneout"},
 }
 
 

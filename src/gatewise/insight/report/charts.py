@@ -14,8 +14,8 @@ from gatewise.insight.report.page import Chart, Rows
 if TYPE_CHECKING:
     import altair
 
-DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [1, 3], [10, 4])
-"""Each line's own, as a page may be printed in grey."""
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [4, 2], [1, 3], [10, 4], [6, 2, 1, 2, 1, 2])
+"""Each line's own, as a page may be printed in grey; of eight lines the last has the first one's colour."""
 
 FAINTEST = 1e-12
 """The smallest share of a gradient that is drawn: what is less is noise of rounding."""

@@ -23,6 +23,8 @@ PATHS = {
         "f": "through f",
         "g": "through g",
         "o": "through o",
+        "peephole": "through the peepholes",
+        "zoneout": "past steps by zoneout",
     },
     "gru": {"state": "along h alone", "r": "through r", "z": "through z", "n": "through n"},
     "srn": {"state": "of the loss directly", "h": "through h"},
@@ -128,7 +130,7 @@ def _table(flow: GradientFlow) -> Table:
                 _steps(layer, layer.horizon(0.5)),
                 _steps(layer, layer.horizon(FRACTION)),
                 f"{beyond:,} of {len(units):,}",
-                "none" if constants is None else _middle(constants),
+                "none" if constants is None or constants.isnan().all() else _middle(constants),
             )
         )
     columns = (

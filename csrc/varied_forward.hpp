@@ -1,0 +1,173 @@
+// What the forward pass of a changed cell does otherwise: its step, its masks, and layer normalization.
+//
+// With layer normalization a number needs all others of its row: the products of a step are stored, and the step is taken
+// row by row afterwards. Threads that share units share the rows of that part, and meet before and after it.
+#pragma once
+
+#include "forward.hpp"
+#include "normalize.hpp"
+#include "varied_step.hpp"
+
+namespace gatewise::GATEWISE_ISA {
+namespace {
+
+template <class Number>
+struct VariedForward {
+  using Real = Sum<Number>;
+
+  const Forward<Number>& f;
+
+  const Layout<Number>& layout() const { return f.layout; }
+  const Cell& cell() const { return f.layout.cell; }
+  const Varied<Number>& own() const { return f.call.varied; }
+
+  void pack(Range units) const {
+    pack_varied(layout(), own(), units, f.scratch.varied);
+    if (!cell().layer_norm) return;
+    for (int64_t u = units.first; u < units.last; ++u)
+      for (int64_t at = layout().gates_at(u); at < layout().gates_at(u + 1); at += kLanes<Number>)
+        store(f.scratch.start + at, Vec<Number>{});
+  }
+
+  // Before the first step: the h that the gates see of h_0.
+  void begin(Range rows, Range panels) const {
+    if (!cell().drops_hidden || !f.call.h_0) return;
+    const Panels of_h(layout().P, kLanes<Number>);
+    for (int64_t b = rows.first; b < rows.last; ++b)
+      for (int64_t v = of_h.first(panels.first); v < of_h.first(panels.last); ++v) {
+        const int64_t at = v * kLanes<Number>, n = layout().P - at;
+        store(f.seen(0, b) + at, load_first(f.initial_h(b) + at, n) * load_first(mask_of_h(b) + at, n));
+      }
+  }
+
+  const Real* mask_of_h(int64_t b) const { return own().hidden + f.steps.row_of(b) * layout().P; }
+
+  // h_t, from `at` on, of what the step or the projection made of it.
+  GATEWISE_INLINE void give(int64_t t, int64_t b, int64_t at, Vec<Number> h) const {
+    const int64_t n = layout().P - at;
+    if (cell().zoneout_h > 0) {
+      const Vec<Number> z = zone<Number>(own().zoneout_h, cell().zoneout_h, f.steps.number(t, b) * layout().P + at, n);
+      h = zoned<Real>(z, load_first(f.h_before(t, b) + at, n), h);  // (7.17)
+    }
+    store_first(f.h(t, b) + at, h, n);
+    if (cell().drops_hidden) store(f.seen(t + 1, b) + at, keep_first<Real>(h, n) * load_first(mask_of_h(b) + at, n));
+  }
+
+  // The same of some rows and `vectors` vectors, stored one after another.
+  GATEWISE_APART void give(int64_t t, int64_t first_b, int count, int64_t at, int vectors, const Real* h) const {
+    for (int m = 0; m < count; ++m)
+      for (int n = 0; n < vectors; ++n, h += kLanes<Number>) give(t, first_b + m, at + n * kLanes<Number>, load(h));
+  }
+
+  // What a step does with the sums of some rows and of a vector of units, whose gates are N vectors.
+  template <int N>
+  GATEWISE_APART void take(const typename Forward<Number>::StepRows& rows, int64_t row, int count, int64_t u,
+                           const Real* sums) const {
+    const int64_t t = rows.t, at = layout().gates_at(u);
+    for (int64_t b = rows.first + row; b < rows.first + row + count; ++b, sums += N * kLanes<Number>) {
+      if (cell().layer_norm) {
+        for (int n = 0; n < N; ++n) store(products(b) + at + n * kLanes<Number>, load(sums + n * kLanes<Number>));
+        continue;
+      }
+      Gates<Real> gate = load_gates(sums, N * kLanes<Number> / 4);
+      const Vec<Number> h = cell().slstm ? take_slstm(t, b, u, gate) : take_lstm(t, b, u, gate);
+      if (f.call.training) store_gates(f.gates(t, b) + at, gate, layout().width_of(u));
+      if (layout().projected) store(f.unprojected(t, b) + u * kLanes<Number>, h);
+      else give(t, b, u * kLanes<Number>, h);
+    }
+  }
+
+  GATEWISE_INLINE Vec<Number> take_lstm(int64_t t, int64_t b, int64_t u, Gates<Real>& gate) const {
+    const Vec<Number> c = take_cell(t, b, u, gate);
+    return gate.o * squash<Real>(cell().linear_cell, c);  // (1.7), (7.4)
+  }
+
+  // The step up to c̃, which is returned, and what is stored of it.
+  GATEWISE_INLINE Vec<Number> take_cell(int64_t t, int64_t b, int64_t u, Gates<Real>& gate) const {
+    const int64_t unit = u * kLanes<Number>, n = layout().units_in(u), place = f.steps.number(t, b) * layout().H + unit;
+    const Vec<Number> c_prev = load(f.c_before(t, b) + unit);
+    const Vec<Number> c = varied_step<Real>(cell(), gate, c_prev, peepholes_of(f.scratch.varied, u),
+                                            kept_candidate<Number>(own(), place, n));
+    Real* const handed_on = f.c(t + 1, b) + unit;
+    store(handed_on, c);
+    if (cell().zoneout_c > 0) {
+      store(handed_on, zoned<Real>(zone<Number>(own().zoneout_c, cell().zoneout_c, place, n), c_prev, c));  // (7.17)
+      store(handed_on + layout().padded, c);
+    }
+    return c;
+  }
+
+  GATEWISE_INLINE Vec<Number> take_slstm(int64_t t, int64_t b, int64_t u, Gates<Real>& gate) const {
+    const int64_t unit = u * kLanes<Number>, place = f.steps.number(t, b) * layout().H + unit;
+    const SCells<Real> now =
+        slstm_step<Real>(cell(), gate, load_cells<Number>(f.c_before(t, b) + unit, layout().padded),
+                         kept_candidate<Number>(own(), place, layout().units_in(u)));
+    store_cells<Number>(f.c(t + 1, b) + unit, layout().padded, now);
+    return gate.o * (now.c / now.n);  // (7.28)
+  }
+
+  // ------------------------------------------------------------------------------- with layer normalization
+
+  Real* products(int64_t b) const { return f.scratch.products + b * layout().gates_row; }
+
+  // body(t, b) for a thread's part of the steps of some rows.
+  template <class Body>
+  void for_rows(Range times, Range rows, const Team& team, bool by_units, const Body& body) const {
+    int64_t number = 0;
+    for (int64_t t = times.first; t < times.last; ++t)
+      for (int64_t b = rows.first; b < f.steps.active_of(rows, t).last; ++b, ++number)
+        if (!by_units || number % team.threads == team.thread) body(t, b);
+  }
+
+  // The input's term of (7.20), and the biases, in place of the products of a chunk of steps.
+  void normalize_input(Range chunk, Range rows, const Team& team, bool by_units) const {
+    if (by_units) team.meet();
+    const Normalized<Number> kept(layout(), f.call.normalized);
+    const VariedScratch<Number>& varied = f.scratch.varied;
+    for_rows(chunk, rows, team, by_units, [&](int64_t t, int64_t b) {
+      const int64_t step = f.steps.before_step(t) + b;
+      const auto inverse = normalize_gates<Number>(layout(), varied, f.sums(t, chunk.first, b), varied.gain_ih,
+                                                   f.scratch.bias,
+                                                   f.call.training ? kept.n_ih + step * layout().gates_row : nullptr);
+      if (f.call.training) kept.scales[step].inverse_ih = inverse;
+    });
+    if (by_units) team.meet();
+  }
+
+  // A step whose products stand ready.
+  GATEWISE_APART void take_normalized(int64_t t, int64_t chunk, Range rows, const Team& team, bool by_units) const {
+    const Normalized<Number> kept(layout(), f.call.normalized);
+    const VariedScratch<Number>& varied = f.scratch.varied;
+    for_rows({t, t + 1}, rows, team, by_units, [&](int64_t t, int64_t b) {
+      const int64_t step = f.steps.before_step(t) + b;
+      Real *const a = products(b), *const c = f.scratch.rows + 2 * b * layout().padded, *const o = c + layout().padded;
+      const Real inverse_hh =
+          normalize_gates<Number>(layout(), varied, a, varied.gain_hh, f.sums(t, chunk, b),
+                                  f.call.training ? kept.n_hh + step * layout().gates_row : nullptr);  // (7.20)
+      for (int64_t u = 0; u < layout().units; ++u) {
+        const int64_t at = layout().gates_at(u), width = layout().width_of(u);
+        Gates<Real> gate = load_gates(a + at, width);
+        store(c + u * kLanes<Number>, take_cell(t, b, u, gate));
+        store(o + u * kLanes<Number>, gate.o);
+        if (f.call.training) store_gates(f.gates(t, b) + at, gate, width);
+      }
+      const auto [mean, inverse] = scale_of_cells<Number>(layout(), c);
+      for (int64_t u = 0; u < layout().units; ++u) {
+        const int64_t unit = u * kLanes<Number>;
+        const Vec<Number> n = keep_first<Real>((load(c + unit) - mean) * inverse, layout().units_in(u));
+        const Vec<Number> shown = fma(load(varied.gain_c + unit), n, load(varied.bias_c + unit));
+        const Vec<Number> h = load(o + unit) * squash<Real>(cell().linear_cell, shown);  // (7.21)
+        if (layout().projected) store(f.unprojected(t, b) + unit, h);
+        else give(t, b, unit, h);
+      }
+      if (f.call.training) {
+        kept.scales[step].inverse_hh = inverse_hh;
+        kept.scales[step].mean_c = mean;
+        kept.scales[step].inverse_c = inverse;
+      }
+    });
+  }
+};
+
+}  // namespace
+}  // namespace gatewise::GATEWISE_ISA

@@ -1,0 +1,95 @@
+"""The short way of a changed cell's call: the common one, in which nothing has to be said or chosen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gatewise.nn.masks import with_masks
+from gatewise.nn.operators import plain_lstm
+from gatewise.nn.paths import plainly_served
+from gatewise.reference.code import Code, coded
+from gatewise.reference.variant import Variant
+
+if TYPE_CHECKING:
+    from gatewise.nn.lstm import LSTM
+
+
+class Codes(NamedTuple):
+    """What the operators are told of a cell, found once for all calls of a module.
+
+    Attributes
+    ----------
+    in_training, in_evaluation : Code
+    draws : bool
+        Whether a call in training draws masks.
+    """
+
+    in_training: Code
+    in_evaluation: Code
+    draws: bool
+
+    @classmethod
+    def of(cls, variant: Variant) -> Codes:
+        """Find them.
+
+        Examples
+        --------
+        >>> Codes.of(Variant(peephole=True, recurrent_dropout=0.5))
+        Codes(in_training=Code(cell=66, zoneout_h=0.0, zoneout_c=0.0), in_evaluation=Code(cell=2, zoneout_h=0.0, \
+zoneout_c=0.0), draws=True)
+        """
+        masks = dict.fromkeys(variant.masks(cells=1, time=1, batch=1, hidden=1, width=1))
+        return cls(coded(variant, masks)[0], coded(variant.in_evaluation(), None)[0], bool(masks))
+
+
+def directly(module: LSTM, input: Any, hx: Any) -> Any:
+    """Run a network of changed cells by the kernels.
+
+    Parameters
+    ----------
+    module, input, hx
+        A module without dropout between its layers or segments, and as of its `forward`.
+
+    Returns
+    -------
+    output, states
+        As of `LSTM.forward`; None where the call is not the common one: no dense tensors on the CPU of three axes and
+        of numbers that the kernels take, or under autocast, a compiler or a transform. Then no mask was drawn.
+
+    Raises
+    ------
+    RuntimeError
+        The operator's own words for what it refuses.
+    """
+    if torch.compiler.is_compiling() or not plainly_served(input) or input.dim() != 3:
+        return None
+    h_0 = c_0 = None
+    if hx is not None:
+        if type(hx) is not tuple or [type(state) for state in hx] != [Tensor] * len(module.variant.states):
+            return None
+        h_0, *cells = hx
+        if any(state.shape != cells[0].shape for state in cells):
+            return None
+        c_0 = tuple(cells) if len(cells) > 1 else cells[0]
+    weights, code, given = module._weights(), module._codes.in_evaluation, []
+    if module.training:
+        code = module._codes.in_training
+        if module._codes.draws:
+            number = module.num_layers * (2 if module.bidirectional else 1)
+            batch, time = input.shape[:2] if module.batch_first else (input.size(1), input.size(0))
+            weights, masks = with_masks(module.variant, input, weights, cells=number, time=time, batch=batch)
+            given = list(masks.values())
+    first = input, h_0, c_0, weights, module.num_layers, module.bidirectional, module.batch_first
+    results = plain_lstm(*first, *code, given)
+    if results is None:
+        whole = torch.cat(c_0, dim=-1) if isinstance(c_0, tuple) else c_0
+        first = input, h_0, whole, weights, module.num_layers, module.bidirectional, module.batch_first
+        output, h_n, c_n = torch.ops.gatewise.lstm.default(*first, None, None, None, *code, given)
+        return output, (h_n, *c_n.chunk(len(module.variant.states) - 1, dim=-1))
+    output, states = results
+    if len(states) == len(module.variant.states):
+        return output, states
+    return output, (states[0], *states[1].chunk(len(module.variant.states) - 1, dim=-1))
