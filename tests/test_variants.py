@@ -9,6 +9,7 @@ import re
 import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 
 import gatewise
 from cells import CASES, NOT_IN_AN_SLSTM, REFUSED, SINGLES
@@ -517,6 +518,24 @@ def test_two_compiled_calls_draw_two_masks(options):
         found.append((y.detach(), torch.autograd.grad(y.square().sum(), lstm.weight_hh_l0)[0]))
     assert_same(found[1], found[0], tolerance=ROUNDING)
     assert not torch.equal(*found[1][0].chunk(2))
+
+
+@every_mask
+def test_what_is_compiled_and_computed_anew_has_the_same_masks_again(options):
+    torch.compiler.reset()
+    lstm = gatewise.LSTM(I, H, dtype=torch.float64, **options)
+
+    def anew(x):
+        return torch.utils.checkpoint.checkpoint(lambda x: lstm(x)[0], x, use_reentrant=False)
+
+    x = torch.randn(2, 3, I, dtype=torch.float64)
+    found = []
+    for function in (lambda x: lstm(x)[0], torch.compile(anew, backend="aot_eager")):
+        torch.manual_seed(3)
+        y = function(x)
+        found.append((y.detach(), torch.autograd.grad(y.square().sum(), lstm.weight_hh_l0)[0], torch.get_rng_state()))
+    assert_same(found[1][:2], found[0][:2], tolerance=ROUNDING)
+    assert torch.equal(found[1][2], found[0][2])
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # of the compiler itself

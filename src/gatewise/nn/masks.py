@@ -53,7 +53,8 @@ def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
         elif mapped:  # torch.func.vmap has rules of its own for torch's own draws
             drawn[name] = _draw(like, shape, probability, value)
         else:
-            drawn[name] = draw(like.detach(), shape, probability, value)
+            # A compiler does once what it finds twice of the same tensors, but for those that are nothing yet.
+            drawn[name] = draw(_undrawn(like, ()), shape, probability, value)
     return drawn
 
 
