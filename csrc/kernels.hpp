@@ -3,9 +3,9 @@
 //
 // T, B, I, H as everywhere: steps, batch rows, inputs, hidden units; P is the width of h, which is H, or less where
 // weight_hr projects it. Where an array has 4H rows it has 3H with coupled gates (i, g, o), and a (B, H) array of c has
-// 3H columns, c, n and m, in an sLSTM. Numbers are float, double or bfloat16, named `Number` here; sums are float where the numbers
-// are bfloat16, and each is rounded once, at its end. Step t of row b of a strided array stands at `array + t *
-// array_step + b * array_row`; its last axis is contiguous. Arrays without strides are contiguous. No output may
+// 3H columns, c, n and m, in an sLSTM. Numbers are float, double or bfloat16, named `Number` here; sums are float where
+// the numbers are bfloat16, and each is rounded once, at its end. Step t of row b of a strided array stands at `array +
+// t * array_step + b * array_row`; its last axis is contiguous. Arrays without strides are contiguous. No output may
 // overlap another array of the call.
 #pragma once
 

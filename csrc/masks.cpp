@@ -1,7 +1,7 @@
 // Random masks: gatewise::draw makes a tensor that is a value where a number of its own comes out below a probability, and
 // 0 elsewhere.
 //
-// torch's own bernoulli_ takes 10 ns a number, which at small sizes is as long as the step that the mask is for. So torch's
+// torch's own bernoulli_ takes 10 ns a number, which at small sizes is much of the step that the mask is for. So torch's
 // generator draws one seed for a mask, and SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
 // generators", OOPSLA 2014, figure 17) makes its numbers of that: two of 32 bits at a time, in order, on one thread.
 #include "masks.hpp"

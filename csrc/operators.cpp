@@ -5,8 +5,8 @@
 //   gatewise::lstm_backward   the gradients
 //   gatewise::lstm_activations  the gates and cells, read out of what backward needs
 //
-// With network.hpp and stream.cpp all that knows torch's C++. A training step of a small network takes a tenth of a millisecond, and a
-// Python autograd.Function alone takes most of that: this is why it is worth compiling against torch.
+// With network.hpp, masks.cpp and stream.cpp all that knows torch's C++. A training step of a small network takes a tenth
+// of a millisecond, and a Python autograd.Function alone takes most of that: this is why it is worth compiling against torch.
 //
 // The weights are one list: weight_ih, weight_hh, then bias_ih and bias_hh where there are biases, then weight_hr where
 // h is projected, then those of a changed cell, of layer 0 forward, then of layer 0 reverse if bidirectional, then of
@@ -819,10 +819,10 @@ TORCH_LIBRARY_IMPL(gatewise, Autograd, m) {
 namespace {
 
 // plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), with cell,
-// zoneout_h, zoneout_c and masks behind these for a changed cell, or None where the call is not the common one. Of an
-// sLSTM c_0 may be the tuple (c_0, n_0, m_0), and then its last states are as many. The common call has tensors of numbers that the core has code for, on the CPU, no autocast, no transform
-// of torch.func, nobody who overrides torch's functions. torch's own way from Python to an operator takes longer than a
-// small network.
+// zoneout_h, zoneout_c and masks behind these for a changed cell, or None where the call is not the common one. Of an sLSTM
+// c_0 may be the tuple (c_0, n_0, m_0), and then its last states are as many. The common call has tensors of numbers that
+// the core has code for, on the CPU, no autocast, no transform of torch.func, nobody who overrides torch's functions.
+// torch's own way from Python to an operator takes longer than a small network.
 PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   const bool changed = count == 11;

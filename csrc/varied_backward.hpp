@@ -3,7 +3,7 @@
 #pragma once
 
 #include "backward.hpp"
-#include "normalize.hpp"
+#include "varied.hpp"
 #include "varied_step.hpp"
 
 namespace gatewise::GATEWISE_ISA {
@@ -46,8 +46,8 @@ struct VariedBackward {
     return to;
   }
 
-  // From what the product has brought to h_t of some rows and vectors of units, stored one after another, and, unless h is projected, the step's gradient. Before all steps, where t is
-  // -1, it is d_h_0.
+  // From what the product has brought to h_t of some rows and vectors of units, stored one after another; and, unless h is
+  // projected, the step's gradient. Before all steps, where t is -1, it is d_h_0.
   GATEWISE_APART void retreat(const Chunk& chunk, int64_t t, int64_t first_b, int rows, int64_t first_u, int vectors,
                               const Real* d_h) const {
     for (int m = 0; m < rows; ++m)

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "forward.hpp"
-#include "normalize.hpp"
+#include "varied.hpp"
 #include "varied_step.hpp"
 
 namespace gatewise::GATEWISE_ISA {

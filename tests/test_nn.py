@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import gatewise
-from gatewise.errors import DtypeError, ShapeError
+from gatewise.errors import DtypeError, KernelError, ShapeError
 from gatewise.reference.code import PLAIN_CODE
 
 # Outputs within 1e-6 and gradients within 1e-5, relative to the largest value, in
@@ -616,3 +616,15 @@ print(before - after)
 """
     freed = float(subprocess.check_output([sys.executable, "-c", code]))
     assert freed > 20000 * 8 * (4 * 64 + 64) * 4 / 2**20 * 0.9  # the gates and the cells
+
+
+@pytest.mark.parametrize("options", [{}, {"peephole": True}, {"cell": "slstm"}], ids=str)
+def test_tensors_of_two_devices_are_refused(options):
+    # torch sends a call with a tensor of shapes alone to where shapes are computed, which has no numbers to give.
+    lstm, x = gatewise.LSTM(3, 4, **options), torch.randn(5, 2, 3)
+    state = (torch.zeros(1, 2, 4, device="meta"),) * len(lstm.variant.states)
+    with pytest.raises(KernelError, match="h_0 is on meta and the weights are on cpu"):
+        lstm(x, state)
+    lstm.weight_hh_l0 = torch.nn.Parameter(lstm.weight_hh_l0.to("meta"))
+    with pytest.raises(KernelError, match="on cpu and meta, needed on one device"):
+        lstm(x)
