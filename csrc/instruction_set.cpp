@@ -1,5 +1,6 @@
 // What dispatch.cpp knows of an instruction set. Compiled once for each; sequence.cpp, compiled for each type of
 // number, has the rest.
+#include "draw.hpp"
 #include "kernels.hpp"
 #include "math.hpp"
 
@@ -101,6 +102,8 @@ const Kernels table = {
     .log_sigmoid_double = log_sigmoid_of<double>,
     .to_bfloat16 = converted<float, bfloat16>,
     .from_bfloat16 = converted<bfloat16, float>,
+    .draw_float = draw<float>,
+    .draw_double = draw<double>,
 };
 
 }  // namespace GATEWISE_ISA

@@ -31,7 +31,7 @@ struct Cell {
   bool slstm, peephole, coupled, layer_norm;
   GateActivation gate;
   bool linear_candidate, linear_cell;   // in place of tanh
-  bool drops_candidate, drops_hidden;   // whether the call has these masks
+  bool drops_candidate, drops_hidden;   // whether the call has these masks (weights come with theirs in them)
   double zoneout_h, zoneout_c;          // rates; they are taken where there is no mask
 
   // From one number, by which torch's operators and Python say it: the bits are in the order of the fields above, those of
@@ -190,6 +190,13 @@ struct KernelsFor {
   void (*activations)(const ActivationsCall<Number>&);
 };
 
+// A random mask: `count` numbers, each `value` where 32 random bits are below a bound, and 0 elsewhere.
+struct Draw {
+  int64_t count;
+  uint64_t seed, below;  // below: at most 2^32
+  double value;
+};
+
 // One instruction set's code.
 struct Kernels {
   const char* name;
@@ -209,6 +216,9 @@ struct Kernels {
   void (*log_sigmoid_double)(const double* x, double* y, int64_t n);
   void (*to_bfloat16)(const float* x, bfloat16* y, int64_t n);
   void (*from_bfloat16)(const bfloat16* x, float* y, int64_t n);
+  // csrc/draw.hpp
+  void (*draw_float)(const Draw& draw, float* to);
+  void (*draw_double)(const Draw& draw, double* to);
 
   template <class Number>
   const KernelsFor<Number>& of() const {

@@ -2,8 +2,7 @@
 // 0 elsewhere.
 //
 // torch's own bernoulli_ takes 10 ns a number, which at small sizes is much of the step that the mask is for. So torch's
-// generator draws one seed for a mask, and SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
-// generators", OOPSLA 2014, figure 17) makes its numbers of that: two of 32 bits at a time, in order, on one thread.
+// generator draws one seed for a mask, and draw.hpp makes its numbers of that, on one thread.
 #include "masks.hpp"
 
 #include <ATen/CPUGeneratorImpl.h>
@@ -14,28 +13,10 @@
 
 #include <mutex>
 
+#include "kernels.hpp"
+
 namespace gatewise::of_torch {
 namespace {
-
-uint64_t mixed(uint64_t z) {
-  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
-  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-  return z ^ (z >> 31);
-}
-
-template <class Number>
-void fill(Number* mask, int64_t count, uint64_t seed, uint64_t below, Number value) {
-  constexpr uint64_t kGolden = 0x9e3779b97f4a7c15u, kLower = 0xffffffffu;
-  const Number of[] = {0, value};  // looked up: of branches the processor would foresee but half
-  const auto chosen = [&](uint64_t bits) { return of[bits < below]; };
-  int64_t n = 0;
-  for (; n + 1 < count; n += 2) {
-    const uint64_t bits = mixed(seed += kGolden);
-    mask[n] = chosen(bits & kLower);
-    mask[n + 1] = chosen(bits >> 32);
-  }
-  if (n < count) mask[n] = chosen(mixed(seed + kGolden) & kLower);
-}
 
 at::Tensor draw_mask(at::IntArrayRef shape, bool is_double, double probability, double value) {
   TORCH_CHECK(0 <= probability && probability <= 1, "probability is ", probability, ", needed from 0 to 1");
@@ -46,9 +27,9 @@ at::Tensor draw_mask(at::IntArrayRef shape, bool is_double, double probability, 
     const std::lock_guard<std::mutex> lock(torch_s.mutex());
     seed = at::check_generator<at::CPUGeneratorImpl>(torch_s)->random64();
   }
-  const uint64_t below = static_cast<uint64_t>(probability * 0x1p32);
-  if (is_double) fill(mask.mutable_data_ptr<double>(), mask.numel(), seed, below, value);
-  else fill(mask.mutable_data_ptr<float>(), mask.numel(), seed, below, static_cast<float>(value));
+  const gatewise::Draw draw = {mask.numel(), seed, static_cast<uint64_t>(probability * 0x1p32), value};
+  if (is_double) gatewise::kernels().draw_double(draw, mask.mutable_data_ptr<double>());
+  else gatewise::kernels().draw_float(draw, mask.mutable_data_ptr<float>());
   return mask;
 }
 
