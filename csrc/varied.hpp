@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <utility>
 
 #include "layout.hpp"
 #include "varied_step.hpp"
@@ -76,68 +77,85 @@ GATEWISE_INLINE void store_cells(Sum<Number>* to, int64_t padded, const SCells<S
 
 // ----------------------------------------------------------------------------------------- sums over a row
 
-// Of all lanes, in pairs of halves.
-template <class Real>
-GATEWISE_INLINE Real sum_of_lanes(Vec<Real> v) {
-  Real lanes[kLanes<Real>];
-  store(lanes, v);
-#pragma GCC unroll 8
-  for (int half = kLanes<Real> / 2; half > 0; half /= 2)
-    for (int j = 0; j < half; ++j) lanes[j] += lanes[j + half];
-  return lanes[0];
+template <class Real, int N>
+using Lanes __attribute__((vector_size(N * sizeof(Real)))) = Real;
+
+// Of all lanes, one half on the other. (By way of memory the processor would wait for each store.)
+template <class Real, int N>
+GATEWISE_INLINE Real sum_of(Lanes<Real, N> v) {
+  if constexpr (N == 2) return v[0] + v[1];
+  else
+    return [&]<int... j>(std::integer_sequence<int, j...>) {
+      return sum_of<Real, N / 2>(__builtin_shufflevector(v, v, j...) + __builtin_shufflevector(v, v, (j + N / 2)...));
+    }(std::make_integer_sequence<int, N / 2>{});
 }
 
 template <class Real>
-struct MeanAndInverse {
-  Real mean, inverse;  // 1 / s of (7.19)
-};
+GATEWISE_INLINE Real sum_of_lanes(Vec<Real> v) {
+  return sum_of<Real, kLanes<Real>>(v);
+}
+
+// Several rows are normalized at once: each of their sums waits for itself, and the others go on meanwhile.
+constexpr int kRowsAtOnce = 4;
+
+// body(how many rows, which is first) for rows in groups of kRowsAtOnce, and what is left one by one.
+template <class Body>
+GATEWISE_INLINE void by_groups(Range rows, const Body& body) {
+  int64_t b = rows.first;
+  for (; b + kRowsAtOnce <= rows.last; b += kRowsAtOnce) body(Constant<kRowsAtOnce>{}, b);
+  for (; b < rows.last; ++b) body(Constant<1>{}, b);
+}
 
 constexpr double kEpsilon = 1e-5;  // (7.19)
 
-// Of `count` vectors of a row, `numbers` numbers in all: deviation(v, mean) is those less the mean, zeros in padding.
-template <class Number, class Load, class Deviation>
-GATEWISE_INLINE MeanAndInverse<Sum<Number>> mean_and_inverse(int64_t count, int64_t numbers, const Load& load_at,
-                                                             const Deviation& deviation) {
-  using Real = Sum<Number>;
-  Vec<Number> sum = {}, squares = {};
-  for (int64_t v = 0; v < count; ++v) sum += load_at(v);
-  const Real mean = sum_of_lanes<Real>(sum) / static_cast<Real>(numbers);
-  for (int64_t v = 0; v < count; ++v) {
-    const Vec<Number> d = deviation(v, mean);
-    squares = fma(d, d, squares);
-  }
-  const Real variance = sum_of_lanes<Real>(squares) / static_cast<Real>(numbers);
-  return {mean, Real(1) / std::sqrt(variance + static_cast<Real>(kEpsilon))};
+// A vector of a row of gates with zeros where no row of weights belongs to a number.
+template <class Number>
+GATEWISE_INLINE Vec<Number> without_padding(const Layout<Number>& layout, const VariedScratch<Number>& varied, int64_t at,
+                                            Vec<Number> v) {
+  return layout.gates == layout.cell.gates() * layout.H ? v : v * load(varied.is_unit + at);
 }
 
-// a = gain · n + `plus` in place of a row of products; keeps n unless `kept` is null. Returns 1 / s.
-template <class Number>
-GATEWISE_APART Sum<Number> normalize_gates(const Layout<Number>& layout, const VariedScratch<Number>& varied,
-                                           Sum<Number>* a, const Sum<Number>* gain, const Sum<Number>* plus,
-                                           Number* kept) {
+// Of `count` vectors, `numbers` numbers in all, of each of R rows: the mean, and 1 / s of (7.19). load_at(r, v) is a vector
+// of row r, deviation(r, v, mean) that less the mean, with zeros in padding.
+template <class Number, int R, class Load, class Deviation>
+GATEWISE_INLINE void mean_and_inverse(int64_t count, int64_t numbers, const Load& load_at, const Deviation& deviation,
+                                      Sum<Number> (&mean)[R], Sum<Number> (&inverse)[R]) {
+  using Real = Sum<Number>;
+  Vec<Number> sum[R] = {}, squares[R] = {};
+  for (int64_t v = 0; v < count; ++v) each<R>([&](int r) { sum[r] += load_at(r, v); });
+  each<R>([&](int r) { mean[r] = sum_of_lanes<Real>(sum[r]) / static_cast<Real>(numbers); });
+  for (int64_t v = 0; v < count; ++v)
+    each<R>([&](int r) {
+      const Vec<Number> d = deviation(r, v, mean[r]);
+      squares[r] = fma(d, d, squares[r]);
+    });
+  each<R>([&](int r) {
+    const Real variance = sum_of_lanes<Real>(squares[r]) / static_cast<Real>(numbers);
+    inverse[r] = Real(1) / std::sqrt(variance + static_cast<Real>(kEpsilon));
+  });
+}
+
+// a = gain · n + `plus` in place of R rows of products, a_row apart as `plus` plus_row; keeps n unless `kept` is null, and
+// gives 1 / s.
+template <class Number, int R>
+GATEWISE_APART void normalize_gates(const Layout<Number>& layout, const VariedScratch<Number>& varied, Sum<Number>* a,
+                                    const Sum<Number>* gain, const Sum<Number>* plus, int64_t plus_row, Number* kept,
+                                    Sum<Number> (&inverse)[R]) {
   using Real = Sum<Number>;
   constexpr int64_t lanes = kLanes<Number>;
-  const auto deviation = [&](int64_t v, Real mean) {
-    return (load(a + v * lanes) - mean) * load(varied.is_unit + v * lanes);
+  const int64_t count = layout.gates / lanes, row = layout.gates_row;
+  const auto load_at = [&](int64_t r, int64_t v) { return load(a + r * row + v * lanes); };
+  const auto deviation = [&](int64_t r, int64_t v, Real mean) {
+    return without_padding(layout, varied, v * lanes, load_at(r, v) - mean);
   };
-  const int64_t count = layout.gates / lanes;
-  const auto [mean, inverse] = mean_and_inverse<Number>(
-      count, layout.cell.gates() * layout.H, [&](int64_t v) { return load(a + v * lanes); }, deviation);
-  for (int64_t v = 0; v < count; ++v) {
-    const Vec<Number> n = deviation(v, mean) * inverse;
-    if (kept) store(kept + v * lanes, n);
-    store(a + v * lanes, fma(load(gain + v * lanes), n, load(plus + v * lanes)));
-  }
-  return inverse;
-}
-
-template <class Number>
-GATEWISE_INLINE MeanAndInverse<Sum<Number>> scale_of_cells(const Layout<Number>& layout, const Sum<Number>* c) {
-  using Real = Sum<Number>;
-  constexpr int64_t lanes = kLanes<Number>;
-  return mean_and_inverse<Number>(
-      layout.units, layout.H, [&](int64_t v) { return load(c + v * lanes); },
-      [&](int64_t v, Real mean) { return keep_first<Real>(load(c + v * lanes) - mean, layout.units_in(v)); });
+  Real mean[R];
+  mean_and_inverse<Number, R>(count, layout.cell.gates() * layout.H, load_at, deviation, mean, inverse);
+  for (int64_t v = 0; v < count; ++v)
+    each<R>([&](int r) {
+      const Vec<Number> n = deviation(r, v, mean[r]) * inverse[r];
+      if (kept) store(kept + r * row + v * lanes, n);
+      store(a + r * row + v * lanes, fma(load(gain + v * lanes), n, load(plus + r * plus_row + v * lanes)));
+    });
 }
 
 }  // namespace

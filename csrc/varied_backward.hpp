@@ -72,6 +72,9 @@ struct VariedBackward {
     else step(chunk, t, b, u, d_h);
   }
 
+  // Where c̃ stands in a row of cells.
+  int64_t of_new_cell() const { return cell().zoneout_c > 0 ? layout().padded : 0; }
+
   // What a step has kept of a row and a vector of units; c is c̃ of (7.11), zoned out or not.
   struct Kept {
     Gates<Real> gate;
@@ -84,7 +87,7 @@ struct VariedBackward {
     k.c_prev = load(back.c_before(t, b) + u * kLanes<Number>);
     k.kept_g = kept_candidate<Number>(own(), back.steps.number(t, b) * layout().H + u * kLanes<Number>,
                                       layout().units_in(u));
-    k.c = load(back.c(t + 1, b) + (cell().zoneout_c > 0 ? layout().padded : 0) + u * kLanes<Number>);
+    k.c = load(back.c(t + 1, b) + of_new_cell() + u * kLanes<Number>);
     return k;
   }
 
@@ -156,66 +159,89 @@ struct VariedBackward {
     return (d_n - mean - n * along) * inverse;
   }
 
-  GATEWISE_APART void step_normalized(const Chunk& chunk, int64_t t, Range rows, const Team& team, bool by_units) const {
-    for (int64_t b = rows.first; b < rows.last; ++b)
-      if (!by_units || (b - rows.first) % team.threads == team.thread) {
-        row_through_cells(chunk, t, b);
-        row_through_gates(chunk, t, b);
-      }
+  // Threads that share units share the rows here.
+  void step_normalized(const Chunk& chunk, int64_t t, Range rows, const Team& team, bool by_units) const {
+    const Range own = by_units ? part(rows.last - rows.first, team.threads, team.thread)
+                               : Range{0, rows.last - rows.first};
+    by_groups({rows.first + own.first, rows.first + own.last}, [&](auto count, int64_t b) {
+      through_cells<decltype(count)::value>(chunk, t, b);
+      through_gates<decltype(count)::value>(chunk, t, b);
+    });
   }
 
-  void row_through_cells(const Chunk& chunk, int64_t t, int64_t b) const {
-    const auto& scales = normalized().scales[back.steps.before_step(t) + b];
-    Real *const d_shown = this->d_shown(chunk, t, b), *const d_a_o = back.scratch.d_a_o + b * layout().padded;
-    Vec<Number> sum = {}, products = {};
-    for (int64_t u = 0; u < layout().units; ++u) {
-      const int64_t unit = u * kLanes<Number>;
-      const Kept k = kept(t, b, u);
-      const Vec<Number> n = n_of_cells(scales, k.c, u), gain = load(packed().gain_c + unit);
-      const Vec<Number> shown = squash<Real>(cell().linear_cell, fma(gain, n, load(packed().bias_c + unit)));  // (7.21)
-      const Vec<Number> d = load(d_shown + unit);
-      const Vec<Number> d_read = d * k.gate.o * squash_slope<Real>(cell().linear_cell, shown);                 // (2.3)
-      store(d_a_o + unit, d * shown * slope<Real>(cell().gate, k.gate.o));                                     // (2.2)
-      store(d_shown + unit, d_read);
-      sum += gain * d_read;
-      products = fma(gain * d_read, n, products);
+  // Both means of (7.22) of R rows: of d_n, and of d_n n.
+  template <int R>
+  struct Means {
+    Vec<Number> d_n[R] = {}, products[R] = {};
+
+    GATEWISE_INLINE void add(int r, Vec<Number> d, Vec<Number> n) {
+      d_n[r] += d;
+      products[r] = fma(d, n, products[r]);
     }
-    const Real mean = sum_of_lanes<Real>(sum) / static_cast<Real>(layout().H);
-    const Real along = sum_of_lanes<Real>(products) / static_cast<Real>(layout().H);
-    for (int64_t u = 0; u < layout().units; ++u) {
-      const int64_t unit = u * kLanes<Number>;
-      const Kept k = kept(t, b, u);
-      const Vec<Number> d_n = load(packed().gain_c + unit) * load(d_shown + unit);
-      const Vec<Number> d_c_shown =
-          through_norm(d_n, n_of_cells(scales, k.c, u), mean, along, scales.inverse_c);
-      through_cell(chunk, t, b, u, k, load(d_a_o + unit), keep_first<Real>(d_c_shown, layout().units_in(u)));
+    GATEWISE_INLINE void give(int64_t numbers, Real (&mean)[R], Real (&along)[R]) const {
+      each<R>([&](int r) {
+        mean[r] = sum_of_lanes<Real>(d_n[r]) / static_cast<Real>(numbers);
+        along[r] = sum_of_lanes<Real>(products[r]) / static_cast<Real>(numbers);
+      });
     }
+  };
+
+  template <int R>
+  GATEWISE_APART void through_cells(const Chunk& chunk, int64_t t, int64_t b) const {
+    const auto* const scales = normalized().scales + back.steps.before_step(t) + b;
+    const auto d_a_o = [&](int64_t r, int64_t u) {
+      return back.scratch.d_a_o + (b + r) * layout().padded + u * kLanes<Number>;
+    };
+    Means<R> means;
+    for (int64_t u = 0; u < layout().units; ++u)
+      for (int r = 0; r < R; ++r) {
+        const int64_t unit = u * kLanes<Number>;
+        const Kept k = kept(t, b + r, u);
+        const Vec<Number> n = n_of_cells(scales[r], k.c, u), gain = load(packed().gain_c + unit);
+        const Vec<Number> shown =
+            squash<Real>(cell().linear_cell, fma(gain, n, load(packed().bias_c + unit)));         // (7.21)
+        const Vec<Number> d = load(d_shown(chunk, t, b + r) + unit);
+        const Vec<Number> d_read = d * k.gate.o * squash_slope<Real>(cell().linear_cell, shown);  // (2.3)
+        store(d_a_o(r, u), d * shown * slope<Real>(cell().gate, k.gate.o));                       // (2.2)
+        store(d_shown(chunk, t, b + r) + unit, d_read);
+        means.add(r, gain * d_read, n);
+      }
+    Real mean[R], along[R];
+    means.give(layout().H, mean, along);
+    for (int64_t u = 0; u < layout().units; ++u)
+      for (int r = 0; r < R; ++r) {
+        const int64_t unit = u * kLanes<Number>;
+        const Kept k = kept(t, b + r, u);
+        const Vec<Number> d_n = load(packed().gain_c + unit) * load(d_shown(chunk, t, b + r) + unit);
+        const Vec<Number> d_c_shown =
+            through_norm(d_n, n_of_cells(scales[r], k.c, u), mean[r], along[r], scales[r].inverse_c);
+        through_cell(chunk, t, b + r, u, k, load(d_a_o(r, u)), keep_first<Real>(d_c_shown, layout().units_in(u)));
+      }
   }
 
   // From d_a on to both products.
-  void row_through_gates(const Chunk& chunk, int64_t t, int64_t b) const {
+  template <int R>
+  GATEWISE_APART void through_gates(const Chunk& chunk, int64_t t, int64_t b) const {
     constexpr int64_t lanes = kLanes<Number>;
-    const int64_t step = back.steps.before_step(t) + b, count = layout().gates / lanes;
-    const auto& scales = normalized().scales[step];
+    const int64_t step = back.steps.before_step(t) + b, count = layout().gates / lanes, row = layout().gates_row;
+    const auto* const scales = normalized().scales + step;
     const Number* const d_a = d_a_whole(chunk, t, b);
-    const auto through = [&](const Number* n, const Real* gain, Real inverse, Number* to) {
-      Vec<Number> sum = {}, products = {};
-      for (int64_t v = 0; v < count; ++v) {
-        const Vec<Number> d_n = load(gain + v * lanes) * load(d_a + v * lanes);
-        sum += d_n;
-        products = fma(d_n, load(n + v * lanes), products);
-      }
-      const Real numbers = static_cast<Real>(cell().gates() * layout().H);
-      const Real mean = sum_of_lanes<Real>(sum) / numbers, along = sum_of_lanes<Real>(products) / numbers;
-      for (int64_t v = 0; v < count; ++v) {
-        const Vec<Number> d_n = load(gain + v * lanes) * load(d_a + v * lanes);
-        const Vec<Number> d = through_norm(d_n, load(n + v * lanes), mean, along, inverse);
-        store(to + v * lanes, d * load(packed().is_unit + v * lanes));
-      }
+    const auto through = [&](const Number* n, const Real* gain, auto inverse, Number* to) {
+      Means<R> means;
+      for (int64_t at = 0; at < count * lanes; at += lanes)
+        each<R>([&](int r) { means.add(r, load(gain + at) * load(d_a + r * row + at), load(n + r * row + at)); });
+      Real mean[R], along[R];
+      means.give(cell().gates() * layout().H, mean, along);
+      for (int64_t at = 0; at < count * lanes; at += lanes)
+        each<R>([&](int r) {
+          const Vec<Number> d_n = load(gain + at) * load(d_a + r * row + at);
+          const Vec<Number> d = through_norm(d_n, load(n + r * row + at), mean[r], along[r], inverse(scales[r]));
+          store(to + r * row + at, without_padding(layout(), packed(), at, d));
+        });
     };
-    const int64_t row = step * layout().gates_row;
-    through(normalized().n_hh + row, packed().gain_hh, scales.inverse_hh, back.d_a(chunk, t, b));
-    through(normalized().n_ih + row, packed().gain_ih, scales.inverse_ih,
+    const auto& kept = normalized();
+    through(kept.n_hh + step * row, packed().gain_hh, [](const auto& s) { return s.inverse_hh; }, back.d_a(chunk, t, b));
+    through(kept.n_ih + step * row, packed().gain_ih, [](const auto& s) { return s.inverse_ih; },
             back.of_chunk(back.scratch.d_a_ih, chunk, t, b));
   }
 
@@ -229,11 +255,11 @@ struct VariedBackward {
     team.meet();  // until all of d_a is there
     const Range units = part(layout().units, team.threads, team.thread);
     if (chunk.first) fill_sums(units);
-    Cursor at(back.steps, chunk.before, chunk.times.first);
-    for (int64_t row = 0; row < chunk.depth; ++row, at.next()) {
-      if (d.weight_ch) add_peepholes(chunk, at.t, at.b, units);
-      if (of_norms) add_norms(chunk, at.t, at.b, units);
+    if (d.weight_ch) {
+      Cursor at(back.steps, chunk.before, chunk.times.first);
+      for (int64_t row = 0; row < chunk.depth; ++row, at.next()) add_peepholes(chunk, at.t, at.b, units);
     }
+    if (of_norms) add_norms(chunk, units);
     if (chunk.last) give(units);
   }
 
@@ -265,23 +291,36 @@ struct VariedBackward {
     }
   }
 
-  GATEWISE_APART void add_norms(const Chunk& chunk, int64_t t, int64_t b, Range units) const {
+  // Vector by vector, whose sums stay in registers while all steps pass.
+  GATEWISE_APART void add_norms(const Chunk& chunk, Range units) const {
     constexpr int64_t lanes = kLanes<Number>;
-    const int64_t step = back.steps.before_step(t) + b;
-    const Number *const d_a = d_a_whole(chunk, t, b), *const n_ih = normalized().n_ih + step * layout().gates_row;
-    const Number* const n_hh = normalized().n_hh + step * layout().gates_row;
-    const auto add = [](Real* to, Vec<Number> d) { store(to, load(to) + d); };
+    const int64_t row = layout().gates_row, cells_row = layout().cells_row;
+    const Number* const d_a = back.scratch.d_a_whole;
+    const Number *const n_ih = normalized().n_ih + chunk.before * row, *const n_hh = normalized().n_hh + chunk.before * row;
     for (int64_t at = layout().gates_at(units.first); at < layout().gates_at(units.last); at += lanes) {
-      const Vec<Number> d = load(d_a + at);
-      add(sums().gain_ih + at, d * load(n_ih + at));                           // (7.23)
-      add(sums().gain_hh + at, d * load(n_hh + at));
-      add(sums().bias + at, d);                                                // (3.5)
+      Vec<Number> gain_ih = load(sums().gain_ih + at), gain_hh = load(sums().gain_hh + at), bias = load(sums().bias + at);
+      for (int64_t n = 0; n < chunk.depth; ++n) {
+        const Vec<Number> d = load(d_a + n * row + at);
+        gain_ih += d * load(n_ih + n * row + at);                              // (7.23)
+        gain_hh += d * load(n_hh + n * row + at);
+        bias += d;                                                             // (3.5)
+      }
+      store(sums().gain_ih + at, gain_ih);
+      store(sums().gain_hh + at, gain_hh);
+      store(sums().bias + at, bias);
     }
-    const auto& scales = normalized().scales[step];
+    const auto* const scales = normalized().scales + chunk.before;
+    const Real* const c = back.call.cells + (layout().B + chunk.before) * cells_row + of_new_cell();
     for (int64_t u = units.first; u < units.last; ++u) {
-      const Vec<Number> d = load(d_shown(chunk, t, b) + u * lanes);
-      add(sums().gain_c + u * lanes, d * n_of_cells(scales, kept(t, b, u).c, u));
-      add(sums().bias_c + u * lanes, d);
+      const int64_t unit = u * lanes;
+      Vec<Number> gain_c = load(sums().gain_c + unit), bias_c = load(sums().bias_c + unit);
+      for (int64_t n = 0; n < chunk.depth; ++n) {
+        const Vec<Number> d = load(back.scratch.d_shown + n * layout().padded + unit);
+        gain_c += d * n_of_cells(scales[n], load(c + n * cells_row + unit), u);
+        bias_c += d;
+      }
+      store(sums().gain_c + unit, gain_c);
+      store(sums().bias_c + unit, bias_c);
     }
   }
 

@@ -110,62 +110,73 @@ struct VariedForward {
 
   Real* products(int64_t b) const { return f.scratch.products + b * layout().gates_row; }
 
-  // body(t, b) for a thread's part of the steps of some rows.
-  template <class Body>
-  void for_rows(Range times, Range rows, const Team& team, bool by_units, const Body& body) const {
-    int64_t number = 0;
-    for (int64_t t = times.first; t < times.last; ++t)
-      for (int64_t b = rows.first; b < f.steps.active_of(rows, t).last; ++b, ++number)
-        if (!by_units || number % team.threads == team.thread) body(t, b);
-  }
-
-  // The input's term of (7.20), and the biases, in place of the products of a chunk of steps.
+  // The input's term of (7.20), and the biases, in place of the products of a chunk of steps. Threads that share units share
+  // the steps here.
   void normalize_input(Range chunk, Range rows, const Team& team, bool by_units) const {
     if (by_units) team.meet();
-    const Normalized<Number> kept(layout(), f.call.normalized);
-    const VariedScratch<Number>& varied = f.scratch.varied;
-    for_rows(chunk, rows, team, by_units, [&](int64_t t, int64_t b) {
-      const int64_t step = f.steps.before_step(t) + b;
-      const auto inverse = normalize_gates<Number>(layout(), varied, f.sums(t, chunk.first, b), varied.gain_ih,
-                                                   f.scratch.bias,
-                                                   f.call.training ? kept.n_ih + step * layout().gates_row : nullptr);
-      if (f.call.training) kept.scales[step].inverse_ih = inverse;
-    });
+    const Range own = by_units ? part(chunk.last - chunk.first, team.threads, team.thread)
+                               : Range{0, chunk.last - chunk.first};
+    for (int64_t t = chunk.first + own.first; t < chunk.first + own.last; ++t)
+      by_groups(f.steps.active_of(rows, t),
+                [&](auto count, int64_t b) { normalize_input_of<decltype(count)::value>(t, chunk.first, b); });
     if (by_units) team.meet();
   }
 
-  // A step whose products stand ready.
-  GATEWISE_APART void take_normalized(int64_t t, int64_t chunk, Range rows, const Team& team, bool by_units) const {
+  template <int R>
+  void normalize_input_of(int64_t t, int64_t chunk, int64_t b) const {
+    const Normalized<Number> kept(layout(), f.call.normalized);
+    const int64_t step = f.steps.before_step(t) + b;
+    Real inverse[R];
+    normalize_gates<Number, R>(layout(), f.scratch.varied, f.sums(t, chunk, b), f.scratch.varied.gain_ih,
+                               f.scratch.bias, 0, f.call.training ? kept.n_ih + step * layout().gates_row : nullptr,
+                               inverse);
+    if (f.call.training)
+      for (int r = 0; r < R; ++r) kept.scales[step + r].inverse_ih = inverse[r];
+  }
+
+  // A step whose products stand ready. Threads that share units share its rows here.
+  void take_normalized(int64_t t, int64_t chunk, Range rows, const Team& team, bool by_units) const {
+    const Range own = by_units ? part(rows.last - rows.first, team.threads, team.thread)
+                               : Range{0, rows.last - rows.first};
+    by_groups({rows.first + own.first, rows.first + own.last},
+              [&](auto count, int64_t b) { take_normalized_of<decltype(count)::value>(t, chunk, b); });
+  }
+
+  template <int R>
+  GATEWISE_APART void take_normalized_of(int64_t t, int64_t chunk, int64_t b) const {
     const Normalized<Number> kept(layout(), f.call.normalized);
     const VariedScratch<Number>& varied = f.scratch.varied;
-    for_rows({t, t + 1}, rows, team, by_units, [&](int64_t t, int64_t b) {
-      const int64_t step = f.steps.before_step(t) + b;
-      Real *const a = products(b), *const c = f.scratch.rows + 2 * b * layout().padded, *const o = c + layout().padded;
-      const Real inverse_hh =
-          normalize_gates<Number>(layout(), varied, a, varied.gain_hh, f.sums(t, chunk, b),
-                                  f.call.training ? kept.n_hh + step * layout().gates_row : nullptr);  // (7.20)
-      for (int64_t u = 0; u < layout().units; ++u) {
+    const int64_t step = f.steps.before_step(t) + b;
+    const auto c_of = [&](int64_t r, int64_t u) {
+      return f.scratch.rows + 2 * (b + r) * layout().padded + u * kLanes<Number>;
+    };
+    Real inverse_hh[R], mean[R], inverse[R];
+    normalize_gates<Number, R>(layout(), varied, products(b), varied.gain_hh, f.sums(t, chunk, b), layout().gates_row,
+                               f.call.training ? kept.n_hh + step * layout().gates_row : nullptr, inverse_hh);  // (7.20)
+    for (int64_t u = 0; u < layout().units; ++u)
+      for (int64_t r = 0; r < R; ++r) {
         const int64_t at = layout().gates_at(u), width = layout().width_of(u);
-        Gates<Real> gate = load_gates(a + at, width);
-        store(c + u * kLanes<Number>, take_cell(t, b, u, gate));
-        store(o + u * kLanes<Number>, gate.o);
-        if (f.call.training) store_gates(f.gates(t, b) + at, gate, width);
+        Gates<Real> gate = load_gates(products(b + r) + at, width);
+        store(c_of(r, u), take_cell(t, b + r, u, gate));
+        store(c_of(r, u) + layout().padded, gate.o);
+        if (f.call.training) store_gates(f.gates(t, b + r) + at, gate, width);
       }
-      const auto [mean, inverse] = scale_of_cells<Number>(layout(), c);
-      for (int64_t u = 0; u < layout().units; ++u) {
+    mean_and_inverse<Number, R>(
+        layout().units, layout().H, [&](int64_t r, int64_t u) { return load(c_of(r, u)); },
+        [&](int64_t r, int64_t u, Real mean) { return keep_first<Real>(load(c_of(r, u)) - mean, layout().units_in(u)); },
+        mean, inverse);
+    for (int64_t u = 0; u < layout().units; ++u)
+      for (int64_t r = 0; r < R; ++r) {
         const int64_t unit = u * kLanes<Number>;
-        const Vec<Number> n = keep_first<Real>((load(c + unit) - mean) * inverse, layout().units_in(u));
+        const Vec<Number> n = keep_first<Real>((load(c_of(r, u)) - mean[r]) * inverse[r], layout().units_in(u));
         const Vec<Number> shown = fma(load(varied.gain_c + unit), n, load(varied.bias_c + unit));
-        const Vec<Number> h = load(o + unit) * squash<Real>(cell().linear_cell, shown);  // (7.21)
-        if (layout().projected) store(f.unprojected(t, b) + unit, h);
-        else give(t, b, unit, h);
+        const Vec<Number> h = load(c_of(r, u) + layout().padded) * squash<Real>(cell().linear_cell, shown);  // (7.21)
+        if (layout().projected) store(f.unprojected(t, b + r) + unit, h);
+        else give(t, b + r, unit, h);
       }
-      if (f.call.training) {
-        kept.scales[step].inverse_hh = inverse_hh;
-        kept.scales[step].mean_c = mean;
-        kept.scales[step].inverse_c = inverse;
-      }
-    });
+    if (f.call.training)
+      for (int r = 0; r < R; ++r)
+        kept.scales[step + r] = {kept.scales[step + r].inverse_ih, inverse_hh[r], mean[r], inverse[r]};
   }
 };
 
