@@ -47,7 +47,8 @@ struct Options {
   int64_t cell = 0;            // as gatewise::Cell::of_bits has it, and the rates
   double zoneout_h = 0, zoneout_c = 0;
   TensorList masks = {};       // those that there are of zoneout_h, zoneout_c, candidate and hidden, each (L·D, ·) as
-                               // in gatewise::Varied; with zoneout both that have a rate or, in evaluation, none
+                               // in gatewise::Varied, and of weight_hh, each (L·D, 4H, P); with zoneout both that have a
+                               // rate or, in evaluation, none
 };
 
 // The weights of one layer and direction, in their order.
@@ -58,13 +59,16 @@ constexpr const char* kKindNames[kKinds] = {"weight_ih", "weight_hh", "bias_ih",
                                             "weight_ch", "gain_ih",   "gain_hh", "gain_c",  "bias_c"};
 
 // The masks of one call, in their order.
-enum MaskKind : int8_t { kZoneoutH, kZoneoutC, kCandidate, kHidden, kMasks };
-constexpr const char* kMaskNames[kMasks] = {"zoneout_h", "zoneout_c", "candidate", "hidden"};
+enum MaskKind : int8_t { kZoneoutH, kZoneoutC, kCandidate, kHidden, kDropped, kMasks };
+constexpr const char* kMaskNames[kMasks] = {"zoneout_h", "zoneout_c", "candidate", "hidden", "weight_hh"};
+// The bit behind those that gatewise::Cell has: whether weight_hh has a mask, which the core never sees.
+constexpr int64_t kDropsWeights = 1 << 10;
 
 // How many operands a call has, how large they are, and which steps its rows take.
 struct Network {
   int64_t layers, directions;
   gatewise::Cell cell;
+  bool drops_weights;
   int64_t per_direction = 0;  // weights of a layer's direction
   int8_t place[kKinds];       // where each kind stands among them; -1: there is none
   bool bias = false, projected = false;
@@ -78,7 +82,7 @@ struct Network {
   Network(const Tensor& input, TensorList weights, const Options& options)
       : layers(options.num_layers), directions(options.bidirectional ? 2 : 1),
         cell(gatewise::Cell::of_bits(options.cell, options.zoneout_h, options.zoneout_c)),
-        batch_first(options.batch_first), packed(is(options.batch_sizes)) {
+        drops_weights((options.cell & kDropsWeights) != 0), batch_first(options.batch_first), packed(is(options.batch_sizes)) {
     TORCH_CHECK(layers > 0, "num_layers is ", layers, ", needed at least 1");
     if (options.cell != 0 || options.zoneout_h != 0 || options.zoneout_c != 0) check_cell(options);
     place_weights(static_cast<int64_t>(weights.size()));
@@ -111,7 +115,7 @@ struct Network {
   static void check_cell(const Options& options) {
     const gatewise::Cell cell = gatewise::Cell::of_bits(options.cell, options.zoneout_h, options.zoneout_c);
     const auto is_rate = [](double rate) { return 0 <= rate && rate < 1; };
-    TORCH_CHECK(0 <= options.cell && options.cell < 1 << 10, "cell is ", options.cell, ", needed from 0 to 1023");
+    TORCH_CHECK(0 <= options.cell && options.cell < 1 << 11, "cell is ", options.cell, ", needed from 0 to 2047");
     TORCH_CHECK(is_rate(cell.zoneout_h) && is_rate(cell.zoneout_c), "zoneout is ", cell.zoneout_h, " and ",
                 cell.zoneout_c, ", needed rates from 0 to below 1");
     const bool exponential = cell.gate == gatewise::GateActivation::exponential;
@@ -261,9 +265,11 @@ struct Network {
 
   // Of a call that computes: what has been computed is read without them.
   void read_masks(TensorList given, const Tensor& input) {
-    if (cell.is_plain() && given.empty()) return;
-    const bool dropped[kMasks] = {cell.zoneout_h != 0, cell.zoneout_c != 0, cell.drops_candidate, cell.drops_hidden};
-    const size_t zoned = dropped[kZoneoutH] + dropped[kZoneoutC], drops = dropped[kCandidate] + dropped[kHidden];
+    if (cell.is_plain() && !drops_weights && given.empty()) return;
+    const bool dropped[kMasks] = {cell.zoneout_h != 0, cell.zoneout_c != 0, cell.drops_candidate, cell.drops_hidden,
+                                  drops_weights};
+    const size_t zoned = dropped[kZoneoutH] + dropped[kZoneoutC];
+    const size_t drops = dropped[kCandidate] + dropped[kHidden] + dropped[kDropped];
     TORCH_CHECK(given.size() == drops || given.size() == zoned + drops, "there are ", given.size(), " masks, needed ",
                 zoned + drops, " for this cell, or ", drops, " in evaluation");
     const bool are_zoned = given.size() != drops;
@@ -272,11 +278,15 @@ struct Network {
     for (int kind = 0; kind < kMasks; ++kind) {
       if (!dropped[kind] || (kind <= kZoneoutC && !are_zoned)) continue;
       const Tensor& mask = given[next++];
-      const int64_t width = kind == kZoneoutH || kind == kHidden ? P : H, cells = layers * directions;
-      const int64_t over_time[4] = {cells, T, B, width}, once[3] = {cells, B, width};
-      const at::IntArrayRef needed = kind == kHidden ? at::IntArrayRef(once, 3) : at::IntArrayRef(over_time, 4);
-      TORCH_CHECK(mask.sizes() == needed, kMaskNames[kind], " has shape ", mask.sizes(), ", needed ",
-                  kind == kHidden ? "[L·D, B, " : "[L·D, T, B, ", width == H ? "H" : "P", "] = ", needed);
+      const int64_t cells = layers * directions, width = kind == kZoneoutC || kind == kCandidate ? H : P;
+      const auto shape = [&]() -> c10::SmallVector<int64_t, 4> {
+        if (kind == kHidden) return {cells, B, width};
+        if (kind == kDropped) return {cells, cell.gates() * H, width};
+        return {cells, T, B, width};
+      }();
+      const std::string rows = kind == kHidden ? "B" : kind == kDropped ? std::to_string(cell.gates()) + "H" : "T, B";
+      TORCH_CHECK(mask.sizes() == at::IntArrayRef(shape), kMaskNames[kind], " has shape ", mask.sizes(),
+                  ", needed [L·D, ", rows, width == H ? ", H" : ", P", "] = ", at::IntArrayRef(shape));
       TORCH_CHECK(mask.scalar_type() == type && mask.is_cpu() && mask.layout() == at::kStrided, kMaskNames[kind],
                   " is ", mask.scalar_type(), " on ", mask.device(), ", needed a strided ", type, " tensor on the cpu");
       masks[kind] = mask.contiguous();

@@ -187,6 +187,42 @@ Tensor rows_contiguous(const Tensor& x) {
   return (x.stride(-1) == 1 || x.size(-1) == 1) && !x._is_zerotensor() ? x : in_memory(x).contiguous();
 }
 
+// Tensors of one shape side by side, along the last axis, and a contiguous one cut into `count` such tensors. (By torch's
+// operations a small network's step would wait for them, and autograd would copy the views once more.)
+Tensor joined(TensorList parts) {
+  const Tensor& first = parts[0];
+  for (const Tensor& part : parts)
+    TORCH_CHECK(part.sizes() == first.sizes() && part.scalar_type() == first.scalar_type() && part.dim() > 0,
+                "the cells' states have shapes ", first.sizes(), " and ", part.sizes(), " of ", first.scalar_type(), " and ",
+                part.scalar_type(), ", needed the same of all");
+  const int64_t count = static_cast<int64_t>(parts.size()), rows = first.numel() / std::max<int64_t>(1, first.size(-1));
+  const size_t bytes = first.size(-1) * first.element_size();
+  c10::SmallVector<int64_t, 3> sizes(first.sizes());
+  sizes.back() *= count;
+  const Tensor whole = new_tensor(sizes, first.scalar_type());
+  for (int64_t j = 0; j < count; ++j) {
+    const Tensor part = in_memory(parts[j]).contiguous();
+    for (int64_t row = 0; row < rows; ++row)
+      std::memcpy(static_cast<char*>(whole.mutable_data_ptr()) + (row * count + j) * bytes,
+                  static_cast<const char*>(part.const_data_ptr()) + row * bytes, bytes);
+  }
+  return whole;
+}
+
+std::vector<Tensor> parted(const Tensor& whole, int64_t count) {
+  c10::SmallVector<int64_t, 3> sizes(whole.sizes());
+  sizes.back() /= count;
+  const size_t bytes = sizes.back() * whole.element_size();
+  std::vector<Tensor> parts;
+  for (int64_t j = 0; j < count; ++j) {
+    const Tensor part = parts.emplace_back(new_tensor(sizes, whole.scalar_type()));
+    for (int64_t row = 0; row < whole.numel() / std::max<int64_t>(1, whole.size(-1)); ++row)
+      std::memcpy(static_cast<char*>(part.mutable_data_ptr()) + row * bytes,
+                  static_cast<const char*>(whole.const_data_ptr()) + (row * count + j) * bytes, bytes);
+  }
+  return parts;
+}
+
 OptionalTensor contiguous(const OptionalTensor& x) {
   return is(x) ? OptionalTensor(in_memory(*x).contiguous()) : std::nullopt;
 }
@@ -196,6 +232,31 @@ TensorList contiguous(TensorList weights, std::vector<Tensor>& copies) {
   if (std::all_of(weights.begin(), weights.end(), [](const Tensor& w) { return w.is_contiguous(); })) return weights;
   for (const Tensor& weight : weights) copies.push_back(weight.contiguous());
   return copies;
+}
+
+// The numbers of x by those of a layer and direction's mask, each product rounded once; `to` may be x.
+template <class Number>
+void multiply(const Tensor& x, const Tensor& masks, int64_t number, const Tensor& to) {
+  using Torch_s = InTorch<Number>;
+  using Real = gatewise::Sum<Number>;
+  const int64_t count = x.numel();
+  const Torch_s* from = x.const_data_ptr<Torch_s>();
+  const Real* mask = masks.const_data_ptr<Real>() + number * count;
+  Torch_s* product = to.mutable_data_ptr<Torch_s>();
+  for (int64_t n = 0; n < count; ++n) product[n] = static_cast<Torch_s>(static_cast<Real>(from[n]) * mask[n]);
+}
+
+// The weights, with those of weight_hh that are dropped as zeros, and the others scaled (7.15).
+template <class Number>
+std::vector<Tensor> dropped(const Network& net, TensorList weights) {
+  std::vector<Tensor> all(weights.begin(), weights.end());
+  for (int64_t number = 0; number < net.layers * net.directions; ++number) {
+    Tensor& weight_hh = all[number * net.per_direction + net.place[kWeightHH]];
+    const Tensor product = new_tensor(weight_hh.sizes(), weight_hh.scalar_type());
+    multiply<Number>(weight_hh, net.masks[kDropped], number, product);
+    weight_hh = product;
+  }
+  return all;
 }
 
 // The cells, which are sums, stand among other numbers.
@@ -257,8 +318,9 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
   const at::ScalarType type = input.scalar_type();
   const bool training = kept != nullptr;
   const OptionalTensor h_0 = contiguous(initial_h), c_0 = contiguous(initial_c);
-  std::vector<Tensor> copies;
-  const TensorList weights = contiguous(given_weights, copies);
+  std::vector<Tensor> copies, masked;
+  TensorList weights = contiguous(given_weights, copies);
+  if (net.drops_weights) weights = masked = dropped<Number>(net, weights);
   const int64_t rows = net.layers * net.directions;
   const Tensor h_n = new_tensor({rows, net.B, net.P}, type), c_n = new_tensor({rows, net.B, net.states()}, type);
   std::vector<Tensor> gates_kept;
@@ -408,8 +470,9 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
     return d;
   }
   const OptionalTensor h_0 = contiguous(initial_h), d_h_n = contiguous(from_h_n), d_c_n = contiguous(from_c_n);
-  std::vector<Tensor> copies;
-  const TensorList weights = contiguous(given_weights, copies);
+  std::vector<Tensor> copies, masked;
+  TensorList weights = contiguous(given_weights, copies);
+  if (net.drops_weights) weights = masked = dropped<Number>(net, weights);
   for (size_t j = 0; j < weights.size(); ++j)
     if (wanted[3 + j]) d[3 + j] = new_tensor(weights[j].sizes(), type);
   if (wanted[1] && is(initial_h)) d[1] = new_tensor(initial_h->sizes(), type);
@@ -487,6 +550,9 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
                        .gain_c = d_weight(kGainC),
                        .bias_c = d_weight(kBiasC)},
       });
+      const Tensor& d_weight_hh = d[3 + first + net.place[kWeightHH]];
+      if (net.drops_weights && d_weight_hh.defined())
+        multiply<Number>(d_weight_hh, net.masks[kDropped], number, d_weight_hh);  // (7.16)
       if (biases && biases[0].defined() && biases[1].defined())
         std::memcpy(data<Number>(biases[1]), data<Number>(biases[0]), biases[0].nbytes());
     }
@@ -582,6 +648,7 @@ struct LSTMBackward : torch::autograd::Node {
   int64_t num_layers, cell;
   double zoneout_h, zoneout_c;
   bool bidirectional, batch_first;
+  const gatewise::Kernels* kernels;  // that forward ran by: what it has kept is laid out as theirs
 
   std::string name() const override { return "LSTMBackward"; }
 
@@ -595,6 +662,8 @@ struct LSTMBackward : torch::autograd::Node {
   torch::autograd::variable_list apply(torch::autograd::variable_list&& d) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     TORCH_CHECK(!released_, torch::autograd::ERR_BACKWARD_TWICE);
+    TORCH_CHECK(kernels == &gatewise::kernels(), "this LSTM's forward ran by the instruction set ", kernels->name,
+                " and its backward would by ", gatewise::kernels().name, ": run both under one (gatewise.kernels.using)");
     const auto optional = [](const Saved& saved) {
       Tensor x = saved.unpack();
       return x.defined() ? OptionalTensor(std::move(x)) : std::nullopt;
@@ -622,14 +691,16 @@ struct LSTMBackward : torch::autograd::Node {
       d[2] = together({d.begin() + 2, d.end()}, cells);
       d.resize(3);
     }
-    const auto one_by_one = [&](std::vector<Tensor>&& gradients) {
+    const auto one_by_one = [&](std::vector<Tensor>&& gradients, const auto& apart) {
       if (more == 0) return std::move(gradients);
       std::vector<Tensor> parts(more + 1);
-      if (gradients[2].defined()) parts = gradients[2].chunk(static_cast<int64_t>(parts.size()), -1);
+      if (gradients[2].defined()) parts = apart(gradients[2], static_cast<int64_t>(parts.size()));
       gradients.erase(gradients.begin() + 2);
       gradients.insert(gradients.begin() + 2, parts.begin(), parts.end());
       return std::move(gradients);
     };
+
+    const auto views = [](const Tensor& x, int64_t count) { return x.chunk(count, -1); };
 
     const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
     const auto is_batched = [](const Tensor& x) { return x.defined() && at::isBatchedTensor(x); };
@@ -639,7 +710,7 @@ struct LSTMBackward : torch::autograd::Node {
     if (std::any_of(d.begin(), d.end(), is_batched))
       return one_by_one(for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
         return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), x, h, c, w, y, k, options, asked);
-      }));
+      }), views);
     const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
     if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !x.is_cpu() ||
         k.back().key_set().has(c10::DispatchKey::Python) || std::any_of(d.begin(), d.end(), is_mapped)) {
@@ -652,9 +723,9 @@ struct LSTMBackward : torch::autograd::Node {
                   options.reset, options.batch_sizes, cell, zoneout_h, zoneout_c, m, flags);
       for (size_t j = 0; j < gradients.size(); ++j)
         if (!wanted[j]) gradients[j] = Tensor();
-      return one_by_one(std::move(gradients));
+      return one_by_one(std::move(gradients), views);
     }
-    return one_by_one(backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked));
+    return one_by_one(backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked), parted);
   }
 
  private:
@@ -678,8 +749,7 @@ ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0,
   if (!others.empty()) {
     std::vector<Tensor> all = {*c_0};
     all.insert(all.end(), others.begin(), others.end());
-    at::AutoDispatchBelowADInplaceOrView below;
-    cells = at::cat(all, -1);
+    cells = joined(all);
   }
   auto [output, h_n, c_n, kept] = call_training(input, h_0, cells, weights, options);
   const auto node = c10::make_intrusive<LSTMBackward>();
@@ -690,10 +760,7 @@ ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0,
   if (others.empty()) {
     torch::autograd::set_history(c_n, node);
   } else {
-    {
-      at::AutoDispatchBelowADInplaceOrView below;
-      *c_n_one_by_one = c_n.chunk(static_cast<int64_t>(others.size() + 1), -1);
-    }
+    *c_n_one_by_one = parted(c_n, static_cast<int64_t>(others.size() + 1));
     for (Tensor& state : *c_n_one_by_one) torch::autograd::set_history(state, node);
     for (const Tensor& state : others) node->others.emplace_back(state, false);
   }
@@ -713,6 +780,7 @@ ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0,
   node->zoneout_c = options.zoneout_c;
   node->bidirectional = options.bidirectional;
   node->batch_first = options.batch_first;
+  node->kernels = &gatewise::kernels();
   return {output, h_n, c_n, kept};
 }
 
@@ -762,10 +830,10 @@ std::tuple<Tensor, Tensor, std::vector<Tensor>> state_by_state(const Tensor& inp
   }
   static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
   const auto [output, h_n, all] =
-      op.call(input, h_0, at::cat(cells, -1), weights, options.num_layers, options.bidirectional, options.batch_first,
+      op.call(input, h_0, joined(cells), weights, options.num_layers, options.bidirectional, options.batch_first,
               options.lengths, options.reset, options.batch_sizes, options.cell, options.zoneout_h, options.zoneout_c,
               options.masks);
-  return {output, h_n, all.chunk(static_cast<int64_t>(cells.size()), -1)};
+  return {output, h_n, parted(all, static_cast<int64_t>(cells.size()))};
 }
 
 ThreeAndKept lstm_training_autograd(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,

@@ -821,7 +821,7 @@ def test_the_operator_refuses_what_the_core_would_read_past():
             r"hidden has shape \[3, 3\], needed \[L·D, B, H\] = \[1, 3, 3\]",
         ),
         ({"masks": [zoneout_h.float(), zoneout_c, hidden]}, "zoneout_h is Float on cpu, needed a strided Double"),
-        ({"cell": 1024}, "cell is 1024, needed from 0 to 1023"),
+        ({"cell": 2048}, "cell is 2048, needed from 0 to 2047"),
         ({"cell": 1 + 128}, "cell is 129, whose changes do not go together"),
         ({"cell": 3 << 8, "masks": []}, "cell is 768, whose changes do not go together"),
         ({"zoneout_h": 1.0}, "zoneout is 1 and 0.5, needed rates"),

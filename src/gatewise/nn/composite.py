@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gatewise.nn.call import Three
+from gatewise.nn.dropped import drop_weights
 from gatewise.nn.step import from_input, step
 from gatewise.nn.turned import cuts_of
 from gatewise.reference.variant import PLAIN, Variant
@@ -83,8 +84,8 @@ def composite_lstm(
     variant
         The cell. What its parameters are, of each layer and direction and in which order, `Variant.shapes` tells.
     masks
-        The masks of a training call, as `Variant.masks` tells them, but for that of weight_hh, which `weights` have in
-        them; None: evaluation.
+        The masks of a training call, as `Variant.masks` tells them; without that of weight_hh where `weights` have it
+        in them; None: evaluation.
     recorded
         A list that receives, for each layer and direction, h as (T, B, P) and i, f, g, o and c as (5, T, B, H), which
         past a sequence's length are not a number; None: nothing is recorded.
@@ -104,6 +105,7 @@ def composite_lstm(
     """
     directions = 2 if bidirectional else 1
     per_direction = len(weights) // (num_layers * directions)
+    weights, masks = drop_weights(weights, masks or {})
     x = input
     taken = None
     if batch_sizes is not None:
@@ -128,7 +130,7 @@ def composite_lstm(
             h = x.new_zeros(x.size(1), P) if h_0 is None else h_0[number]
             c = x.new_zeros(x.size(1), H * (len(variant.states) - 1)) if c_0 is None else c_0[number]
             steps: list[Tensor] | None = None if recorded is None else []
-            of_cell = {name: mask[number] for name, mask in (masks or {}).items()}
+            of_cell = {name: mask[number] for name, mask in masks.items()}
             cuts = cuts_of(reset, taken, direction)
             h, c, output = _direction(variant, x, h, c, own, of_cell, taken, cuts, direction == 1, steps)
             outputs.append(output)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from gatewise.nn.masks import with_masks
+from gatewise.nn.masks import masks_of_call
 from gatewise.nn.operators import plain_lstm
 from gatewise.nn.paths import plainly_served
 from gatewise.reference.code import Code, coded
@@ -64,32 +65,39 @@ def directly(module: LSTM, input: Any, hx: Any) -> Any:
     RuntimeError
         The operator's own words for what it refuses.
     """
-    if torch.compiler.is_compiling() or not plainly_served(input) or input.dim() != 3:
+    training = module.training
+    code, draws = (module._codes.in_training, module._codes.draws) if training else (module._codes.in_evaluation, False)
+    # (Whether the kernels take a call is asked here only where masks would be drawn in vain: plain_lstm asks too.)
+    if torch.compiler.is_compiling() or forward_ad._current_level >= 0:
+        return None
+    if draws and not (plainly_served(input) and input.dim() == 3):
         return None
     h_0 = c_0 = None
     if hx is not None:
-        if type(hx) is not tuple or [type(state) for state in hx] != [Tensor] * len(module.variant.states):
+        if type(hx) is not tuple or len(hx) != len(module.variant.states) or not _are_plain(hx):
             return None
-        h_0, *cells = hx
-        if any(state.shape != cells[0].shape for state in cells):
-            return None
-        c_0 = tuple(cells) if len(cells) > 1 else cells[0]
-    weights, code, given = module._weights(), module._codes.in_evaluation, []
-    if module.training:
-        code = module._codes.in_training
-        if module._codes.draws:
-            number = module.num_layers * (2 if module.bidirectional else 1)
-            batch, time = input.shape[:2] if module.batch_first else (input.size(1), input.size(0))
-            weights, masks = with_masks(module.variant, input, weights, cells=number, time=time, batch=batch)
-            given = list(masks.values())
-    first = input, h_0, c_0, weights, module.num_layers, module.bidirectional, module.batch_first
-    results = plain_lstm(*first, *code, given)
-    if results is None:
+        h_0, c_0 = hx if len(hx) == 2 else (hx[0], hx[1:])
+    weights, given = module._weights(), []
+    if draws:
+        number = module.num_layers * (2 if module.bidirectional else 1)
+        batch, time = input.shape[:2] if module.batch_first else (input.size(1), input.size(0))
+        given = list(masks_of_call(module.variant, input, weights, cells=number, time=time, batch=batch).values())
+    network = module.num_layers, module.bidirectional, module.batch_first
+    results = plain_lstm(input, h_0, c_0, weights, *network, *code, given)
+    if results is None and draws:
         whole = torch.cat(c_0, dim=-1) if isinstance(c_0, tuple) else c_0
-        first = input, h_0, whole, weights, module.num_layers, module.bidirectional, module.batch_first
-        output, h_n, c_n = torch.ops.gatewise.lstm.default(*first, None, None, None, *code, given)
-        return output, (h_n, *c_n.chunk(len(module.variant.states) - 1, dim=-1))
-    output, states = results
-    if len(states) == len(module.variant.states):
-        return output, states
-    return output, (states[0], *states[1].chunk(len(module.variant.states) - 1, dim=-1))
+        output, *states = torch.ops.gatewise.lstm.default(
+            input, h_0, whole, weights, *network, None, None, None, *code, given
+        )
+        results = output, tuple(states)
+    if results is None or len(results[1]) == len(module.variant.states):
+        return results
+    output, (h_n, c_n) = results
+    return output, (h_n, *c_n.chunk(len(module.variant.states) - 1, dim=-1))
+
+
+def _are_plain(states: tuple[Any, ...]) -> bool:
+    """Whether all are plain tensors, those of the cell of one shape."""
+    return all(type(state) is Tensor for state in states) and all(
+        state.shape == states[1].shape for state in states[2:]
+    )

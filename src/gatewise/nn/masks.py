@@ -58,10 +58,10 @@ def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
     return drawn
 
 
-def with_masks(
+def masks_of_call(
     variant: Variant, x: Tensor, weights: Sequence[Tensor], *, cells: int, time: int, batch: int
-) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Draw a call's masks: that of weight_hh goes into the weights at once (equation 7.15).
+) -> dict[str, Tensor]:
+    """Draw a call's masks.
 
     Parameters
     ----------
@@ -76,21 +76,16 @@ def with_masks(
 
     Returns
     -------
-    weights, masks
-        The weights, and the other masks by their names.
+    dict of str to Tensor
+        As `Variant.masks` names them.
 
     Examples
     --------
     >>> weights = [torch.zeros(12, 4), torch.ones(12, 3)]
-    >>> (_, dropped), _ = with_masks(Variant(weight_dropout=0.5), weights[0], weights, cells=1, time=5, batch=2)
-    >>> dropped.unique()
-    tensor([0., 2.])
+    >>> masks = masks_of_call(Variant(weight_dropout=0.5), weights[0], weights, cells=1, time=5, batch=2)
+    >>> masks["weight_hh"].shape
+    torch.Size([1, 12, 3])
     """
-    weights, per_direction = list(weights), len(weights) // cells
     rows, width = weights[1].shape
     sizes = {"cells": cells, "time": time, "batch": batch, "hidden": rows // len(variant.gates), "width": width}
-    masks = draw_masks(variant.masks(**sizes), x)
-    for number, mask in enumerate(masks.pop("weight_hh", ())):
-        place = number * per_direction + 1
-        weights[place] = (weights[place] * mask).to(weights[place].dtype)
-    return weights, masks
+    return draw_masks(variant.masks(**sizes), x)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from gatewise.errors import ArgumentError
 from gatewise.nn.call import Three
 from gatewise.nn.composite import composite_lstm, in_float32
-from gatewise.nn.masks import with_masks
+from gatewise.nn.dropped import drop_weights
+from gatewise.nn.masks import masks_of_call
 from gatewise.nn.operators import lstm
 from gatewise.nn.paths import KERNEL_DTYPES, NARROW_DTYPES, Path
 from gatewise.nn.recorded import Recorded, recorded_by_composite, recorded_by_kernel
@@ -62,8 +63,7 @@ class Network:
         torch.Size([5, 2, 3])
         """
         if self.draws:
-            network, weights = self.drawn(x, weights)
-            return network.run(path, x, h_0, c_0, weights)
+            return replace(self, draws=False, masks=self._masks(x, weights)).run(path, x, h_0, c_0, weights)
         if self.checkpoint_every and self._is_differentiated(x, h_0, c_0, *weights):
             if path.name != "kernel":
                 raise ArgumentError(
@@ -100,7 +100,7 @@ class Network:
         return self._by_our_own(partial(function, found), path, x, h_0, c_0, weights), found
 
     def drawn(self, x: Tensor, weights: Sequence[Tensor]) -> tuple[Network, list[Tensor]]:
-        """Draw the masks, if any are to be: that of weight_hh is in the weights from here on (equation 7.15).
+        """Draw the masks, if any are to be, for a call that is read afterwards: weights have theirs in them.
 
         Examples
         --------
@@ -111,13 +111,16 @@ class Network:
         """
         if not self.draws:
             return self, list(weights)
+        weights, masks = drop_weights(weights, self._masks(x, weights))
+        return replace(self, draws=False, masks=masks), weights
+
+    def _masks(self, x: Tensor, weights: Sequence[Tensor]) -> dict[str, Tensor]:
         if self.batch_sizes is not None:
             time, batch = len(self.batch_sizes), int(self.batch_sizes[0])
         else:
             time, batch = (x.size(1), x.size(0)) if self.batch_first else (x.size(0), x.size(1))
         cells = self.num_layers * (2 if self.bidirectional else 1)
-        weights, masks = with_masks(self.variant, x, weights, cells=cells, time=time, batch=batch)
-        return replace(self, draws=False, masks=masks), weights
+        return masks_of_call(self.variant, x, weights, cells=cells, time=time, batch=batch)
 
     @staticmethod
     def _is_differentiated(*tensors: Tensor | None) -> bool:

@@ -17,7 +17,7 @@ from gatewise.errors import ArgumentError
 from gatewise.nn.call import Three
 from gatewise.nn.turned import cuts_of, turned
 from gatewise.reference.code import coded
-from gatewise.reference.variant import PLAIN, Variant
+from gatewise.reference.variant import PLAIN, WITHOUT_TIME, Variant
 
 _inference = torch.ops.gatewise.lstm.default
 _training = torch.ops.gatewise.lstm_training.default
@@ -72,7 +72,7 @@ def segmented_lstm(
             c = x.new_zeros(x.size(1), states * H) if c_0 is None else c_0[number]
             # A mask of a step goes with that step of the input, whichever way it is read.
             of_cell = {
-                name: mask[number] if name == "hidden" else turned(mask[number], direction, lengths)
+                name: mask[number] if name in WITHOUT_TIME else turned(mask[number], direction, lengths)
                 for name, mask in (masks or {}).items()
             }
             cut = cuts_of(reset, taken, direction)
@@ -156,6 +156,6 @@ def _rest(
     """The operators' last arguments for some steps: one layer, one direction, time first; what is for them alone."""
     if lengths is not None:
         lengths = (lengths - some.start).clamp(0, some.stop - some.start)
-    of_steps = {name: (mask if name == "hidden" else mask[some])[None] for name, mask in masks.items()}
+    of_steps = {name: (mask if name in WITHOUT_TIME else mask[some])[None] for name, mask in masks.items()}
     code, given = coded(variant, of_steps)
     return 1, False, False, lengths, None if reset is None else reset[some], None, *code, given

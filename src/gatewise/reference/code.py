@@ -14,7 +14,8 @@ _SLSTM, _PEEPHOLE, _COUPLED, _LAYER_NORM, _LINEAR_CANDIDATE, _LINEAR_CELL, _DROP
     1 << bit for bit in range(8)
 )
 _GATES: tuple[GateActivation, ...] = ("sigmoid", "hardsigmoid", "step", "exp")  # by the two bits above those
-_MASKS = ("zoneout_h", "zoneout_c", "candidate", "hidden")
+_DROPS_WEIGHTS = 1 << 10
+_MASKS = ("zoneout_h", "zoneout_c", "candidate", "hidden", "weight_hh")
 
 
 class Code(NamedTuple):
@@ -24,7 +25,8 @@ class Code(NamedTuple):
     ----------
     cell : int
         Bits: sLSTM, peephole, coupled, layer_norm, a linear candidate, a linear cell, whether there is a mask of the
-        candidate, and of the hidden state; then two for the activation of the gates.
+        candidate, and of the hidden state; two for the activation of the gates; and whether there is a mask of
+        weight_hh, which torch's operators alone know: the core gets weights with it in them.
     zoneout_h, zoneout_c : float
         The rates.
     """
@@ -44,25 +46,25 @@ def coded(variant: Variant, masks: Mapping[str, Numbers] | None) -> tuple[Code, 
     Parameters
     ----------
     variant
-        The cell. Weights that it drops are dropped before.
+        The cell.
     masks
-        By the names of `Variant.masks`, but for weight_hh; None: evaluation.
+        By the names of `Variant.masks`; without weight_hh where the weights have it in them; None: evaluation.
 
     Returns
     -------
     Code
         The cell; rates of dropout are not in it, because the masks are.
     list
-        The masks that there are, in the order zoneout_h, zoneout_c, candidate, hidden.
+        The masks that there are, in the order zoneout_h, zoneout_c, candidate, hidden, weight_hh.
 
     Examples
     --------
     >>> coded(Variant(peephole=True, zoneout=(0.1, 0.0)), {"zoneout_h": "mask"})
     (Code(cell=2, zoneout_h=0.1, zoneout_c=0.0), ['mask'])
     """
-    if variant.is_plain:
-        return PLAIN_CODE, []
     masks = masks or {}
+    if variant.is_plain and not masks:
+        return PLAIN_CODE, []
     bits = {
         _SLSTM: variant.cell == "slstm",
         _PEEPHOLE: variant.peephole,
@@ -72,6 +74,7 @@ def coded(variant: Variant, masks: Mapping[str, Numbers] | None) -> tuple[Code, 
         _LINEAR_CELL: variant.cell_activation == "linear",
         _DROPS_CANDIDATE: "candidate" in masks,
         _DROPS_HIDDEN: "hidden" in masks,
+        _DROPS_WEIGHTS: "weight_hh" in masks,
     }
     cell = sum(bit for bit, is_set in bits.items() if is_set) + (_GATES.index(variant.gate_activation) << 8)
     zoneout_h, zoneout_c = variant.zoneout  # type: ignore[misc]
@@ -100,12 +103,12 @@ def decoded(code: Code, masks: Sequence[Numbers]) -> tuple[Variant, dict[str, Nu
         peephole=bool(bits & _PEEPHOLE),
         coupled=bool(bits & _COUPLED),
         layer_norm=bool(bits & _LAYER_NORM),
-        gate_activation=_GATES[bits >> 8],
+        gate_activation=_GATES[bits >> 8 & 3],
         candidate_activation="linear" if bits & _LINEAR_CANDIDATE else "tanh",
         cell_activation="linear" if bits & _LINEAR_CELL else "tanh",
         zoneout=(zoneout[0], zoneout[1]),
     )
-    dropped = {"candidate": bits & _DROPS_CANDIDATE, "hidden": bits & _DROPS_HIDDEN}
-    drops = [name for name, is_there in dropped.items() if is_there]
+    dropped = {"candidate": _DROPS_CANDIDATE, "hidden": _DROPS_HIDDEN, "weight_hh": _DROPS_WEIGHTS}
+    drops = [name for name, bit in dropped.items() if bits & bit]
     zoned = [name for name, rate in zip(_MASKS, zoneout, strict=False) if rate] if len(masks) > len(drops) else []
     return variant, dict(zip([*zoned, *drops], masks, strict=True)) or None

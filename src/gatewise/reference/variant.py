@@ -291,3 +291,6 @@ def _rate(name: str, value: Any) -> float:
 
 PLAIN = Variant()
 """The cell that is torch's."""
+
+WITHOUT_TIME = ("hidden", "weight_hh")
+"""The masks that are the same at every step."""
