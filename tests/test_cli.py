@@ -17,7 +17,7 @@ from rich.console import Console
 
 from gatewise.cli import main
 from gatewise.cli.printing import Printer
-from gatewise.cli.words import usage_line
+from gatewise.cli.refusal import usage_line
 from gatewise.data.idx import write_idx
 from gatewise.tasks.digits import DigitsConfig
 from gatewise.tasks.task import tasks

@@ -15,6 +15,7 @@ from typing import Any
 from gatewise import __version__
 from gatewise.bench.config import BenchConfig
 from gatewise.cli import experiments, runs, texts
+from gatewise.cli.parsing import parse
 from gatewise.cli.words import (
     Compare,
     Doctor,
@@ -27,7 +28,6 @@ from gatewise.cli.words import (
     Runs,
     Train,
     Tune,
-    parse,
 )
 from gatewise.errors import ArgumentError, GatewiseError
 from gatewise.experiments.memory import MemoryConfig
