@@ -103,8 +103,9 @@ def _doctor(command: Doctor) -> int:
 
 
 def _bench(config: BenchConfig) -> int:
-    from gatewise.bench.run import run
+    from gatewise.bench.run import check_isa, run
 
+    check_isa(config)
     run(config)
     return 0
 
