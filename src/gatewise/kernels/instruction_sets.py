@@ -69,7 +69,19 @@ def use(name: str) -> None:
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Use an instruction set within a `with` block.
+    """Use an instruction set within a `with` block, and afterwards the one of before.
+
+    A forward pass and its backward pass must run under the same one, both in the block or both outside.
+
+    Parameters
+    ----------
+    name
+        One of `available`.
+
+    Raises
+    ------
+    KernelError
+        There is no such instruction set, or this machine lacks it.
 
     Examples
     --------
