@@ -54,8 +54,9 @@ OPTIONS_thread := TSAN_OPTIONS=halt_on_error=1
 # Threads that wait do not spin: two test runs share the cores. Python starts without its site module, whose .pth files
 # would put the usual gatewise first. ThreadSanitizer of GCC 12 does not know the memory map that newer kernels draw by
 # chance: setarch -R has them draw none, where it may.
-build/sanitize-%/passed: $(VENV)/installed $(CORE_SOURCES) src/gatewise/kernels.py src/gatewise/reference/code.py \
-    tests/test_kernels.py tests/test_varied_kernels.py tests/cells.py tests/test_math.py | compiler
+build/sanitize-%/passed: $(VENV)/installed $(CORE_SOURCES) $(wildcard src/gatewise/kernels/*.py) \
+    src/gatewise/reference/code.py tests/test_kernels.py tests/test_varied_kernels.py tests/cells.py tests/test_math.py \
+    | compiler
 	@echo "the kernels' tests, sanitizer $*"
 	@rm -rf $(@D)/package && mkdir -p $(@D)/package && cp -R src/gatewise $(@D)/package
 	@$(BIN)/cmake -S . -B $(@D) -G Ninja -D CMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
@@ -93,8 +94,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $(VENV)/requirements.txt
 	@touch $@
 
-# gatewise itself, in place: only a change of the core compiles again.
-$(VENV)/built: $(VENV)/installed $(CORE_SOURCES) | compiler
+# gatewise itself, in place: only a change of the core compiles again. (What is installed knows each module's file by name,
+# and finds a file that has become a package only when it is installed again.)
+$(VENV)/built: $(VENV)/installed $(CORE_SOURCES) $(wildcard src/gatewise/*/__init__.py) | compiler
 	@echo "compiling the core ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable .
 	@touch $@

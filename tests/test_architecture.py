@@ -58,7 +58,7 @@ def test_imports_point_down(path):
             continue
         other = room_of(module)
         if other == "_core":
-            assert room == "kernels", f"{path}: only kernels.py imports the core"
+            assert room == "kernels", f"{path}: only kernels imports the core"
         elif other == "_operators":
             assert path.name == "operators.py", f"{path}: only nn/operators.py imports torch's operators"
         elif other != room:

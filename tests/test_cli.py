@@ -17,7 +17,7 @@ from rich.console import Console
 
 from gatewise.cli import main
 from gatewise.cli.printing import Printer
-from gatewise.cli.words import usage_line
+from gatewise.cli.refusal import usage_line
 from gatewise.data.idx import write_idx
 from gatewise.tasks.digits import DigitsConfig
 from gatewise.tasks.task import tasks
@@ -393,6 +393,10 @@ def test_bench_of_variants(capsys, tmp_path):
         (["train", "digits", "--num-layers", "1"], r"dropout is 0.3, needed is 0 with a single layer"),
         (["bench", "--sizes", "15"], r"15.*see gatewise bench --help"),
         (["bench", "--peers", "keras"], r"keras"),
+        (
+            ["bench", "--isa", "avx9"],
+            r"error: isa is avx9, needed is one of .*, which this machine has: change it; see gatewise bench --help$",
+        ),
         (["bench", "--variants", "gru"], r"gru"),
         (["bench", "--variants"], r"variants is empty, needed is none, all, or one or more of peephole, .*--help$"),
         (["bench", "--variants", "all", "--peers", "jax"], r"peers is jax and variants are asked for.*leave out peers"),

@@ -533,6 +533,20 @@ def test_unknown_instruction_set_is_refused():
         kernels.use("sse9")
 
 
+def test_an_instruction_set_is_used_for_its_block_alone():
+    before = kernels.instruction_set()
+    for isa in ISAS:
+        with kernels.using(isa):
+            assert kernels.instruction_set() == isa
+        assert kernels.instruction_set() == before
+    with pytest.raises(ZeroDivisionError), kernels.using(ISAS[-1]):
+        raise ZeroDivisionError
+    assert kernels.instruction_set() == before
+    with pytest.raises(KernelError, match="'sse9' is unknown"), kernels.using("sse9"):
+        pytest.fail("the block was entered")
+    assert kernels.instruction_set() == before
+
+
 def test_activations_are_refused_where_nothing_is_kept():
     inputs, parameters, _ = case(3, 2, 4, 5)
     weights = [parameters.get(name) for name in NAMES]

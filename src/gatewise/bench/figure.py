@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatewise.bench.panels import new_panels, whiskers
 from gatewise.bench.report import OWN, Row
-from gatewise.drawing import BLACK, BLUE, GREEN, PURPLE, SKY, VERMILION, new_figure, save, tidy
+from gatewise.drawing import BLACK, BLUE, GREEN, PURPLE, SKY, VERMILION, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,14 +56,12 @@ def draw_figure(path: Path, rows: Sequence[Row], title: str) -> None:
     several = len({form for form, _ in places}) > 1 or next(iter(places))[0] != "plain"
     labels = [f"{size}{f' {form}' * several}" for form, size in places]
     kinds = list(dict.fromkeys(row.kind for row in rows))
-    figure = new_figure(3.4 * (len(kinds) + 1) + 2.2, 2.2 + 0.32 * len(places))
-    figure.suptitle(title, fontsize=10)
-    panels = figure.subplots(1, len(kinds) + 1, sharey=True, squeeze=False)[0]
+    count = len(kinds) + 1
+    figure, panels = new_panels(labels, count, width=3.4 * count + 2.2, height=0.32, title=title)
     for axes, kind in zip(panels, kinds, strict=False):
         _draw_ratios(axes, [row for row in rows if row.kind == kind], places)
         axes.set_title(kind, fontsize=10)
     _draw_shares(panels[-1], rows, places)
-    panels[0].set_yticks(range(len(labels)), labels, fontsize=8)
     panels[0].set_ylabel("(B, T, I, H, L, D)")
     panels[0].invert_yaxis()
     for axes in panels:
@@ -85,13 +84,10 @@ def _draw_ratios(axes: Axes, rows: Sequence[Row], places: dict[Any, int]) -> Non
         shift = (k - (len(names) - 1) / 2) * 0.12  # not one upon the other
         ratios = [row.ratio(name) for row in found]
         quartiles = [row.timings[name].ratio_quartiles(row.timings[OWN]) for row in found]
-        whiskers = [
-            [max(0.0, r - low) for r, (low, _) in zip(ratios, quartiles, strict=True)],
-            [max(0.0, high - r) for r, (_, high) in zip(ratios, quartiles, strict=True)],
-        ]
         y = [places[row.form, row.size] + shift for row in found]
         style = STYLES.get(name, OTHER)
-        axes.errorbar(ratios, y, xerr=whiskers, label=name, linestyle="none", markersize=5, elinewidth=1, **style)
+        reach = whiskers(ratios, quartiles)
+        axes.errorbar(ratios, y, xerr=reach, label=name, linestyle="none", markersize=5, elinewidth=1, **style)
     axes.axvline(1, color="0.4", linewidth=1)
     axes.set_xscale("log")
     low, high = axes.get_xlim()

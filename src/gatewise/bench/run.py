@@ -112,6 +112,29 @@ def run(config: BenchConfig, say: Callable[[str], None] | None = None, peers: Se
     return report
 
 
+def check_isa(config: BenchConfig) -> None:
+    """Refuse an instruction set that this machine lacks, as the command line does before anything is printed.
+
+    Raises
+    ------
+    ArgumentError
+        There is no such instruction set, or this machine lacks it.
+
+    Examples
+    --------
+    >>> check_isa(BenchConfig())
+    >>> check_isa(BenchConfig(isa="mmx"))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    gatewise.errors.ArgumentError: isa is mmx, needed is one of ...: change it; see gatewise bench --help
+    """
+    has = kernels.available()
+    if config.isa and config.isa not in has:
+        raise ArgumentError(
+            f"isa is {config.isa}, needed is one of {', '.join(has)}, which this machine has: change it; "
+            "see gatewise bench --help"
+        )
+
+
 def run_here(
     config: BenchConfig, say: Callable[[str], None], peers: Sequence[Peer] | None, keep: Callable[[Report], None]
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -79,6 +81,34 @@ class Work:
         return PackedSequence(x, self.packed.batch_sizes, self.packed.sorted_indices, self.packed.unsorted_indices)
 
 
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Draw from `SEED` on within a `with` block; torch's generator is afterwards what it was before.
+
+    Examples
+    --------
+    >>> with seeded():
+    ...     first = torch.randn(3)
+    >>> with seeded():
+    ...     bool((torch.randn(3) == first).all())
+    True
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(SEED)
+        yield
+
+
+def layers(size: Size) -> dict[str, Any]:
+    """Give the arguments that torch.nn.LSTM and gatewise.LSTM take for a size, whatever is called.
+
+    Examples
+    --------
+    >>> layers(Size(2, 3, 4, 5, 1, 2))
+    {'input_size': 4, 'hidden_size': 5, 'num_layers': 1, 'bidirectional': True}
+    """
+    return {"input_size": size.I, "hidden_size": size.H, "num_layers": size.L, "bidirectional": size.D == 2}
+
+
 def arguments(size: Size, form: FormName) -> dict[str, Any]:
     """Give the arguments of torch.nn.LSTM and gatewise.LSTM for a size and a form.
 
@@ -87,14 +117,7 @@ def arguments(size: Size, form: FormName) -> dict[str, Any]:
     >>> arguments(Size(2, 3, 4, 5, 1, 2), "projected")["proj_size"]
     2
     """
-    return {
-        "input_size": size.I,
-        "hidden_size": size.H,
-        "num_layers": size.L,
-        "bidirectional": size.D == 2,
-        "batch_first": form == "batch-first",
-        "proj_size": proj_size(size, form),
-    }
+    return layers(size) | {"batch_first": form == "batch-first", "proj_size": proj_size(size, form)}
 
 
 def proj_size(size: Size, form: FormName) -> int:
@@ -115,8 +138,7 @@ def draw(size: Size, form: FormName) -> Work:
     B, T, I, H, L, D = size
     dtype = DTYPES.get(form, torch.float32)
     P = proj_size(size, form) or H
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with seeded():
         lstm = nn.LSTM(**arguments(size, form))
         x, h_0, c_0 = torch.randn(T, B, I), torch.randn(L * D, B, P), torch.randn(L * D, B, H)
         d_output = torch.randn(T, B, D * P)

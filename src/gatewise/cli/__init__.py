@@ -15,6 +15,7 @@ from typing import Any
 from gatewise import __version__
 from gatewise.bench.config import BenchConfig
 from gatewise.cli import experiments, runs, texts
+from gatewise.cli.parsing import parse
 from gatewise.cli.words import (
     Compare,
     Doctor,
@@ -27,7 +28,6 @@ from gatewise.cli.words import (
     Runs,
     Train,
     Tune,
-    parse,
 )
 from gatewise.errors import ArgumentError, GatewiseError
 from gatewise.experiments.memory import MemoryConfig
@@ -103,8 +103,9 @@ def _doctor(command: Doctor) -> int:
 
 
 def _bench(config: BenchConfig) -> int:
-    from gatewise.bench.run import run
+    from gatewise.bench.run import check_isa, run
 
+    check_isa(config)
     run(config)
     return 0
 

@@ -10,8 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gatewise.cli.parsing import task_and_settings
 from gatewise.cli.printing import counting, means, number, print_table
-from gatewise.cli.words import Horizon, Inspect, Tune, task_and_settings
+from gatewise.cli.words import Horizon, Inspect, Tune
 from gatewise.drawing import check_ending, save
 from gatewise.errors import ArgumentError, RunError
 from gatewise.experiments.memory import MemoryConfig, Result, table

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from gatewise.cli import forecasts, labels, texts
+from gatewise.cli.parsing import task_and_settings
 from gatewise.cli.printing import Printer, means, measure, number, print_table, speed
-from gatewise.cli.words import Compare, Evaluate, Predict, Resume, Runs, Train, task_and_settings
+from gatewise.cli.words import Compare, Evaluate, Predict, Resume, Runs, Train
 from gatewise.drawing import check_ending
 from gatewise.errors import RunError
 from gatewise.tasks.mistakes import SHOWN, draw_mistakes

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gatewise.bench.panels import new_panels, whiskers
 from gatewise.bench.timing import Ratio
 from gatewise.bench.variants.row import LOOP, VariantRow
-from gatewise.drawing import BLUE, VERMILION, new_figure, save, tidy
+from gatewise.drawing import BLUE, VERMILION, save, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,9 +40,7 @@ def draw_variants(path: Path, rows: Sequence[VariantRow], title: str) -> None:
     """
     sizes = list(dict.fromkeys(row.size for row in rows))
     places = {name: at for at, name in enumerate(dict.fromkeys(row.name for row in rows))}
-    figure = new_figure(2 + 5.4 * len(sizes), 2.2 + 0.26 * len(places))
-    figure.suptitle(title, fontsize=10)
-    panels = figure.subplots(1, 2 * len(sizes), sharey=True, squeeze=False)[0]
+    figure, panels = new_panels(places, 2 * len(sizes), width=2 + 5.4 * len(sizes), height=0.26, title=title)
     for number, size in enumerate(sizes):
         timed = [row for row in rows if row.size == size and row.timings]
         over, loop = panels[2 * number], panels[2 * number + 1]
@@ -50,20 +49,15 @@ def draw_variants(path: Path, rows: Sequence[VariantRow], title: str) -> None:
         _draw_bars(loop, {places[r.name]: r.loop_over() for r in timed if LOOP in r.timings}, VERMILION)
         loop.set_xlabel("time of a loop in Python\nover gatewise's", fontsize=9)
         over.set_title(str(size), fontsize=10, loc="left")
-    panels[0].set_yticks(range(len(places)), places, fontsize=8)
     panels[0].set_ylim(len(places) - 0.4, -0.6)
     save(figure, path)
 
 
 def _draw_bars(axes: Axes, ratios: dict[int, Ratio], colour: str) -> None:
     medians = [ratio.median for ratio in ratios.values()]
-    quartiles = [ratio.quartiles for ratio in ratios.values()]
-    whiskers = [
-        [m - low for m, (low, _) in zip(medians, quartiles, strict=True)],
-        [high - m for m, (_, high) in zip(medians, quartiles, strict=True)],
-    ]
+    reach = whiskers(medians, [ratio.quartiles for ratio in ratios.values()])
     if ratios:
-        axes.barh(list(ratios), medians, height=0.7, color=colour, xerr=whiskers, error_kw={"elinewidth": 1})
+        axes.barh(list(ratios), medians, height=0.7, color=colour, xerr=reach, error_kw={"elinewidth": 1})
     axes.axvline(1, color="0.4", linewidth=1)
     axes.set_xlim(left=0)
     tidy(axes)

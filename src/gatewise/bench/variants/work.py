@@ -12,7 +12,7 @@ from torch import Tensor
 from gatewise.bench.config import VariantName
 from gatewise.bench.grid import Size
 from gatewise.bench.peers import Call, Results
-from gatewise.bench.work import SEED
+from gatewise.bench.work import layers, seeded
 from gatewise.nn import LSTM
 
 Name = VariantName | Literal["plain"]
@@ -80,8 +80,7 @@ def options(size: Size, name: Name) -> dict[str, Any]:
     3
     """
     projection = {"proj_size": size.H // 2} if name == "projection" else {}
-    sizes = {"input_size": size.I, "hidden_size": size.H, "num_layers": size.L, "bidirectional": size.D == 2}
-    return sizes | projection | ARGUMENTS[name]
+    return layers(size) | projection | ARGUMENTS[name]
 
 
 def draw(size: Size, name: Name, dtype: torch.dtype) -> Work:
@@ -97,8 +96,7 @@ def draw(size: Size, name: Name, dtype: torch.dtype) -> Work:
         What is computed in.
     """
     B, T, I, H, L, D = size
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+    with seeded():
         lstm = LSTM(**options(size, name), dtype=dtype)
         P = lstm.proj_size or H
         x, d_output = torch.randn(T, B, I, dtype=dtype), torch.randn(T, B, D * P, dtype=dtype)
