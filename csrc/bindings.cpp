@@ -1,4 +1,4 @@
-// The core for NumPy, and the only C++ that knows Python. Arrays come as addresses; kernels.py checks them.
+// The core for NumPy, and the only C++ that knows Python. Arrays come as addresses; gatewise.kernels checks them.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 
@@ -22,7 +22,7 @@ Number* address(uintptr_t a) {
   return reinterpret_cast<Number*>(a);
 }
 
-// What both directions of a call have in common, in the order in which kernels.py gives it.
+// What both directions of a call have in common, in the order in which gatewise.kernels gives it.
 struct Common {
   int64_t T, B, I, H, P, steps, threads;
   bool reversed;

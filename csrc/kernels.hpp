@@ -1,5 +1,5 @@
 // The contract between the core and its callers. The core takes pointers and sizes; it allocates nothing and checks
-// nothing: whoever calls it must have done both (src/gatewise/kernels.py for NumPy, operators.cpp for torch).
+// nothing: whoever calls it must have done both (src/gatewise/kernels for NumPy, operators.cpp for torch).
 //
 // T, B, I, H as everywhere: steps, batch rows, inputs, hidden units; P is the width of h, which is H, or less where
 // weight_hr projects it. Where an array has 4H rows it has 3H with coupled gates (i, g, o), and a (B, H) array of c has

@@ -547,6 +547,27 @@ def test_an_instruction_set_is_used_for_its_block_alone():
     assert kernels.instruction_set() == before
 
 
+@pytest.mark.skipif(len(ISAS) < 2, reason="one instruction set alone")
+def test_what_one_instruction_set_has_kept_another_does_not_read():
+    inputs, parameters, _ = case(3, 2, 4, 5)
+    result = kernels.forward(*inputs.values(), *[parameters.get(name) for name in NAMES])
+    other = next(isa for isa in ISAS if isa != kernels.instruction_set())
+    for read in (kernels.backward, kernels.activations):
+        with kernels.using(other), pytest.raises(KernelError, match=f"forward ran by .* would be read by {other}"):
+            read(result)
+
+
+def test_an_unknown_instruction_set_in_the_environment_is_named():
+    done = subprocess.run(
+        [sys.executable, "-c", "import gatewise.kernels"],
+        env=os.environ | {kernels.ISA_VARIABLE: "avx9"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "GATEWISE_ISA is 'avx9' in the environment: instruction set 'avx9' is unknown" in done.stderr
+
+
 def test_activations_are_refused_where_nothing_is_kept():
     inputs, parameters, _ = case(3, 2, 4, 5)
     weights = [parameters.get(name) for name in NAMES]

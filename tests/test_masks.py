@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from gatewise import kernels
 from gatewise.nn.masks import draw_masks
+from gatewise.nn.operators import draw
 from gatewise.reference.variant import Mask
 
 WORD = 2**64 - 1
@@ -34,13 +36,15 @@ def test_split_mix_of_a_published_seed():
     assert upper << 32 | lower == 6457827717110365317
 
 
+@pytest.mark.parametrize("isa", kernels.available())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1,), (3, 5, 7), (2, 64)])
-def test_masks_are_the_numbers_below_their_rate(dtype, shape):
+def test_masks_are_the_numbers_below_their_rate(dtype, shape, isa):
     torch.manual_seed(7)
-    masks = draw_masks(
-        {"kept": Mask(shape, 0.3, True), "dropped": Mask(shape, 0.25, False)}, torch.zeros((), dtype=dtype)
-    )
+    with kernels.using(isa):
+        masks = draw_masks(
+            {"kept": Mask(shape, 0.3, True), "dropped": Mask(shape, 0.25, False)}, torch.zeros((), dtype=dtype)
+        )
     count = int(np.prod(shape))
     for name, probability, value, seed in zip(masks, (0.3, 0.75), (1.0, 1 / 0.75), seeds_of(7, 2), strict=True):
         mask = masks[name]
@@ -57,6 +61,13 @@ def test_masks_have_their_rate_and_neighbours_nothing_in_common():
     assert abs(mask.mean()) < 5 * (0.21 / 1e6) ** 0.5
     for one, other in ((mask[:, 1:], mask[:, :-1]), (mask[1:], mask[:-1]), (mask[:, 2:], mask[:, :-2])):
         assert abs((one * other).mean()) < 5 * 0.21 / 1e3
+
+
+@pytest.mark.parametrize("isa", kernels.available())
+def test_a_probability_of_none_and_of_all(isa):
+    with kernels.using(isa):
+        for probability in (0.0, 1.0):
+            assert (draw(torch.zeros(()), (70,), probability, 3.0) == 3 * probability).all()
 
 
 def test_every_mask_moves_torchs_generator_on():

@@ -517,6 +517,15 @@ def test_autocast_runs_in_bfloat16_and_gives_float32_gradients():
         assert torch.equal(p.grad, q.grad.float())
 
 
+@pytest.mark.skipif(len(gatewise.kernels.available()) < 2, reason="one instruction set alone")
+def test_a_backward_by_another_instruction_set_is_refused():
+    lstm = gatewise.LSTM(3, 4)
+    other = next(isa for isa in gatewise.kernels.available() if isa != gatewise.kernels.instruction_set())
+    output, _ = lstm(torch.zeros(5, 2, 3))
+    with gatewise.kernels.using(other), pytest.raises(RuntimeError, match=f"forward ran by .* would by {other}: run"):
+        output.sum().backward()
+
+
 def test_paths_of_16_bits_are_explained():
     narrow, x = gatewise.LSTM(3, 4, dtype=BF16), torch.zeros(5, 2, 3, dtype=BF16)
     with gatewise.kernels.using("baseline"):

@@ -161,6 +161,7 @@ def _command_in(argv: Sequence[str]) -> str:
         "runs": {},
         "compare": {},
         "memory": {},
+        "horizon": {},
         "doctor": {},
         "bench": {},
     }

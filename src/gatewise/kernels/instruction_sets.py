@@ -110,4 +110,7 @@ def multiplies_bfloat16() -> bool:
 
 
 if forced := os.environ.get(ISA_VARIABLE):
-    use(forced)
+    try:
+        use(forced)
+    except KernelError as error:
+        raise KernelError(f"{ISA_VARIABLE} is {forced!r} in the environment: {error}; unset it, or name one") from None

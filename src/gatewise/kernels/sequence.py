@@ -12,6 +12,7 @@ from gatewise import _core
 from gatewise.errors import DtypeError, KernelError, ShapeError
 from gatewise.kernels.arrays import DTYPES, Array, address, checked
 from gatewise.kernels.besides import Besides, besides_of
+from gatewise.kernels.instruction_sets import instruction_set
 from gatewise.kernels.sizes import plan
 from gatewise.kernels.walk import Walk, walk_of
 from gatewise.reference.code import Code, coded
@@ -46,10 +47,22 @@ class Forward:
     walk: Walk
     code: Code
     besides: Besides
+    isa: str  # the instruction set that it ran by, as which the rest is laid out
     gates: Array | None
     cells: Array | None
     unprojected: Array | None
     normalized: Array | None
+
+
+def _check_kept(result: Forward) -> None:
+    """Refuse a result of which the core cannot read what was kept."""
+    if result.gates is None:
+        raise KernelError("this result kept no gates: run forward with training=True")
+    if result.isa != instruction_set():
+        raise KernelError(
+            f"forward ran by the instruction set {result.isa}, and what it kept would be read by {instruction_set()}: "
+            "use one for both"
+        )
 
 
 class Gradients(NamedTuple):
@@ -179,7 +192,8 @@ def forward(
         address(scratch),
     )
     inputs = (x, h_0, c_0, weight_ih, weight_hh, *([] if weight_hr is None else [weight_hr]))
-    return Forward(h, h_n, c_n, inputs, (T, B, I, H, P), walk, code, besides, *(kept if training else [None] * 4))
+    done = h, h_n, c_n, inputs, (T, B, I, H, P), walk, code, besides, instruction_set()
+    return Forward(*done, *(kept if training else [None] * 4))
 
 
 def backward(
@@ -218,8 +232,7 @@ def backward(
     >>> backward(result, d_h=np.ones((3, 1, 4))).d_weight_ih.shape
     (16, 2)
     """
-    if result.gates is None or result.cells is None:
-        raise KernelError("this result kept no gates: run forward with training=True")
+    _check_kept(result)
     x, h_0, c_0, weight_ih, weight_hh, *projection = result.inputs
     (T, B, I, H, P), dtype, code = result.sizes, x.dtype, result.code
     weight_hr = projection[0] if projection else None
@@ -294,8 +307,7 @@ def activations(result: Forward, *, threads: int = 1) -> Activations:
     >>> activations(result).f[0], activations(result).g[0]
     (array([[0.5, 0.5, 0.5, 0.5]]), array([[0., 0., 0., 0.]]))
     """
-    if result.gates is None or result.cells is None:
-        raise KernelError("this result kept no gates: run forward with training=True")
+    _check_kept(result)
     (T, B, I, H, P), x = result.sizes, result.inputs[0]
     dtype = np.float64 if x.dtype == np.float64 else np.float32
     found = Activations(*(np.full((T, B, H), np.nan, dtype) for _ in Activations._fields))
