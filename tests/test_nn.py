@@ -517,6 +517,12 @@ def test_autocast_runs_in_bfloat16_and_gives_float32_gradients():
         assert torch.equal(p.grad, q.grad.float())
 
 
+def test_kernels_are_found_in_gatewise_alone():
+    code = "import gatewise\nwith gatewise.kernels.using('baseline'): print(gatewise.kernels.instruction_set())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "baseline"
+
+
 @pytest.mark.skipif(len(gatewise.kernels.available()) < 2, reason="one instruction set alone")
 def test_a_backward_by_another_instruction_set_is_refused():
     lstm = gatewise.LSTM(3, 4)
