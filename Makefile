@@ -45,7 +45,7 @@ HAS_SANITIZERS = $(GCC) -v 2>&1 | grep -q '^gcc version' && \
 RUNTIME_address := asan
 RUNTIME_thread := tsan
 TESTS_address := tests/test_kernels.py tests/test_varied_kernels.py tests/test_math.py
-TESTS_thread := tests/test_kernels.py tests/test_varied_kernels.py
+TESTS_thread := tests/test_kernels.py tests/test_varied_kernels.py -m threads
 # Red zones wider than any vector; fresh memory full of NaN. (Python keeps some memory to its end.)
 OPTIONS_address := ASAN_OPTIONS=detect_leaks=0:redzone=256:max_malloc_fill_size=1000000000:malloc_fill_byte=255 \
   UBSAN_OPTIONS=print_stacktrace=1

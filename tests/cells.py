@@ -35,3 +35,9 @@ ALL_PAIRS = {
 REFUSED = {pair: options for pair, options in ALL_PAIRS.items() if pair[0] in NOT_IN_AN_SLSTM and "slstm" in pair[1]}
 PAIRS = {" + ".join(pair): options for pair, options in ALL_PAIRS.items() if pair not in REFUSED}
 CASES = SINGLES | PAIRS
+
+
+def in_turn(settings):
+    """Every variant in each of the settings, and each pair in one of them, in turn, by name."""
+    pairs = zip(PAIRS, itertools.cycle(settings), strict=False)
+    return [*itertools.product(SINGLES, settings), *pairs]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from benching import TINY, TINY_WORD, one_thread  # noqa: F401 (a fixture of every test)
 from gatewise.bench.check import PeerError, difference, disagreement
 from gatewise.bench.config import VARIANTS, BenchConfig
 from gatewise.bench.grid import GRID, Size
@@ -21,18 +22,7 @@ from gatewise.bench.variants.work import ARGUMENTS, draw, of_module, options, tr
 from gatewise.errors import ArgumentError
 from gatewise.nn import LSTM
 
-TINY = Size(3, 4, 5, 6, 2, 2)
-TINY_WORD = "3,4,5,6,2,2"
 MASKED = [name for name in ARGUMENTS if name.endswith(("dropout", "zoneout"))]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Several threads for tiny sizes wait for one another where the machine is busy."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tiny(*variants, **changes):

@@ -81,7 +81,8 @@ def test_torchs_own_module_cases(cls, training, number):
 
     everything = [t.detach().requires_grad_() for t in (*flat, *ours.parameters())]
     assert torch.autograd.gradcheck(function, everything, fast_mode=True)
-    assert torch.autograd.gradgradcheck(function, everything, fast_mode=True)
+    if training:  # none of torch's cases drops anything: evaluation is the same function
+        assert torch.autograd.gradgradcheck(function, everything, fast_mode=True)
 
 
 # ---------------------------------------------------------------------------------------- every option at once

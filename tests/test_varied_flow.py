@@ -10,7 +10,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 import gatewise
 import gatewise.nn.composite
 import gatewise.nn.step
-from cells import CASES, SINGLES
+from cells import CASES, SINGLES, in_turn
 from gatewise.errors import ArgumentError
 from gatewise.insight.figures import draw_lags, draw_time_constants
 from gatewise.insight.gradient_flow import gradient_flow
@@ -19,7 +19,8 @@ from gatewise.nn.paths import Path
 from gatewise.reference.variant import Variant
 from recurrence import CLOSE, B, H, I, T, grad_of, some_loss
 
-every_case = pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+# Every variant in training and in evaluation, and each pair in one of the two.
+every_mode = pytest.mark.parametrize(("cell", "mode"), in_turn(["evaluation", "training"]))
 every_single = pytest.mark.parametrize("options", SINGLES.values(), ids=SINGLES)
 LENGTHS = [2, 6, 3]
 
@@ -104,10 +105,9 @@ def assert_is_autograd_s(flow, lstm, steps):
         assert layer.d_c.any()
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@every_case
-def test_every_step_s_gradient_is_autograd_s(options, training, by_composite):
-    lstm = make(options, num_layers=2, bidirectional=True).train(training)
+@every_mode
+def test_every_step_s_gradient_is_autograd_s(cell, mode, by_composite):
+    lstm = make(CASES[cell], num_layers=2, bidirectional=True).train(mode == "training")
     x, reset = torch.randn(T, B, I).double(), torch.rand(T, B) < 0.3
     model = Called(lstm, state_of(lstm), LENGTHS, reset)
     returned, steps = by_composite(model, x)
@@ -194,10 +194,9 @@ def along_c(by_composite, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@every_case
-def test_each_path_is_what_came_last_by_it_and_then_along_the_state(options, training, along_c):
-    model, x = Called(make(options).train(training)), torch.randn(T, B, I).double()
+@every_mode
+def test_each_path_is_what_came_last_by_it_and_then_along_the_state(cell, mode, along_c):
+    model, x = Called(make(CASES[cell]).train(mode == "training")), torch.randn(T, B, I).double()
     layer = gradient_flow(model, x, loss_of_all).layers[0]
     torch.testing.assert_close(sum(layer.path(name) for name in layer.names), layer.d_c, **CLOSE)
     for name in layer.names:
@@ -219,11 +218,10 @@ def test_each_path_is_what_came_last_by_it_and_then_along_the_state(options, tra
         torch.testing.assert_close(layer.path(name), found, **CLOSE)
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-@every_case
-def test_what_reaches_h_through_each_gate_is_autograd_s(options, training, by_composite, monkeypatch):
+@every_mode
+def test_what_reaches_h_through_each_gate_is_autograd_s(cell, mode, by_composite, monkeypatch):
     """With a copy of h for each gate, whose gradient is what came through that one."""
-    model, x = Called(make(options).train(training)), torch.randn(T, B, I).double()
+    model, x = Called(make(CASES[cell]).train(mode == "training")), torch.randn(T, B, I).double()
     layer = gradient_flow(model, x, loss_of_all).layers[0]
     gates, copies, whole = model.cell.variant.gates, [], gatewise.nn.step.from_hidden
 
