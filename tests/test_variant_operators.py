@@ -11,8 +11,6 @@ from varied import ROUNDING, call_of, every_single, make, masks_of
 def call_in(lstm, x, state, **walk):
     """The operator's arguments in a call of the module, with its masks, and without gradients."""
     masks = masks_of(lstm, *x.shape[:2]) if lstm.training else None
-    if masks is not None and "weight_hh" in masks:
-        masks.pop("weight_hh")
     h_0, *cells = state
     network = lstm.num_layers, lstm.bidirectional, False, walk.get("lengths"), walk.get("reset"), None
     weights = [weight.detach() for weight in lstm._weights()]
@@ -67,6 +65,16 @@ def test_the_operator_refuses_what_the_core_would_read_past():
     ):
         with pytest.raises(RuntimeError, match=says):
             lstm_operator(*call._replace(**change))
+    lstm = make({"coupled": True, "weight_dropout": 0.5}).train()
+    x, state, _ = call_of(lstm)
+    call = call_in(lstm, x, state)
+    for masks, says in (
+        ([], "there are 0 masks, needed 1 for this cell"),
+        ([call.masks[0][:, :8]], r"weight_hh has shape \[1, 8, 3\], needed \[L·D, 3H, H\] = \[1, 9, 3\]"),
+        ([call.masks[0].float()], "weight_hh is Float on cpu, needed a strided Double"),
+    ):
+        with pytest.raises(RuntimeError, match=says):
+            lstm_operator(*call._replace(masks=masks))
     lstm = make({"cell": "slstm"})
     x, state, _ = call_of(lstm)
     call = call_in(lstm, x, state)
