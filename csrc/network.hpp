@@ -82,7 +82,8 @@ struct Network {
   Network(const Tensor& input, TensorList weights, const Options& options)
       : layers(options.num_layers), directions(options.bidirectional ? 2 : 1),
         cell(gatewise::Cell::of_bits(options.cell, options.zoneout_h, options.zoneout_c)),
-        drops_weights((options.cell & kDropsWeights) != 0), batch_first(options.batch_first), packed(is(options.batch_sizes)) {
+        drops_weights((options.cell & kDropsWeights) != 0),
+        batch_first(options.batch_first), packed(is(options.batch_sizes)) {
     TORCH_CHECK(layers > 0, "num_layers is ", layers, ", needed at least 1");
     if (options.cell != 0 || options.zoneout_h != 0 || options.zoneout_c != 0) check_cell(options);
     place_weights(static_cast<int64_t>(weights.size()));

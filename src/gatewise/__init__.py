@@ -55,7 +55,6 @@ def __getattr__(name: str) -> object:
     # torch takes a second to import; the command line's --help should not wait for it.
     if name in __all__:
         return getattr(import_module(_ELSEWHERE.get(name, "gatewise.nn")), name)
-    if name in ("kernels", "nn"):  # torch is to be there before the kernels: both share its threads
-        import_module("gatewise.nn")
+    if name in ("kernels", "nn"):
         return import_module(f"gatewise.{name}")
     raise AttributeError(f"module 'gatewise' has no attribute {name!r}")
