@@ -272,7 +272,8 @@ struct Network {
     const size_t zoned = dropped[kZoneoutH] + dropped[kZoneoutC];
     const size_t drops = dropped[kCandidate] + dropped[kHidden] + dropped[kDropped];
     TORCH_CHECK(given.size() == drops || given.size() == zoned + drops, "there are ", given.size(), " masks, needed ",
-                zoned + drops, " for this cell, or ", drops, " in evaluation");
+                zoned + drops, " for this cell",
+                zoned == 0 ? std::string() : ", or " + std::to_string(drops) + " in evaluation");
     const bool are_zoned = given.size() != drops;
     const at::ScalarType type = input.scalar_type() == at::kDouble ? at::kDouble : at::kFloat;
     size_t next = 0;

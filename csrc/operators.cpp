@@ -179,12 +179,16 @@ class Pool {
   int idle_ = 0;
 };
 
-// Autograd has zeros that are no numbers in memory.
-Tensor in_memory(const Tensor& x) { return x._is_zerotensor() ? at::zeros(x.sizes(), x.options()) : x; }
+// Autograd has zeros that are no numbers in memory, and a conjugate's imaginary part is numbers whose sign is turned when
+// they are read.
+bool is_in_memory(const Tensor& x) { return !x._is_zerotensor() && !x.is_neg(); }
+Tensor in_memory(const Tensor& x) {
+  return x._is_zerotensor() ? at::zeros(x.sizes(), x.options()) : x.resolve_neg();
+}
 
 // The core reads numbers of the last axis side by side; any strides of the others will do.
 Tensor rows_contiguous(const Tensor& x) {
-  return (x.stride(-1) == 1 || x.size(-1) == 1) && !x._is_zerotensor() ? x : in_memory(x).contiguous();
+  return (x.stride(-1) == 1 || x.size(-1) == 1) && is_in_memory(x) ? x : in_memory(x).contiguous();
 }
 
 // Tensors of one shape side by side, along the last axis, and a contiguous one cut into `count` such tensors. (By torch's
@@ -229,8 +233,9 @@ OptionalTensor contiguous(const OptionalTensor& x) {
 
 // The weights, contiguous; `copies` keeps those that had to be copied for it.
 TensorList contiguous(TensorList weights, std::vector<Tensor>& copies) {
-  if (std::all_of(weights.begin(), weights.end(), [](const Tensor& w) { return w.is_contiguous(); })) return weights;
-  for (const Tensor& weight : weights) copies.push_back(weight.contiguous());
+  const auto is_ready = [](const Tensor& w) { return w.is_contiguous() && is_in_memory(w); };
+  if (std::all_of(weights.begin(), weights.end(), is_ready)) return weights;
+  for (const Tensor& weight : weights) copies.push_back(in_memory(weight).contiguous());
   return copies;
 }
 
@@ -257,6 +262,37 @@ std::vector<Tensor> dropped(const Network& net, TensorList weights) {
     weight_hh = product;
   }
   return all;
+}
+
+// What forward keeps is laid out as its instruction set has it. Behind it stands which one that was.
+constexpr int64_t kMark = 8;  // numbers, of two bytes or more
+
+int32_t mark_of_kernels() {
+  int count;
+  const gatewise::Kernels* const* all = gatewise::all_kernels(&count);
+  return static_cast<int32_t>(std::find(all, all + count, &gatewise::kernels()) - all);
+}
+
+char* mark_in(const Tensor& kept) {
+  return static_cast<char*>(kept.mutable_data_ptr()) + (kept.numel() - kMark) * kept.element_size();
+}
+
+void mark(const Tensor& kept) {
+  const int32_t own = mark_of_kernels();
+  std::memcpy(mark_in(kept), &own, sizeof own);
+}
+
+void check_kept(const Tensor& kept, int64_t needed) {
+  TORCH_CHECK(kept.is_contiguous() && kept.numel() >= needed + kMark, "kept has ", kept.numel(), " numbers, needed the ",
+              needed + kMark, " of this call, side by side");
+  int count;
+  int32_t found;
+  std::memcpy(&found, mark_in(kept), sizeof found);
+  const gatewise::Kernels* const* all = gatewise::all_kernels(&count);
+  TORCH_CHECK(0 <= found && found < count, "kept is not what gatewise::lstm_training has kept");
+  TORCH_CHECK(found == mark_of_kernels(), "this LSTM's forward ran by the instruction set ", all[found]->name,
+              ", and what it has kept would be read by ", gatewise::kernels().name,
+              ": use one for both (gatewise.kernels.using)");
 }
 
 // The cells, which are sums, stand among other numbers.
@@ -340,8 +376,11 @@ Three forward(const Network& net, const Tensor& input, const OptionalTensor& ini
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
       const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.states();
       if (training || !gates.defined() || gates.numel() < room)
-        gates = Pool::take(room, type);
-      if (training) gates_kept.push_back(gates);
+        gates = Pool::take(training ? room + kMark : room, type);
+      if (training) {
+        mark(gates);
+        gates_kept.push_back(gates);
+      }
       if (net.B == 0) continue;
       const auto from = sequence<const Number>(net, x, net.input_batch_first(layer));
       const auto to = sequence<Number>(net, output, out_batch_first, direction * net.P);
@@ -420,8 +459,7 @@ template <class Number>
 Tensor activations(const Network& net, const Tensor& kept, int64_t number) {
   const gatewise::Sizes sizes = net.sizes(number / net.directions);
   const gatewise::Plan plan = core<Number>().plan(sizes, true);
-  TORCH_CHECK(kept.numel() >= plan.gates + plan.cells && kept.is_contiguous(), "kept has ", kept.numel(),
-              " numbers, needed the ", plan.gates + plan.cells, " of this call");
+  check_kept(kept, plan.gates + plan.cells);
   constexpr at::ScalarType type = std::is_same_v<Number, double> ? at::kDouble : at::kFloat;
   const Tensor all = new_tensor({5, net.T, net.B, net.H}, type);
   if (!net.length.empty()) all.fill_(std::numeric_limits<double>::quiet_NaN());
@@ -499,6 +537,7 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
       const int64_t number = layer * net.directions + direction, first = number * net.per_direction;
       const int64_t of_h = number * net.B * net.P, of_c = number * net.B * net.states(), offset = direction * net.P;
       const Tensor& gates = kept[net.layers - 1 + number];
+      check_kept(gates, plan.gates + plan.cells + plan.unprojected + plan.normalized);
       const auto from_x = sequence<const Number>(net, x, in_batch_first);
       const auto from_h = sequence<const Number>(net, h, out_batch_first, offset);
       const auto from_d_h = sequence<const Number>(net, d_output, out_batch_first, offset);
@@ -568,6 +607,8 @@ std::vector<Tensor> backward_of_any_number(const OptionalTensor& d_output, const
                                            TensorList kept, const Options& options, at::ArrayRef<bool> wanted) {
   Network net(input, weights, options);
   net.read_masks(options.masks, input);
+  const int64_t needed = net.layers - 1 + net.layers * net.directions;
+  TORCH_CHECK(static_cast<int64_t>(kept.size()) == needed, "kept are ", kept.size(), " tensors, needed ", needed);
   return with_number(input.scalar_type(), [&](auto number) {
     return backward<decltype(number)>(net, d_output, d_h_n, d_c_n, input, h_0, c_0, weights, output, kept, wanted);
   });
@@ -648,7 +689,6 @@ struct LSTMBackward : torch::autograd::Node {
   int64_t num_layers, cell;
   double zoneout_h, zoneout_c;
   bool bidirectional, batch_first;
-  const gatewise::Kernels* kernels;  // that forward ran by: what it has kept is laid out as theirs
 
   std::string name() const override { return "LSTMBackward"; }
 
@@ -662,8 +702,6 @@ struct LSTMBackward : torch::autograd::Node {
   torch::autograd::variable_list apply(torch::autograd::variable_list&& d) override {
     const std::lock_guard<std::mutex> lock(mutex_);
     TORCH_CHECK(!released_, torch::autograd::ERR_BACKWARD_TWICE);
-    TORCH_CHECK(kernels == &gatewise::kernels(), "this LSTM's forward ran by the instruction set ", kernels->name,
-                " and its backward would by ", gatewise::kernels().name, ": run both under one (gatewise.kernels.using)");
     const auto optional = [](const Saved& saved) {
       Tensor x = saved.unpack();
       return x.defined() ? OptionalTensor(std::move(x)) : std::nullopt;
@@ -707,10 +745,15 @@ struct LSTMBackward : torch::autograd::Node {
     const auto is_mapped = [](const Tensor& x) {
       return x.defined() && x.key_set().has(c10::DispatchKey::FuncTorchBatched);
     };
-    if (std::any_of(d.begin(), d.end(), is_batched))
+    if (std::any_of(d.begin(), d.end(), is_batched)) {
+      TORCH_CHECK_NOT_IMPLEMENTED(!at::GradMode::is_enabled(),
+                                  "gatewise::lstm goes backward for several gradients at once (is_grads_batched, "
+                                  "vectorize) without a graph of its own, and create_graph asks for one: take one "
+                                  "gradient after another, or torch.func");
       return one_by_one(for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
         return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), x, h, c, w, y, k, options, asked);
       }), views);
+    }
     const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
     if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !x.is_cpu() ||
         k.back().key_set().has(c10::DispatchKey::Python) || std::any_of(d.begin(), d.end(), is_mapped)) {
@@ -780,7 +823,6 @@ ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0,
   node->zoneout_c = options.zoneout_c;
   node->bidirectional = options.bidirectional;
   node->batch_first = options.batch_first;
-  node->kernels = &gatewise::kernels();
   return {output, h_n, c_n, kept};
 }
 
@@ -899,7 +941,11 @@ PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   // (A tensor of shapes alone would have torch send the call to where shapes are computed.)
   const auto plain = [](PyObject* x) { return THPVariable_CheckExact(x) && THPVariable_Unpack(x).is_cpu(); };
   const auto plain_or_none = [&](PyObject* x) { return x == Py_None || plain(x); };
+  // (Of states one by one neither who traces nor who stands between torch and its operators would see anything.)
   const bool one_by_one = PyTuple_CheckExact(args[2]) && PyTuple_GET_SIZE(args[2]) > 1;
+  if (one_by_one && (c10::impl::TorchDispatchModeTLS::any_modes_set() ||
+                     c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::Tracer)))
+    Py_RETURN_NONE;
   if (!plain(args[0]) || !plain_or_none(args[1]) || !(one_by_one || plain_or_none(args[2])) ||
       at::impl::torch_function_mode_enabled())
     Py_RETURN_NONE;

@@ -104,5 +104,53 @@ def test_a_backward_by_another_instruction_set_is_refused():
     lstm = gatewise.LSTM(3, 4)
     other = next(isa for isa in gatewise.kernels.available() if isa != gatewise.kernels.instruction_set())
     output, _ = lstm(torch.zeros(5, 2, 3))
-    with gatewise.kernels.using(other), pytest.raises(RuntimeError, match=f"forward ran by .* would by {other}: run"):
-        output.sum().backward()
+    compiled = torch.compile(lstm, backend="aot_eager")(torch.zeros(5, 2, 3))[0]
+    trace = gatewise.trace(lstm, torch.zeros(5, 2, 3))
+    for read in (output.sum().backward, compiled.sum().backward, lambda: trace.layer(0).i):
+        with (
+            gatewise.kernels.using(other),
+            pytest.raises(RuntimeError, match=f"forward ran by .* read by {other}: use"),
+        ):
+            read()
+
+
+def test_backward_refuses_what_no_forward_has_kept():
+    weights = [torch.zeros(16, 3), torch.zeros(16, 4)]
+    call = torch.zeros(5, 2, 3), None, None, weights, 1, False, False, None, None, None, *PLAIN_CODE, []
+    output, _, _, kept = torch.ops.gatewise.lstm_training(*call)
+    for wrong, says in (
+        ([], "kept are 0 tensors, needed 1"),
+        ([kept[0][:-1]], "kept has .* numbers, needed the"),
+        ([torch.full_like(kept[0], -1)], "kept is not what gatewise::lstm_training has kept"),
+    ):
+        with pytest.raises(RuntimeError, match=says):
+            torch.ops.gatewise.lstm_backward(output, None, None, *call[:4], output, wrong, *call[4:], [True] * 5)
+
+
+@pytest.mark.parametrize("H", [1, 4])
+def test_tensors_whose_sign_is_turned_when_they_are_read(H):
+    ours = gatewise.LSTM(1, H).double()
+    torchs = torch.nn.LSTM(1, H).double()
+    torchs.load_state_dict(ours.state_dict())
+
+    def turned(*shape):
+        draw = torch.Generator().manual_seed(len(shape))
+        x = torch.randn(shape, dtype=torch.complex128, generator=draw).conj().imag
+        assert x.is_neg()
+        return x
+
+    found = []
+    for lstm in (ours, torchs):
+        output, (h_n, c_n) = lstm(turned(5, 2, 1), (turned(1, 2, H), turned(1, 2, H)))
+        torch.autograd.backward([output, h_n, c_n], [turned(5, 2, H), turned(1, 2, H), turned(1, 2, H)])
+        found.append([output.detach(), *(weight.grad for weight in lstm.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_several_gradients_at_once_have_no_graph_of_their_own():
+    lstm, x = gatewise.LSTM(3, 4), torch.zeros(5, 2, 3, requires_grad=True)
+    output = lstm(x)[0]
+    seeds = torch.ones(2, *output.shape)
+    with pytest.raises(NotImplementedError, match="create_graph asks for one: take one gradient after another"):
+        torch.autograd.grad(output, x, seeds, is_grads_batched=True, create_graph=True)

@@ -118,3 +118,13 @@ def test_a_map_over_drawn_masks_is_refused():
     lstm = gatewise.LSTM(I, H, zoneout=0.5)
     with pytest.raises(RuntimeError, match="vmap"):
         torch.func.vmap(lambda x: lstm(x)[0])(torch.randn(5, 4, 3, I))
+
+
+@every_mask
+def test_a_map_over_independent_draws(options):
+    lstm = make(options).train()
+    x, state, _ = call_of(lstm)
+    mapped = torch.func.vmap(lambda each: lstm(each, state)[0], randomness="different")
+    one, other = mapped(torch.stack([x, x]))
+    assert not torch.equal(one, other)
+    assert one.shape == (*x.shape[:2], lstm.hidden_size)

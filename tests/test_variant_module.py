@@ -1,9 +1,11 @@
 """A changed cell as a module: its parameters and copies, what it says of itself, and what it refuses."""
 
 import copy
+import dataclasses
 import pickle
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ import gatewise
 from cells import NOT_IN_AN_SLSTM, REFUSED
 from compare import assert_same
 from gatewise.errors import ArgumentError
+from gatewise.nn.paths import Path
 from varied import ROUNDING, H, I, call_of, every_single, make
 
 
@@ -136,3 +139,44 @@ def test_what_knows_the_plain_cell_alone_refuses_a_variant_by_name():
     dropping.eval()
     x = torch.randn(4, 3, I)
     assert torch.equal(torch.stack([stream(x_t) for x_t in x]), dropping(x)[0])
+
+
+def test_rates_may_change_and_parameters_may_not():
+    lstm = make({"zoneout": 0.1, "peephole": True}).eval()
+    x, state, _ = call_of(lstm)
+    before = lstm(x, state)[0]
+    lstm.variant = dataclasses.replace(lstm.variant, zoneout=0.9)
+    lengths = torch.full((x.size(1),), len(x))
+    assert (lstm(x, state)[0] - before).abs().max() > 0.01
+    assert_same(lstm(x, state)[0], lstm(x, state, lengths=lengths)[0])
+    lstm.train().variant = dataclasses.replace(lstm.variant, zoneout=0.0, weight_dropout=0.5)
+    torch.manual_seed(0)
+    dropped = lstm(x, state)[0]
+    torch.manual_seed(0)
+    assert_same(dropped, lstm(x, state, lengths=lengths)[0])
+    with pytest.raises(ArgumentError, match=r"parameters and states of {.*}: make a new LSTM"):
+        lstm.variant = dataclasses.replace(lstm.variant, peephole=False)
+    with pytest.raises(ArgumentError, match="make a new LSTM"):
+        make({}).variant = make({"cell": "slstm"}).variant
+    assert make({"recurrent_dropout": np.float32(0.5)}).variant.recurrent_dropout == 0.5
+
+
+def test_an_slstm_s_states_may_be_changed_in_place():
+    lstm = make({"cell": "slstm"}, num_layers=2)
+    x, _, _ = call_of(lstm)
+    for walk in ({}, {"lengths": torch.full((x.size(1),), len(x))}):
+        _, state = lstm(x, **walk)
+        for each in state:
+            each.detach_().mul_(0.5)
+        lstm(x, list(state))[0].sum().backward()
+
+
+def test_dropped_weights_are_dropped_on_torchs_own_path():
+    lstm = make({"weight_dropout": 0.5}).train()
+    x, (h_0, c_0), _ = call_of(lstm)
+    network = lstm.prepare(x, (h_0, c_0), None, None).network
+    found = []
+    for path in ("torch", "composite"):
+        torch.manual_seed(1)
+        found.append(network.run(Path(path, ""), x, h_0, c_0, list(lstm.parameters()))[0])
+    assert_same(*found)

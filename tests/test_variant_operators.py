@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from gatewise.nn.call import Call
 from varied import ROUNDING, call_of, every_single, make, masks_of
@@ -32,6 +33,16 @@ def test_the_operators_keep_what_they_promise_to_torch(options):
     wanted = [True, False, False] + [True] * len(forward.weights)
     backward = (torch.randn_like(output), None, None, *forward[:4], output, kept, *forward[4:], wanted)
     torch.library.opcheck(torch.ops.gatewise.lstm_backward.default, backward, test_utils=checks)
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_states_one_by_one_are_seen_by_who_stands_before_the_operators(record):
+    lstm = make({"cell": "slstm"})
+    x, state, _ = call_of(lstm)
+    with torch.set_grad_enabled(record), FakeTensorMode(allow_non_fake_inputs=True):
+        output, states = lstm(x, state)
+    assert [type(each) for each in (output, *states)] == [FakeTensor] * 5
+    assert [each.shape for each in states] == [each.shape for each in state]
 
 
 def test_the_operator_refuses_what_the_core_would_read_past():

@@ -70,3 +70,19 @@ def test_torchs_own_compiler_draws_the_same_masks():
         y = function(x)[0]
         found.append((y.detach(), torch.autograd.grad(y.square().sum(), lstm.weight_hh_l0)[0]))
     assert_same(found[1], found[0], tolerance=ROUNDING)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace")  # which is deprecated, and in use
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # of each size that is checked
+@pytest.mark.parametrize("options", [{"cell": "slstm", "weight_dropout": 0.5}, {"zoneout": 0.5}], ids=str)
+def test_a_traced_module_draws_anew_and_takes_other_states(options):
+    lstm = make(options).train()
+    x, state, _ = call_of(lstm)
+    traced = torch.jit.trace(lstm, (x, state), check_trace=False)
+    for other in (state, tuple(each + 0.1 for each in state)):
+        for seed in (1, 2, 3):
+            found = []
+            for call in (lstm, traced):
+                torch.manual_seed(seed)
+                found.append(call(x, other)[0])
+            assert torch.equal(*found)

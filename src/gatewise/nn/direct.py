@@ -74,7 +74,7 @@ def directly(module: LSTM, input: Any, hx: Any) -> Any:
         return None
     h_0 = c_0 = None
     if hx is not None:
-        if type(hx) is not tuple or len(hx) != len(module.variant.states) or not _are_plain(hx):
+        if type(hx) is not tuple or [type(state) for state in hx] != [Tensor] * len(module.variant.states):
             return None
         h_0, c_0 = hx if len(hx) == 2 else (hx[0], hx[1:])
     weights, given = module._weights(), []
@@ -93,11 +93,15 @@ def directly(module: LSTM, input: Any, hx: Any) -> Any:
     if results is None or len(results[1]) == len(module.variant.states):
         return results
     output, (h_n, c_n) = results
-    return output, (h_n, *c_n.chunk(len(module.variant.states) - 1, dim=-1))
+    return output, (h_n, *one_by_one(c_n, len(module.variant.states) - 1))
 
 
-def _are_plain(states: tuple[Any, ...]) -> bool:
-    """Whether all are plain tensors, those of the cell of one shape."""
-    return all(type(state) is Tensor for state in states) and all(
-        state.shape == states[1].shape for state in states[2:]
-    )
+def one_by_one(c_n: Tensor, count: int) -> list[Tensor]:
+    """Give the states that stand side by side as tensors of their own, which may be changed in place.
+
+    Examples
+    --------
+    >>> one_by_one(torch.arange(6.0).reshape(1, 1, 6), 3)[1]
+    tensor([[[2., 3.]]])
+    """
+    return [state.clone() for state in c_n.chunk(count, dim=-1)]

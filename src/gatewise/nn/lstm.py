@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import ArgumentError, ShapeError
 from gatewise.nn.checks import as_lengths, check_input, check_reset, check_state
-from gatewise.nn.direct import Codes, directly
+from gatewise.nn.direct import Codes, directly, one_by_one
 from gatewise.nn.gates import Gates, split_gates, stack_gates
 from gatewise.nn.network import Network
 from gatewise.nn.operators import lstm, plain_lstm
@@ -63,7 +63,8 @@ class LSTM(nn.RNNBase):
         Steps of a segment whose gates are not kept for the backward pass but computed anew there: for one forward pass
         more, a sequence of T steps takes the room for the gates of so many. Some hundreds do well. The results are the
         same bit for bit, the weights' gradients to rounding. It is for the CPU, without gradients of gradients, and
-        torch.compile does not look into it. 0: everything is kept.
+        torch.compile does not look into it. In bfloat16 the cells are rounded from segment to segment, which without
+        segments they never are. 0: everything is kept.
     cell : {"lstm", "slstm"}, default "lstm"
         The LSTM, or the sLSTM (Beck et al. 2024, equations 8 to 17; here 7.24 to 7.28): its input gate is an
         exponential, and its state is ``(h, c, n, m)``, c divided by the normalizer n where it is shown, both as the
@@ -115,7 +116,8 @@ class LSTM(nn.RNNBase):
     gain_ih_l0, gain_hh_l0, gain_c_l0, bias_c_l0 : Parameter
         (4H,), (4H,), (H,) and (H,), if ``layer_norm``; the last if ``bias``, too. Gains start at 1, ``bias_c`` at 0.
     variant : Variant
-        What is changed of the plain cell.
+        What is changed of the plain cell. Another one may take its place (rates that grow, say) if it has the same
+        parameters and states.
 
     (It is a `torch.nn.RNNBase` and no `torch.nn.LSTM`, because torch.compile stops at each of these.)
 
@@ -189,10 +191,28 @@ class LSTM(nn.RNNBase):
             device="meta" if varied else device,  # of what has parameters of its own
             dtype=dtype,
         )
-        self.checkpoint_every, self.variant, self._varied = checkpoint_every, variant, varied
-        self._codes = Codes.of(variant)
+        self.checkpoint_every = checkpoint_every
+        self._take_variant(variant)
         if varied:
             self._take_parameters(device, dtype)
+
+    @property
+    def variant(self) -> Variant:
+        """What is changed of the plain cell."""
+        return self._variant
+
+    @variant.setter
+    def variant(self, variant: Variant) -> None:
+        shapes = [one.shapes(inputs=1, hidden=2, projection=1, bias=True) for one in (self._variant, variant)]
+        if shapes[0] != shapes[1] or self._variant.states != variant.states:
+            raise ArgumentError(
+                f"variant is {variant.changes()}, and this LSTM has the parameters and states of "
+                f"{self._variant.changes()}: make a new LSTM"
+            )
+        self._take_variant(variant)
+
+    def _take_variant(self, variant: Variant) -> None:
+        self._variant, self._varied, self._codes = variant, variant != PLAIN, Codes.of(variant)
 
     def flatten_parameters(self) -> None:
         """Bring weights on a GPU into one piece of memory for torch's own LSTM; a variant's stay where they are."""
@@ -485,7 +505,7 @@ class LSTM(nn.RNNBase):
         """Bring what a path computes into the form that the input has."""
         output, *states = results
         if len(self.variant.states) > 2:
-            states = [states[0], *states[1].chunk(len(self.variant.states) - 1, dim=-1)]
+            states = [states[0], *one_by_one(states[1], len(self.variant.states) - 1)]
         if isinstance(input, PackedSequence):
             packed = PackedSequence(output, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
             return packed, tuple(_in_order(state, input.unsorted_indices) for state in states)

@@ -14,7 +14,9 @@ from gatewise.reference.variant import Mask, Variant
 
 def _draw(like: Tensor, shape: Sequence[int], probability: float, value: float) -> Tensor:
     """Make a tensor that is a value with a probability and 0 otherwise, on any device but the CPU, or in a map."""
-    return _undrawn(like, shape).bernoulli_(probability).mul_(value)
+    # (Not in place: in a map over independent draws what is drawn has an axis more than what it would be drawn into.)
+    drawn = torch.rand(shape, dtype=_undrawn(like, ()).dtype, device=like.device) < probability
+    return drawn * torch.full((), value, dtype=_undrawn(like, ()).dtype, device=like.device)
 
 
 def _undrawn(like: Tensor, shape: Sequence[int], *_: float) -> Tensor:
@@ -26,6 +28,16 @@ def _undrawn(like: Tensor, shape: Sequence[int], *_: float) -> Tensor:
 # CPU's is in csrc/masks.cpp.
 torch.library.impl("gatewise::draw", "default", _draw)
 torch.library.register_fake("gatewise::draw", _undrawn)
+
+
+def _is_traced() -> bool:
+    """Whether torch.jit.trace is under way."""
+    return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
+
+
+def _is_watched() -> bool:
+    """Whether somebody follows torch's operators, who would take for a constant what none of them has made."""
+    return torch.compiler.is_compiling() or _is_traced() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
@@ -44,7 +56,7 @@ def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
     tensor([0., 2.])
     """
     mapped = transformed()
-    at_once = type(like) is Tensor and like.is_cpu and not mapped and not torch.compiler.is_compiling()
+    at_once = type(like) is Tensor and like.is_cpu and not (mapped or _is_watched())
     drawn = {}
     for name, (shape, rate, is_kept) in masks.items():
         probability, value = (rate, 1.0) if is_kept else (1 - rate, 1 / (1 - rate))
@@ -52,6 +64,10 @@ def draw_masks(masks: dict[str, Mask], like: Tensor) -> dict[str, Tensor]:
             drawn[name] = new_mask(shape, like.dtype == torch.float64, probability, value)
         elif mapped:  # torch.func.vmap has rules of its own for torch's own draws
             drawn[name] = _draw(like, shape, probability, value)
+        elif _is_traced():
+            # There sizes are tensors, and what follows from nothing, or twice from the same, is computed once: so each
+            # mask is drawn like the one before.
+            drawn[name] = like = draw(like, [int(length) for length in shape], probability, value)
         else:
             # A compiler does once what it finds twice of the same tensors, but for those that are nothing yet.
             drawn[name] = draw(_undrawn(like, ()), shape, probability, value)

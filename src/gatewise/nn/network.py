@@ -72,7 +72,8 @@ class Network:
                 )
             return self._by_our_own(partial(segmented_lstm, self.checkpoint_every), path, x, h_0, c_0, weights)
         if path.name == "torch":
-            return self._by_torch(x, h_0, c_0, list(weights))
+            dropped, _ = drop_weights(weights, self.masks or {})
+            return self._by_torch(x, h_0, c_0, dropped)
         return self._by_our_own(lstm if path.name == "kernel" else composite_lstm, path, x, h_0, c_0, weights)
 
     def record(

@@ -64,6 +64,9 @@ def lstm(*arguments: Any, variant: Variant, masks: Mapping[str, Tensor] | None) 
     return _lstm(*Call.of(*arguments, variant=variant, masks=masks))
 
 
+_MARK = 8  # numbers behind what is kept that name the instruction set: kMark of csrc/operators.cpp
+
+
 def _sizes(call: Call) -> tuple[int, int, int]:
     """H, the numbers of a state besides h, and P."""
     variant, _ = decoded(call.code, call.masks)
@@ -99,7 +102,7 @@ def _lstm_training_shapes(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, list
     results = _lstm_shapes(*call)
     row = kernels.kept_numbers(input.element_size(), int(H), int(P), call.code)  # a compiled call holds for one of each
     steps = input.size(0) if packed else input.size(0) * input.size(1)
-    kept = steps * (row.gates + row.unprojected + row.normalized) + (steps + results[1].size(1)) * row.cells
+    kept = steps * (row.gates + row.unprojected + row.normalized) + (steps + results[1].size(1)) * row.cells + _MARK
     by_time = input.shape[:-1] if packed or not call.batch_first else (input.size(1), input.size(0))
     between = [input.new_empty((*by_time, call.directions * P)) for _ in range(call.num_layers - 1)]
     return *results, [*between, *(input.new_empty(kept) for _ in range(call.num_layers * call.directions))]

@@ -5,6 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Real
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 from gatewise.errors import ArgumentError
@@ -175,6 +176,7 @@ class Variant:
         dict of str to Mask
             Of those of these that the variant has: zoneout_h (L·D, T, B, P) and zoneout_c (L·D, T, B, H), 1 where the
             state stays; candidate (L·D, T, B, H), hidden (L·D, B, P) and weight_hh (L·D, 4H, P), 0 where it is dropped.
+            The rows of a batch are those of the input; of packed sequences, in the order in which they are packed.
 
         Examples
         --------
@@ -284,7 +286,7 @@ class Mask(NamedTuple):
 
 
 def _rate(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) < 1:
         raise ArgumentError(f"{name} is {value!r}, needed a rate from 0 to below 1: choose one")
     return float(value)
 
