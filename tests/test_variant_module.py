@@ -158,6 +158,8 @@ def test_rates_may_change_and_parameters_may_not():
         lstm.variant = dataclasses.replace(lstm.variant, peephole=False)
     with pytest.raises(ArgumentError, match="make a new LSTM"):
         make({}).variant = make({"cell": "slstm"}).variant
+    with pytest.raises(ArgumentError, match=r"needed a Variant: make one by dataclasses\.replace"):
+        lstm.variant = None
     assert make({"recurrent_dropout": np.float32(0.5)}).variant.recurrent_dropout == 0.5
 
 

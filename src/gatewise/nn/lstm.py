@@ -203,6 +203,10 @@ class LSTM(nn.RNNBase):
 
     @variant.setter
     def variant(self, variant: Variant) -> None:
+        if not isinstance(variant, Variant):
+            raise ArgumentError(
+                f"variant is {variant!r}, needed a Variant: make one by dataclasses.replace(lstm.variant, zoneout=0.2)"
+            )
         shapes = [one.shapes(inputs=1, hidden=2, projection=1, bias=True) for one in (self._variant, variant)]
         if shapes[0] != shapes[1] or self._variant.states != variant.states:
             raise ArgumentError(
