@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "layout.hpp"
+#include "parallel.hpp"
 #include "varied_step.hpp"
 
 namespace gatewise::GATEWISE_ISA {
@@ -106,6 +107,13 @@ GATEWISE_INLINE void by_groups(Range rows, const Body& body) {
   for (; b < rows.last; ++b) body(Constant<1>{}, b);
 }
 
+// A thread's part of rows or steps that the threads of its team share; all of them where each has its own.
+GATEWISE_INLINE Range own_part(Range all, const Team& team, bool are_shared) {
+  if (!are_shared) return all;
+  const Range own = part(all.last - all.first, team.threads, team.thread);
+  return {all.first + own.first, all.first + own.last};
+}
+
 constexpr double kEpsilon = 1e-5;  // (7.19)
 
 // A vector of a row of gates with zeros where no row of weights belongs to a number.
@@ -135,8 +143,8 @@ GATEWISE_INLINE void mean_and_inverse(int64_t count, int64_t numbers, const Load
   });
 }
 
-// a = gain · n + `plus` in place of R rows of products, a_row apart as `plus` plus_row; keeps n unless `kept` is null, and
-// gives 1 / s.
+// a = gain · n + `plus` in place of R rows of products, whose rows of `plus` are plus_row apart; keeps n unless `kept` is
+// null, and gives 1 / s.
 template <class Number, int R>
 GATEWISE_APART void normalize_gates(const Layout<Number>& layout, const VariedScratch<Number>& varied, Sum<Number>* a,
                                     const Sum<Number>* gain, const Sum<Number>* plus, int64_t plus_row, Number* kept,

@@ -161,9 +161,7 @@ struct VariedBackward {
 
   // Threads that share units share the rows here.
   void step_normalized(const Chunk& chunk, int64_t t, Range rows, const Team& team, bool by_units) const {
-    const Range own = by_units ? part(rows.last - rows.first, team.threads, team.thread)
-                               : Range{0, rows.last - rows.first};
-    by_groups({rows.first + own.first, rows.first + own.last}, [&](auto count, int64_t b) {
+    by_groups(own_part(rows, team, by_units), [&](auto count, int64_t b) {
       through_cells<decltype(count)::value>(chunk, t, b);
       through_gates<decltype(count)::value>(chunk, t, b);
     });

@@ -114,9 +114,8 @@ struct VariedForward {
   // the steps here.
   void normalize_input(Range chunk, Range rows, const Team& team, bool by_units) const {
     if (by_units) team.meet();
-    const Range own = by_units ? part(chunk.last - chunk.first, team.threads, team.thread)
-                               : Range{0, chunk.last - chunk.first};
-    for (int64_t t = chunk.first + own.first; t < chunk.first + own.last; ++t)
+    const Range own = own_part(chunk, team, by_units);
+    for (int64_t t = own.first; t < own.last; ++t)
       by_groups(f.steps.active_of(rows, t),
                 [&](auto count, int64_t b) { normalize_input_of<decltype(count)::value>(t, chunk.first, b); });
     if (by_units) team.meet();
@@ -136,9 +135,7 @@ struct VariedForward {
 
   // A step whose products stand ready. Threads that share units share its rows here.
   void take_normalized(int64_t t, int64_t chunk, Range rows, const Team& team, bool by_units) const {
-    const Range own = by_units ? part(rows.last - rows.first, team.threads, team.thread)
-                               : Range{0, rows.last - rows.first};
-    by_groups({rows.first + own.first, rows.first + own.last},
+    by_groups(own_part(rows, team, by_units),
               [&](auto count, int64_t b) { take_normalized_of<decltype(count)::value>(t, chunk, b); });
   }
 

@@ -168,9 +168,12 @@ def test_an_slstm_s_states_may_be_changed_in_place():
     x, _, _ = call_of(lstm)
     for walk in ({}, {"lengths": torch.full((x.size(1),), len(x))}):
         _, state = lstm(x, **walk)
+        halves = [each.detach() * 0.5 for each in state]
         for each in state:
             each.detach_().mul_(0.5)
-        lstm(x, list(state))[0].sum().backward()
+        for each, half in zip(state, halves, strict=True):
+            assert torch.equal(each, half)
+        assert torch.equal(lstm(x, state, **walk)[0], lstm(x, tuple(halves), **walk)[0])
 
 
 def test_dropped_weights_are_dropped_on_torchs_own_path():

@@ -42,7 +42,7 @@ def use(name: str) -> None:
     """Choose the instruction set for every later call of this process.
 
     Setting the environment variable ``GATEWISE_ISA`` before gatewise is imported does the same. What was saved for a
-    backward pass under one instruction set must not meet another: choose before the forward pass.
+    backward pass under one instruction set another one refuses: choose before the forward pass.
 
     Parameters
     ----------

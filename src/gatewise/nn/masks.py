@@ -15,8 +15,8 @@ from gatewise.reference.variant import Mask, Variant
 def _draw(like: Tensor, shape: Sequence[int], probability: float, value: float) -> Tensor:
     """Make a tensor that is a value with a probability and 0 otherwise, on any device but the CPU, or in a map."""
     # (Not in place: in a map over independent draws what is drawn has an axis more than what it would be drawn into.)
-    drawn = torch.rand(shape, dtype=_undrawn(like, ()).dtype, device=like.device) < probability
-    return drawn * torch.full((), value, dtype=_undrawn(like, ()).dtype, device=like.device)
+    zero = _undrawn(like, ()).zero_()
+    return torch.where(torch.rand(shape, dtype=zero.dtype, device=like.device) < probability, value, zero)
 
 
 def _undrawn(like: Tensor, shape: Sequence[int], *_: float) -> Tensor:
