@@ -227,6 +227,21 @@ std::vector<Tensor> parted(const Tensor& whole, int64_t count) {
   return parts;
 }
 
+// States (L·D, B, ·) with their batch rows in another order: row b is the one numbered order[b]. Where there is no order,
+// or no state, or one that the operator will refuse, it stays as it is.
+OptionalTensor in_order(const OptionalTensor& x, const Tensor& order) {
+  if (!is(x) || !order.defined() || x->dim() != 3 || x->size(1) != order.size(0)) return x;
+  const Tensor from = in_memory(*x).contiguous(), to = new_tensor(x->sizes(), x->scalar_type());
+  const int64_t rows = x->size(0), B = x->size(1);
+  const size_t bytes = x->size(2) * x->element_size();
+  const int64_t* of = order.const_data_ptr<int64_t>();
+  for (int64_t row = 0; row < rows; ++row)
+    for (int64_t b = 0; b < B; ++b)
+      std::memcpy(static_cast<char*>(to.mutable_data_ptr()) + (row * B + b) * bytes,
+                  static_cast<const char*>(from.const_data_ptr()) + (row * B + of[b]) * bytes, bytes);
+  return to;
+}
+
 OptionalTensor contiguous(const OptionalTensor& x) {
   return is(x) ? OptionalTensor(in_memory(*x).contiguous()) : std::nullopt;
 }
@@ -680,10 +695,16 @@ std::vector<Tensor> for_each_of_batched(const std::vector<Tensor>& d, const One&
   return together;
 }
 
+// In which order packed sequences stand, by their numbers in the caller's, in which the states are, and the way back;
+// undefined: in the caller's own.
+struct Order {
+  Tensor sorted, unsorted;
+};
+
 // A node of autograd's graph. (torch::autograd::Function would write it for us, and take ten times as long about it:
 // it keeps everything in dictionaries.) Its edges are those of input, h_0, c_0 and each weight.
 struct LSTMBackward : torch::autograd::Node {
-  Saved input, h_0, c_0, output, lengths, reset, batch_sizes;
+  Saved input, h_0, c_0, output, lengths, reset, batch_sizes, sorted, unsorted;
   std::vector<Saved> others;  // n_0 and m_0 of an sLSTM whose states came, and go, one by one: edges behind that of c_0
   std::vector<Saved> weights, kept, masks;
   int64_t num_layers, cell;
@@ -694,7 +715,8 @@ struct LSTMBackward : torch::autograd::Node {
 
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    for (Saved* saved : {&input, &h_0, &c_0, &output, &lengths, &reset, &batch_sizes}) saved->reset_data();
+    for (Saved* saved : {&input, &h_0, &c_0, &output, &lengths, &reset, &batch_sizes, &sorted, &unsorted})
+      saved->reset_data();
     for (std::vector<Saved>* saved : {&others, &weights, &kept, &masks}) saved->clear();
     released_ = true;
   }
@@ -707,7 +729,8 @@ struct LSTMBackward : torch::autograd::Node {
       return x.defined() ? OptionalTensor(std::move(x)) : std::nullopt;
     };
     const Tensor x = input.unpack(), y = output.unpack(getptr());
-    const OptionalTensor h = optional(h_0);
+    const Order order = {sorted.unpack(), unsorted.unpack()};
+    OptionalTensor h = optional(h_0);
     OptionalTensor c = optional(c_0);
     c10::SmallVector<Tensor, 8> w, k, m;
     for (const Saved& saved : weights) w.push_back(saved.unpack());
@@ -741,6 +764,13 @@ struct LSTMBackward : torch::autograd::Node {
     const auto views = [](const Tensor& x, int64_t count) { return x.chunk(count, -1); };
 
     const auto given = [](const Tensor& x) { return x.defined() ? OptionalTensor(x) : std::nullopt; };
+    const auto at_once = [&](const std::vector<Tensor>& d) {
+      const auto sorted = [&](const OptionalTensor& state) { return in_order(state, order.sorted); };
+      std::vector<Tensor> gradients = backward_of_any_number(given(d[0]), sorted(given(d[1])), sorted(given(d[2])), x,
+                                                             sorted(h), sorted(c), w, y, k, options, asked);
+      for (const size_t j : {1, 2}) gradients[j] = in_order(given(gradients[j]), order.unsorted).value_or(Tensor());
+      return gradients;
+    };
     const auto is_batched = [](const Tensor& x) { return x.defined() && at::isBatchedTensor(x); };
     const auto is_mapped = [](const Tensor& x) {
       return x.defined() && x.key_set().has(c10::DispatchKey::FuncTorchBatched);
@@ -750,25 +780,30 @@ struct LSTMBackward : torch::autograd::Node {
                                   "gatewise::lstm goes backward for several gradients at once (is_grads_batched, "
                                   "vectorize) without a graph of its own, and create_graph asks for one: take one "
                                   "gradient after another, or torch.func");
-      return one_by_one(for_each_of_batched(d, [&](const std::vector<Tensor>& one) {
-        return backward_of_any_number(given(one[0]), given(one[1]), given(one[2]), x, h, c, w, y, k, options, asked);
-      }), views);
+      return one_by_one(for_each_of_batched(d, at_once), views);
     }
-    const OptionalTensor d_output = given(d[0]), d_h_n = given(d[1]), d_c_n = given(d[2]);
     if (at::GradMode::is_enabled() || c10::impl::TorchDispatchModeTLS::any_modes_set() || !x.is_cpu() ||
         k.back().key_set().has(c10::DispatchKey::Python) || std::any_of(d.begin(), d.end(), is_mapped)) {
       static const auto op = operator_named<decltype(lstm_backward)>("gatewise::lstm_backward");
       if (more > 0) c = at::cat(cells, -1);
+      const auto selected = [](const OptionalTensor& state, const Tensor& indices) {
+        return is(state) && indices.defined() ? OptionalTensor(state->index_select(1, indices)) : state;
+      };
+      const OptionalTensor d_h_n = selected(given(d[1]), order.sorted), d_c_n = selected(given(d[2]), order.sorted);
+      h = selected(h, order.sorted);
+      c = selected(c, order.sorted);
       c10::List<bool> flags;
       for (const bool want : wanted) flags.push_back(want);
       std::vector<Tensor> gradients =
-          op.call(d_output, d_h_n, d_c_n, x, h, c, w, y, k, num_layers, bidirectional, batch_first, options.lengths,
+          op.call(given(d[0]), d_h_n, d_c_n, x, h, c, w, y, k, num_layers, bidirectional, batch_first, options.lengths,
                   options.reset, options.batch_sizes, cell, zoneout_h, zoneout_c, m, flags);
       for (size_t j = 0; j < gradients.size(); ++j)
         if (!wanted[j]) gradients[j] = Tensor();
+      for (const size_t j : {1, 2})
+        gradients[j] = selected(given(gradients[j]), order.unsorted).value_or(Tensor());
       return one_by_one(std::move(gradients), views);
     }
-    return one_by_one(backward_of_any_number(d_output, d_h_n, d_c_n, x, h, c, w, y, k, options, asked), parted);
+    return one_by_one(at_once(d), parted);
   }
 
  private:
@@ -784,17 +819,20 @@ struct LSTMBackward : torch::autograd::Node {
 };
 
 // The values and what backward needs of them, and a node for their gradients. `others` are the states of an sLSTM behind
-// c_0, where they are given one by one; then c_n is all of them, and without a gradient: see state_by_state.
+// c_0, where they are given one by one; then c_n is all of them, and without a gradient: see state_by_state. Where there
+// is an order, h_0, c_0, h_n and c_n are in the caller's.
 ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0, const OptionalTensor& c_0,
                                  TensorList weights, const Options& options, TensorList others = {},
-                                 std::vector<Tensor>* c_n_one_by_one = nullptr) {
-  OptionalTensor cells = c_0;
+                                 std::vector<Tensor>* c_n_one_by_one = nullptr, const Order& order = {}) {
+  OptionalTensor cells = in_order(c_0, order.sorted);
   if (!others.empty()) {
     std::vector<Tensor> all = {*c_0};
     all.insert(all.end(), others.begin(), others.end());
     cells = joined(all);
   }
-  auto [output, h_n, c_n, kept] = call_training(input, h_0, cells, weights, options);
+  auto [output, h_n, c_n, kept] = call_training(input, in_order(h_0, order.sorted), cells, weights, options);
+  h_n = *in_order(h_n, order.unsorted);
+  c_n = *in_order(c_n, order.unsorted);
   const auto node = c10::make_intrusive<LSTMBackward>();
   const auto or_none = [](const OptionalTensor& x) { return x.value_or(Tensor()); };
   node->set_next_edges(torch::autograd::collect_next_edges(input, or_none(h_0), or_none(c_0), others, weights));
@@ -814,6 +852,8 @@ ThreeAndKept call_differentiably(const Tensor& input, const OptionalTensor& h_0,
   node->lengths = Saved(or_none(options.lengths), false);
   node->reset = Saved(or_none(options.reset), false);
   node->batch_sizes = Saved(or_none(options.batch_sizes), false);
+  node->sorted = Saved(order.sorted, false);
+  node->unsorted = Saved(order.unsorted, false);
   for (const Tensor& weight : weights) node->weights.emplace_back(weight, false);
   for (const Tensor& x : kept) node->kept.emplace_back(x, false);
   for (const Tensor& mask : options.masks) node->masks.emplace_back(mask, false);
@@ -928,45 +968,63 @@ TORCH_LIBRARY_IMPL(gatewise, Autograd, m) {
 
 namespace {
 
+// The common call has tensors of numbers that the core has code for, on the CPU, no autocast, no transform of torch.func,
+// nobody who overrides torch's functions. (A tensor of shapes alone would have torch send the call to where shapes are
+// computed.)
+bool is_common(PyObject* x) { return THPVariable_CheckExact(x) && THPVariable_Unpack(x).is_cpu(); }
+bool is_common_or_none(PyObject* x) { return x == Py_None || is_common(x); }
+
+bool is_common_call(PyObject* input, int64_t axes) {
+  if (!is_common(input) || at::impl::torch_function_mode_enabled()) return false;
+  const Tensor x = THPVariable_Unpack(input);
+  return x.dim() == axes && is_served(x.scalar_type()) && !at::autocast::is_autocast_enabled(at::kCPU) &&
+         !c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode);
+}
+
+// Who traces, or stands between torch and its operators, would see nothing of what is done beside the operators.
+bool is_watched() {
+  return c10::impl::TorchDispatchModeTLS::any_modes_set() ||
+         c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::Tracer);
+}
+
+using FewTensors = c10::SmallVector<Tensor, 8>;
+
+// The tensors of a list or tuple, if all of them are common.
+bool take(PyObject* sequence, FewTensors& to) {
+  for (Py_ssize_t j = 0; j < PySequence_Fast_GET_SIZE(sequence); ++j) {
+    PyObject* const x = PySequence_Fast_GET_ITEM(sequence, j);
+    if (!is_common(x)) return false;
+    to.push_back(THPVariable_Unpack(x));
+  }
+  return true;
+}
+
+OptionalTensor optional(PyObject* x) { return x == Py_None ? std::nullopt : OptionalTensor(THPVariable_Unpack(x)); }
+
+// (output, (h_n, c_n))
+PyObject* in_python(Three&& results) {
+  return Py_BuildValue("(N(NN))", THPVariable_Wrap(std::move(std::get<0>(results))),
+                       THPVariable_Wrap(std::move(std::get<1>(results))),
+                       THPVariable_Wrap(std::move(std::get<2>(results))));
+}
+
 // plain_lstm(input, h_0, c_0, weights, num_layers, bidirectional, batch_first) -> (output, (h_n, c_n)), with cell,
 // zoneout_h, zoneout_c and masks behind these for a changed cell, or None where the call is not the common one. Of an sLSTM
-// c_0 may be the tuple (c_0, n_0, m_0), and then its last states are as many. The common call has tensors of numbers that
-// the core has code for, on the CPU, no autocast, no transform of torch.func, nobody who overrides torch's functions.
-// torch's own way from Python to an operator takes longer than a small network.
+// c_0 may be the tuple (c_0, n_0, m_0), and then its last states are as many. torch's own way from Python to an operator
+// takes longer than a small network.
 PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   const bool changed = count == 11;
   TORCH_CHECK_TYPE((count == 7 || changed) && PyList_CheckExact(args[3]) && (!changed || PyList_CheckExact(args[10])),
                    "plain_lstm takes 7 or 11 arguments, the fourth and the last of 11 lists");
-  // (A tensor of shapes alone would have torch send the call to where shapes are computed.)
-  const auto plain = [](PyObject* x) { return THPVariable_CheckExact(x) && THPVariable_Unpack(x).is_cpu(); };
-  const auto plain_or_none = [&](PyObject* x) { return x == Py_None || plain(x); };
-  // (Of states one by one neither who traces nor who stands between torch and its operators would see anything.)
   const bool one_by_one = PyTuple_CheckExact(args[2]) && PyTuple_GET_SIZE(args[2]) > 1;
-  if (one_by_one && (c10::impl::TorchDispatchModeTLS::any_modes_set() ||
-                     c10::impl::tls_local_dispatch_key_set().included_.has(c10::DispatchKey::Tracer)))
-    Py_RETURN_NONE;
-  if (!plain(args[0]) || !plain_or_none(args[1]) || !(one_by_one || plain_or_none(args[2])) ||
-      at::impl::torch_function_mode_enabled())
+  if (!is_common_call(args[0], 3) || !is_common_or_none(args[1]) || !(one_by_one || is_common_or_none(args[2])) ||
+      (one_by_one && is_watched()))
     Py_RETURN_NONE;
   const Tensor input = THPVariable_Unpack(args[0]);
-  const bool served = input.is_cpu() && input.dim() == 3 && is_served(input.scalar_type());
-  const auto included = c10::impl::tls_local_dispatch_key_set().included_;
-  if (!served || at::autocast::is_autocast_enabled(at::kCPU) ||
-      included.has(c10::DispatchKey::FuncTorchDynamicLayerFrontMode))
-    Py_RETURN_NONE;
-  c10::SmallVector<Tensor, 8> weights, masks, cells;
-  const auto take = [&](PyObject* sequence, c10::SmallVector<Tensor, 8>& to) {
-    for (Py_ssize_t j = 0; j < PySequence_Fast_GET_SIZE(sequence); ++j) {
-      PyObject* const x = PySequence_Fast_GET_ITEM(sequence, j);
-      if (!plain(x)) return false;
-      to.push_back(THPVariable_Unpack(x));
-    }
-    return true;
-  };
+  FewTensors weights, masks, cells;
   if (!take(args[3], weights) || (changed && !take(args[10], masks)) || (one_by_one && !take(args[2], cells)))
     Py_RETURN_NONE;
-  const auto optional = [](PyObject* x) { return x == Py_None ? std::nullopt : OptionalTensor(THPVariable_Unpack(x)); };
   const OptionalTensor h_0 = optional(args[1]), c_0 = one_by_one ? cells[0] : optional(args[2]);
   const int64_t num_layers = PyLong_AsLongLong(args[4]), cell = changed ? PyLong_AsLongLong(args[7]) : 0;
   const double zoneout_h = changed ? PyFloat_AsDouble(args[8]) : 0, zoneout_c = changed ? PyFloat_AsDouble(args[9]) : 0;
@@ -993,9 +1051,56 @@ PyObject* plain_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
     results = op.call(input, h_0, c_0, weights, num_layers, args[5] == Py_True, args[6] == Py_True, std::nullopt,
                       std::nullopt, std::nullopt, cell, zoneout_h, zoneout_c, masks);
   }
-  return Py_BuildValue("(N(NN))", THPVariable_Wrap(std::move(std::get<0>(results))),
-                       THPVariable_Wrap(std::move(std::get<1>(results))),
-                       THPVariable_Wrap(std::move(std::get<2>(results))));
+  return in_python(std::move(results));
+  END_HANDLE_TH_ERRORS
+}
+
+// Whether the two are each other's inverse; or both are none.
+bool is_order(PyObject* sorted, PyObject* unsorted, int64_t B) {
+  if (sorted == Py_None || unsorted == Py_None) return sorted == unsorted;
+  if (!is_common(sorted) || !is_common(unsorted)) return false;
+  const Tensor &to = THPVariable_Unpack(sorted), &from = THPVariable_Unpack(unsorted);
+  for (const Tensor& x : {to, from})
+    if (x.dim() != 1 || x.scalar_type() != at::kLong || !x.is_contiguous() || x.size(0) != B) return false;
+  const int64_t *of = to.const_data_ptr<int64_t>(), *back = from.const_data_ptr<int64_t>();
+  for (int64_t b = 0; b < B; ++b)
+    if (of[b] < 0 || of[b] >= B || back[of[b]] != b) return false;
+  return true;
+}
+
+// packed_lstm(data, batch_sizes, sorted_indices, unsorted_indices, h_0, c_0, weights, num_layers, bidirectional) ->
+// (output, (h_n, c_n)) of packed sequences, whose states are in the caller's order, or None as above. (Put in order by
+// torch's operations, and in autograd's graph, states would take longer than a small network does.)
+PyObject* packed_lstm(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  HANDLE_TH_ERRORS
+  TORCH_CHECK_TYPE(count == 9 && PyList_CheckExact(args[6]), "packed_lstm takes 9 arguments, the seventh a list");
+  FewTensors weights;
+  if (!is_common_call(args[0], 2) || !is_common(args[1]) || !is_common_or_none(args[4]) ||
+      !is_common_or_none(args[5]) || is_watched() || !take(args[6], weights))
+    Py_RETURN_NONE;
+  const Tensor input = THPVariable_Unpack(args[0]), batch_sizes = THPVariable_Unpack(args[1]);
+  const OptionalTensor h_0 = optional(args[4]), c_0 = optional(args[5]);
+  const bool sized = batch_sizes.dim() == 1 && batch_sizes.scalar_type() == at::kLong && batch_sizes.numel() > 0;
+  if (!sized || !is_order(args[2], args[3], batch_sizes.const_data_ptr<int64_t>()[0])) Py_RETURN_NONE;
+  const Order order = {optional(args[2]).value_or(Tensor()), optional(args[3]).value_or(Tensor())};
+  const int64_t num_layers = PyLong_AsLongLong(args[7]);
+  if (PyErr_Occurred()) return nullptr;
+  const Options options = {num_layers, args[8] == Py_True, false, std::nullopt, std::nullopt, batch_sizes, 0, 0, 0, {}};
+  static const auto op = operator_named<decltype(lstm)>("gatewise::lstm");
+  Three results;
+  {
+    const pybind11::gil_scoped_release others_may_run;
+    if (is_differentiable(input, h_0, c_0, weights)) {
+      auto [output, h_n, c_n, kept] = call_differentiably(input, h_0, c_0, weights, options, {}, nullptr, order);
+      results = {output, h_n, c_n};
+    } else {
+      const auto [output, h_n, c_n] =
+          op.call(input, in_order(h_0, order.sorted), in_order(c_0, order.sorted), weights, num_layers,
+                  options.bidirectional, false, std::nullopt, std::nullopt, batch_sizes, 0, 0, 0, options.masks);
+      results = {output, *in_order(h_n, order.unsorted), *in_order(c_n, order.unsorted)};
+    }
+  }
+  return in_python(std::move(results));
   END_HANDLE_TH_ERRORS
 }
 
@@ -1005,6 +1110,7 @@ PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t))
 
 PyMethodDef methods[] = {
     {"plain_lstm", fast(plain_lstm), METH_FASTCALL, nullptr},
+    {"packed_lstm", fast(packed_lstm), METH_FASTCALL, nullptr},
     {"new_mask", fast(gatewise::of_torch::new_mask), METH_FASTCALL, nullptr},
     {"new_stream", fast(gatewise::of_torch::new_stream), METH_FASTCALL, nullptr},
     {"stream_step", fast(gatewise::of_torch::stream_step), METH_FASTCALL, nullptr},

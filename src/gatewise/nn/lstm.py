@@ -15,7 +15,7 @@ from gatewise.nn.checks import as_lengths, check_input, check_reset, check_state
 from gatewise.nn.direct import Codes, directly, one_by_one
 from gatewise.nn.gates import Gates, split_gates, stack_gates
 from gatewise.nn.network import Network
-from gatewise.nn.operators import lstm, plain_lstm
+from gatewise.nn.operators import lstm, packed_lstm, plain_lstm
 from gatewise.nn.paths import Path, path_of, plainly_served, under_autocast
 from gatewise.nn.recorded import Recorded
 from gatewise.reference.variant import PLAIN, GateActivation, Kind, Squash, Variant
@@ -480,14 +480,18 @@ class LSTM(nn.RNNBase):
                     output, h_n, c_n = lstm(*call, variant=PLAIN, masks=None)
                     return output, (h_n, c_n)
             elif forward_ad._current_level < 0:
-                results = plain_lstm(
-                    input, h_0, c_0, self._weights(), self.num_layers, self.bidirectional, self.batch_first
-                )
-                if results is not None:
-                    return results
+                network = self._weights(), self.num_layers, self.bidirectional
+                if isinstance(input, PackedSequence):
+                    results = packed_lstm(*input, h_0, c_0, *network)
+                    if results is not None:
+                        return PackedSequence(results[0], *input[1:]), results[1]
+                else:
+                    results = plain_lstm(input, h_0, c_0, *network, self.batch_first)
+                    if results is not None:
+                        return results
         except (RuntimeError, TypeError):
             # The operator checks all that it needs in no time; in words it is said here.
-            check_input(self, input, {"h_0": h_0, "c_0": c_0}, self._weights()[0], None)
+            self.prepare(input, hx, None, None)
             raise
         return self._any(input, hx, lengths, reset)
 

@@ -35,7 +35,7 @@ if not _same_release(kernels.TORCH_VERSION, torch.__version__):
 from gatewise import _operators  # noqa: E402  (it must not be loaded beside another torch)
 
 _lstm: Callable[..., Three] = torch.ops.gatewise.lstm.default
-plain_lstm = _operators.plain_lstm
+plain_lstm, packed_lstm = _operators.plain_lstm, _operators.packed_lstm
 new_mask = _operators.new_mask
 draw: Callable[[Tensor, Sequence[int], float, float], Tensor] = torch.ops.gatewise.draw.default
 new_stream, stream_step, stream_state = _operators.new_stream, _operators.stream_step, _operators.stream_state
