@@ -22,6 +22,18 @@ struct Backward {
   const Layout<Number> layout;
   const Steps steps;
   const BackwardScratch<Number> scratch;
+  const int64_t number;  // of the group of rows
+  const Group group;
+
+  Backward(const BackwardCall<Number>& call, const Layout<Number>& layout, int64_t number)
+      : call(call), layout(layout), steps(call.walk, call.sizes), scratch(layout, call.scratch), number(number),
+        group(group_of(number)) {}
+
+  Group group_of(int64_t number) const {
+    if (layout.groups == 1) return Group::all(steps);
+    const int64_t* before = scratch.before + number * (layout.T + 1);
+    return {steps.part_of_rows({0, layout.B}, layout.groups, number), steps.length ? before : nullptr};
+  }
 
   const Number* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
   // Null where it is zero.
@@ -47,14 +59,14 @@ struct Backward {
   // it stands in the cache.
   struct Chunk {
     Range times;
-    int64_t before, depth;  // steps of all rows before it, and in it
+    int64_t before, depth;  // steps of the group's rows before it, and in it
     bool first, last;       // of those taken
   };
 
   Chunk chunk(int64_t j) const {
     const Range times = part(layout.T, layout.back_chunks, j);
-    const int64_t before = steps.before_step(times.first);
-    return {times, before, steps.before_step(times.last) - before, j + 1 == layout.back_chunks, j == 0};
+    const int64_t before = group.before_step(times.first);
+    return {times, before, group.before_step(times.last) - before, j + 1 == layout.back_chunks, j == 0};
   }
 
   // d_a of a chunk's steps, and of the one after them; and, among as many of another array, where a step's stands.
@@ -63,8 +75,10 @@ struct Backward {
     return of_chunk(scratch.d_a, chunk, t, b);
   }
   Number* of_chunk(Number* d, const Chunk& chunk, int64_t t, int64_t b) const {
-    return d + (steps.before_step(t) - chunk.before + b) * layout.gates_row;
+    return of_group(d) + (group.before_step(t) - chunk.before + b - group.rows.first) * layout.gates_row;
   }
+  // Where the first of them stands.
+  Number* of_group(Number* d) const { return d + layout.back_steps * group.rows.first * layout.gates_row; }
 
   void pack(const Team& team) const {
     const Range gates = part_in_groups<Number>(layout.gates, team.threads, team.thread);
@@ -74,6 +88,9 @@ struct Backward {
         return row < 0 ? nullptr : weights + row * width;
       };
     };
+    if (layout.groups > 1 && steps.length && team.thread == 0)
+      for (int64_t g = 0; g < layout.groups; ++g)
+        Group::count_before(steps, group_of(g).rows, scratch.before + g * (layout.T + 1));
     fill_zeros(scratch.zeros, part(layout.gates / kLanes<Number>, team.threads, team.thread));
     fill_zeros(scratch.zero_cells, part(layout.cells_row / kLanes<Number>, team.threads, team.thread));
     if (layout.changed) VariedBackward<Number>{*this}.pack(part(layout.units, team.threads, team.thread));
@@ -133,13 +150,18 @@ struct Backward {
   }
 
   // What cell_backward will read of a row has been in memory since forward: it is on its way while the product computes.
+  // (To the second-level cache: so many lines at once would keep the weights out of the first.) And so is what the next
+  // step's product begins with.
   template <int N>
   GATEWISE_INLINE void fetch_cell(int64_t t, int64_t b, int64_t u) const {
     const auto fetch = [](const auto* from, int64_t numbers) {
-      for (int64_t n = 0; n < numbers; n += 64 / static_cast<int64_t>(sizeof *from)) __builtin_prefetch(from + n);
+      constexpr int to_second_level = 2;
+      for (int64_t n = 0; n < numbers; n += 64 / static_cast<int64_t>(sizeof *from))
+        __builtin_prefetch(from + n, 0, to_second_level);
     };
     fetch(gates(t, b) + layout.gates_at(u), 4 * N * kLanes<Number>);
     fetch(c_before(t, b) + u * kLanes<Number>, N * kLanes<Number>);
+    if (call.d_h && t > 0) fetch(d_h(t - 1, b) + u * kLanes<Number>, N * kLanes<Number>);
   }
 
   // d_h of (2.1) for the units of a panel: what the output and, by way of d_a of step t + 1, the next step send back.
@@ -296,6 +318,11 @@ struct Backward {
       });
   }
 
+  // Packed and copied steps of the group's rows.
+  Number* rows_ih() const { return scratch.rows_ih + number * scratch.depth * layout.padded_x; }
+  Number* rows_hh() const { return scratch.rows_hh + number * scratch.depth * layout.padded_h; }
+  Number* columns() const { return scratch.columns + number * scratch.depth * layout.gates; }
+
   // Some rows of a gradient of weights: which they are, and where the numbers of a block of steps stand whose products
   // with what was read make them: those of the k-th group of steps at `at[row][k * step]`.
   struct WeightRows {
@@ -343,22 +370,19 @@ struct Backward {
     return rows;
   }
 
-  // A block of steps, of all rows together: how many, and whether it is the first and the last one of those taken.
+  // A block of steps, of the group's rows together: how many, and whether it is the first one of those taken, and the last
+  // one before the sums are whole.
   struct Block {
     int64_t depth;
     bool first, last;
   };
 
   // A gradient that is a sum over all blocks of steps. Until the last one it stands with the results, or, where these
-  // are rounded, in an array of its own.
+  // are rounded, in an array of its own; and so does that of a second group, until it is joined with the first one's.
   struct Gradient {
     Number* result;
     Real* sums;
 
-    Gradient(Number* result, Real* waiting) : result(result) {
-      if constexpr (kRounds<Number>) sums = waiting;
-      else sums = result;
-    }
     Vec<Number> before(const Block& block, int64_t at, int64_t n) const {
       return block.first ? Vec<Number>{} : load_first(sums + at, n);
     }
@@ -368,11 +392,36 @@ struct Backward {
     }
   };
 
+  // The group's own; `size`: its numbers.
+  Gradient gradient(Number* result, Real* sums, int64_t size) const {
+    if constexpr (kRounds<Number>) return {result, sums + number * size};
+    else return number == 0 ? Gradient{result, result} : Gradient{sums, sums};
+  }
+  Gradient d_weight_ih() const { return gradient(call.d_weight_ih, scratch.sums_ih, 4 * layout.H * layout.I); }
+  Gradient d_weight_hh() const { return gradient(call.d_weight_hh, scratch.sums_hh, 4 * layout.H * layout.P); }
+  Gradient d_bias() const { return gradient(call.d_bias, scratch.sums_bias, 4 * layout.H); }
+
+  // The sums of both groups, each thread some of the numbers.
+  void join(const Team& team) const {
+    const auto add = [&](Number* result, const Real* sums, int64_t size) {
+      if (!result) return;
+      const Range own = part((size + kLanes<Number> - 1) / kLanes<Number>, team.threads, team.thread);
+      for (int64_t at = own.first * kLanes<Number>; at < smaller(size, own.last * kLanes<Number>); at += kLanes<Number>) {
+        const int64_t n = size - at;
+        if constexpr (kRounds<Number>) store_first(result + at, load_first(sums + at, n) + load_first(sums + size + at, n), n);
+        else store_first(result + at, load_first(result + at, n) + load_first(sums + at, n), n);
+      }
+    };
+    add(call.d_weight_ih, scratch.sums_ih, 4 * layout.H * layout.I);
+    add(call.d_weight_hh, scratch.sums_hh, 4 * layout.H * layout.P);
+    add(call.d_bias, scratch.sums_bias, 4 * layout.H);
+  }
+
   // Of some gates; their sums are (3.5), unless layer normalization stands between.
   WeightRows gate_rows_of(const Number* d_a, const Block& block, Range m) const {
-    const Gradient d_bias(call.d_bias, scratch.sums_bias);
+    const Gradient d_bias = this->d_bias();
     return columns_of(
-        d_a, layout.gates_row, block.depth, m, scratch.columns, [&](int64_t at) { return layout.torch_row(at); },
+        d_a, layout.gates_row, block.depth, m, columns(), [&](int64_t at) { return layout.torch_row(at); },
         [&](int64_t at, Vec<Number> sum) {
           if (!call.d_bias || layout.cell.layer_norm) return;
           const int64_t width = layout.width_of(at / (4 * kLanes<Number>));
@@ -432,16 +481,15 @@ struct Backward {
   void parameter_gradients(const Chunk& chunk, const Team& team) const {
     const Range vectors = vectors_of_gates(team);
     const Range projected = part(layout.padded_h / kLanes<Number>, team.threads, team.thread);
-    const Gradient d_weight_ih(call.d_weight_ih, scratch.sums_ih), d_weight_hh(call.d_weight_hh, scratch.sums_hh);
-    const Gradient d_weight_hr(call.d_weight_hr, scratch.sums_hr);
+    const Gradient d_weight_hr = gradient(call.d_weight_hr, scratch.sums_hr, layout.P * layout.H);
     for (int64_t at = 0; at == 0 || at < chunk.depth; at += layout.gradient_rows) {
       const int64_t left = chunk.depth - at;
       const Block block = {smaller(layout.gradient_rows, left), chunk.first && at == 0,
-                           chunk.last && left <= layout.gradient_rows};
+                           layout.groups == 1 && chunk.last && left <= layout.gradient_rows};
       const Range own = part_in_groups<Number>(block.depth, team.threads, team.thread);
       const auto pack = [&](int64_t columns, auto row, Number* packed) {
         if (own.first == own.last) return;
-        Cursor cursor(steps, chunk.before + at + own.first, chunk.times.first);
+        Cursor cursor(steps, group, chunk.before + at + own.first, chunk.times.first);
         pack_panels<Number>(
             columns, own, block.depth,
             [&] {
@@ -451,7 +499,7 @@ struct Backward {
             },
             packed);
       };
-      if (call.d_weight_ih) pack(layout.I, [&](int64_t t, int64_t b) { return x(t, b); }, scratch.rows_ih);
+      if (call.d_weight_ih) pack(layout.I, [&](int64_t t, int64_t b) { return x(t, b); }, rows_ih());
       const auto h_of = [&, seen = scratch.seen + own.first * layout.padded_h](int64_t t, int64_t b) mutable {
         const Number* h = h_before(t, b);
         if (!layout.cell.drops_hidden || !h) return h;
@@ -459,16 +507,16 @@ struct Backward {
         seen += layout.padded_h;
         return masked;
       };
-      if (call.d_weight_hh) pack(layout.P, h_of, scratch.rows_hh);
+      if (call.d_weight_hh) pack(layout.P, h_of, rows_hh());
       if (call.d_weight_hr) pack(layout.H, [&](int64_t t, int64_t b) { return unprojected(t, b); }, scratch.rows_hr);
       team.meet();
       for (const Range some : RowBlocks{vectors, kMostStepRows / kLanes<Number>}) {
         const Range gates = {some.first * kLanes<Number>, some.last * kLanes<Number>};
         const auto rows_of = [&](const Number* d_a) { return gate_rows_of(d_a + at * layout.gates_row, block, gates); };
-        WeightRows rows = rows_of(scratch.d_a_ih);
-        if (call.d_weight_ih) weight_gradient(rows, block, layout.I, scratch.rows_ih, d_weight_ih);
-        if (layout.cell.layer_norm) rows = rows_of(scratch.d_a);
-        if (call.d_weight_hh) weight_gradient(rows, block, layout.P, scratch.rows_hh, d_weight_hh);
+        WeightRows rows = rows_of(of_group(scratch.d_a_ih));
+        if (call.d_weight_ih) weight_gradient(rows, block, layout.I, rows_ih(), d_weight_ih());
+        if (layout.cell.layer_norm) rows = rows_of(of_group(scratch.d_a));
+        if (call.d_weight_hh) weight_gradient(rows, block, layout.P, rows_hh(), d_weight_hh());
       }
       if (call.d_weight_hr)
         for (const Range some : RowBlocks{projected, kMostStepRows / kLanes<Number>}) {

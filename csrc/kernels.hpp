@@ -127,7 +127,7 @@ struct ForwardCall {
   int64_t h_step, h_row;
   Number* h_n;               // (B, P); output
   Number* c_n;               // (B, H); output
-  Number* gates;             // Plan::gates; output if training
+  Number* gates;             // Plan::gates, from a multiple of 64 bytes on; output if training
   Sum<Number>* cells;        // Plan::cells; output if training
   Number* unprojected;       // Plan::unprojected; output if training
   void* scratch;             // Plan::forward_scratch

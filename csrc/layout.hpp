@@ -19,6 +19,7 @@ constexpr int64_t kMostRows = 256;      // rows of one product: bounds the point
 constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at the least
 constexpr int64_t kFarPanel = 128 * 1024;    // a panel of recurrent weights with so many bytes comes from beyond it
 constexpr int64_t kBackwardRowBytes = 128 * 1024;  // backward: so many of recurrent weights ask a thread for a row
+constexpr int64_t kFarGates = 4 * 1024 * 1024;  // gates of so many bytes in all go past the caches
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
 
 // A call of fewer products is not shared among threads: waking the others costs about as much as 10^5. The sanitizers
@@ -115,34 +116,51 @@ struct Layout {
   int64_t units;        // vectors of hidden units
   int64_t padded;       // hidden units, padded to whole vectors
   int64_t padded_h;     // numbers of h, padded to whole vectors
+  int64_t padded_x;     // and of x
   int64_t cells_row;    // numbers of a row's cells: c; with zoneout c and c̃; in an sLSTM c, n, m and the slope of log f
   int64_t last_width;   // units that a gate of the last vector of units has room for
   int64_t gates;        // all of a row, whole vectors
   int64_t gates_row;    // numbers from one row of gates to the next
+  bool far_gates;       // whether training forward writes them past the caches
   int64_t chunk_steps;  // steps whose input products are taken at once
   int64_t chunk_rows;   // room for all rows in each of them
-  int64_t gradient_rows;  // steps of all rows in one block of the weight gradients' sums
-  int64_t back_chunks;  // backward: parts of time, each of about gradient_rows steps of all rows, or of one step
+  int64_t groups;       // backward: 1, or 2 groups of rows whose gradients of the parameters are summed apart
+  int64_t gradient_rows;  // steps of a group's rows in one block of those sums
+  int64_t back_chunks;  // backward: parts of time, each of about gradient_rows steps of a group's rows, or of one step
   int64_t back_steps;   // steps in each of them, at most
 
   explicit Layout(const Sizes& s)
       : T(s.T), B(s.B), I(s.I), H(s.H), P(s.P), cell(s.cell), changed(!s.cell.is_plain()), projected(s.P != s.H),
         steps(s.steps), units((s.H + kLanes<Number> - 1) / kLanes<Number>), padded(units * kLanes<Number>),
         padded_h((s.P + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>),
+        padded_x((s.I + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>),
         cells_row(padded * (s.cell.slstm ? 4 : s.cell.zoneout_c > 0 ? 2 : 1)),
         last_width(width_for(s.H - (units - 1) * kLanes<Number>)), gates(4 * (padded - kLanes<Number> + last_width)),
         // One cache line more than the gates: rows a power of two apart would all fall into the same cache sets.
         gates_row(gates + 64 / static_cast<int64_t>(sizeof(Number))) {
+    far_gates = !changed && steps * gates_row * static_cast<int64_t>(sizeof(Number)) >= kFarGates;
     const int64_t rows = kChunkBytes / (gates_row * static_cast<int64_t>(sizeof(Sum<Number>)));
     chunk_steps = larger(1, smaller(larger(rows, 24), kMostRows) / larger(1, smaller(B, kMostStepRows)));
     chunk_rows = smaller(chunk_steps, T) * B;
+    // Two threads then need nothing of each other's, and take no time to wait. (It goes by the sizes alone: how many
+    // threads there are must not change a sum. The second group's sums are to take no more room than the gates.)
+    groups = !changed && !projected && T > 1 && B >= 4 && has_near_weights(B / 2, kBackwardRowBytes) && is_shared() &&
+                     I + P <= steps ? 2 : 1;
     // Sums that come from beyond the second-level cache are read and written half as often.
     const int64_t sums = 4 * H * (I + P) * static_cast<int64_t>(sizeof(Sum<Number>));
     gradient_rows = sums > 8 * kCacheBytes ? 1024 : 512;
-    const int64_t most = larger(1, gradient_rows / larger(1, B));
+    const int64_t most = larger(1, gradient_rows * groups / larger(1, B));
     back_chunks = (T + most - 1) / most;
     back_steps = (T + back_chunks - 1) / back_chunks;
   }
+
+  // Whether the recurrent weights fit into a core's second-level cache, or a thread has the rows that make up for those
+  // that do not: one for each `row_bytes`.
+  bool has_near_weights(int64_t rows, int64_t row_bytes) const {
+    return gates * P * static_cast<int64_t>(sizeof(Number)) <= larger(kCacheBytes, rows * row_bytes);
+  }
+  // A call too small to share among threads is faster on one.
+  bool is_shared() const { return steps * gates * (I + P) >= kSharedProducts; }
 
   // A quarter of the lanes, or half of them, or all.
   static int64_t width_for(int64_t units) {
@@ -183,22 +201,18 @@ struct Layout {
   }
 };
 
-// A call too small to share among threads is faster on one.
 template <class Number>
 int useful_threads(const Layout<Number>& layout, int64_t most) {
-  const int64_t products = layout.steps * layout.gates * (layout.I + layout.P);
-  return products < kSharedProducts ? 1 : static_cast<int>(most);
+  return layout.is_shared() ? static_cast<int>(most) : 1;
 }
 
-// How `team` threads share rows and units. Rows alone need no barrier and are the rule; units are shared where there
+// How `team` threads share some rows and their units. Rows alone need no barrier and are the rule; units are shared where there
 // are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read faster,
 // and in a single step, which then packs each weight where it is used. `row_bytes`: how much more of the weights a row
 // of a thread makes up for.
 template <class Number>
-Split split_between(int64_t team, const Layout<Number>& layout, int64_t row_bytes = 0) {
-  const int64_t recurrent_bytes = layout.gates * layout.P * static_cast<int64_t>(sizeof(Number));
-  const bool near = recurrent_bytes <= larger(kCacheBytes, layout.B / team * row_bytes);
-  const bool by_rows = layout.T > 1 && layout.B >= 2 * team && near;
+Split split_between(int64_t team, const Layout<Number>& layout, int64_t rows, int64_t row_bytes = 0) {
+  const bool by_rows = layout.T > 1 && rows >= 2 * team && layout.has_near_weights(rows / team, row_bytes);
   if (by_rows || layout.units < team) return {team, 1};
   return {1, team};
 }
@@ -236,15 +250,38 @@ struct Steps : Walk {
     return {rows.first, larger(rows.first, smaller(rows.last, active_at(t)))};
   }
 
-  // The j-th of n parts of the rows, with about as many steps each.
-  Range part_of_rows(int64_t n, int64_t j) const {
-    if (!length) return part(B, n, j);
+  // The j-th of n parts of some rows, with about as many steps each.
+  Range part_of_rows(Range rows, int64_t n, int64_t j) const {
+    if (!length) {
+      const Range own = part(rows.last - rows.first, n, j);
+      return {rows.first + own.first, rows.first + own.last};
+    }
+    int64_t all = 0;
+    for (int64_t b = rows.first; b < rows.last; ++b) all += length[b];
     const auto start = [&](int64_t j) {
-      int64_t b = 0;
-      for (int64_t taken = 0; b < B && taken < part(all, n, j).first; ++b) taken += length[b];
+      int64_t b = rows.first;
+      for (int64_t taken = 0; b < rows.last && taken < part(all, n, j).first; ++b) taken += length[b];
       return b;
     };
-    return {start(j), j + 1 == n ? B : start(j + 1)};
+    return {start(j), j + 1 == n ? rows.last : start(j + 1)};
+  }
+};
+
+// Rows that are next to one another, and how many steps they take together before each.
+struct Group {
+  Range rows;
+  const int64_t* before;  // (T + 1); null: all of them take each step
+
+  int64_t count() const { return rows.last - rows.first; }
+  int64_t before_step(int64_t t) const { return before ? before[t] : t * count(); }
+
+  static Group all(const Steps& steps) { return {{0, steps.B}, steps.before}; }
+  static void count_before(const Steps& steps, Range rows, int64_t* before) {
+    before[0] = 0;
+    for (int64_t t = 0; t < steps.T; ++t) {
+      const Range active = steps.active_of(rows, t);
+      before[t + 1] = before[t] + active.last - active.first;
+    }
   }
 };
 
@@ -253,29 +290,28 @@ struct Region {
   Range rows, units, h;
 };
 
-inline Region region_of(const Split& split, const Steps& steps, int64_t units, int64_t h_panels, int thread) {
+inline Region region_of(const Split& split, const Steps& steps, Range rows, int64_t units, int64_t h_panels, int thread) {
   const int64_t of_units = thread % split.unit_parts;
-  return {steps.part_of_rows(split.row_parts, thread / split.unit_parts), part(units, split.unit_parts, of_units),
+  return {steps.part_of_rows(rows, split.row_parts, thread / split.unit_parts), part(units, split.unit_parts, of_units),
           part(h_panels, split.unit_parts, of_units)};
 }
 
-// Goes through the steps of all rows in the order of `before`: t after t, row after row.
+// Goes through the steps of a group's rows in the order of `before`: t after t, row after row.
 struct Cursor {
   const Steps& steps;
-  int64_t t = 0, b = 0;
+  const Group group;
+  int64_t t, b;
 
   // At the at-th of them, which is not before the first step `from`.
-  Cursor(const Steps& steps, int64_t at, int64_t from = 0) : steps(steps), t(from) {
-    if (!steps.length) {
-      t = at / steps.B, b = at % steps.B;
-      return;
-    }
-    while (t + 1 < steps.T && steps.before[t + 1] <= at) ++t;
-    b = at - steps.before[t];
+  Cursor(const Steps& steps, const Group& group, int64_t at, int64_t from = 0) : steps(steps), group(group), t(from) {
+    if (!group.before) t = at / group.count();
+    else
+      while (t + 1 < steps.T && group.before[t + 1] <= at) ++t;
+    b = group.rows.first + at - group.before_step(t);
   }
   void next() {
-    if (++b < steps.active_at(t)) return;
-    b = 0;
+    if (++b < steps.active_of(group.rows, t).last) return;
+    b = group.rows.first;
     ++t;
   }
 };
@@ -350,7 +386,7 @@ struct ForwardScratch {
   Number *weight_ih, *weight_hh, *weight_hr;
   Sum<Number>* bias;
   Sum<Number>* start;       // what the input's products are added to: the bias, or, to be normalized, zeros
-  Sum<Number>* sums;        // of a chunk of steps, in training, where the gates are rounded
+  Sum<Number>* sums;        // of a chunk of steps, in training, where the gates are rounded or go past the caches
   Number* zeros;            // h of a state that is none
   Sum<Number>* zero_cells;  // and its c
   Number* seen;             // the masked h that the gates see, of this step and the next one: (2, B, padded_h)
@@ -367,7 +403,7 @@ struct ForwardScratch {
     weight_hr = parts.take<Number>(layout.projected ? whole_groups<Number>(layout.H) * layout.padded_h : 0);
     bias = parts.take<Sum<Number>>(layout.gates);
     start = layout.cell.layer_norm ? parts.take<Sum<Number>>(layout.gates) : bias;
-    sums = parts.take<Sum<Number>>(kRounds<Number> && training ? layout.chunk_rows * layout.gates_row : 0);
+    sums = parts.take<Sum<Number>>(training && (kRounds<Number> || layout.far_gates) ? layout.chunk_rows * layout.gates_row : 0);
     zeros = parts.take<Number>(layout.padded);
     zero_cells = parts.take<Sum<Number>>(layout.cells_row);
     seen = parts.take<Number>(layout.cell.drops_hidden ? 2 * layout.B * layout.padded_h : 0);
@@ -379,12 +415,13 @@ struct ForwardScratch {
 
 template <class Number>
 struct BackwardScratch {
+  int64_t depth;                   // steps of a block of the parameter gradients' sums, at most
   Number *weight_ih, *weight_hh;   // packed for d_x and for d_h
   Number* weight_hr;               // packed for the gradient of what is projected
-  Number *rows_ih, *rows_hh;       // packed rows of x and of h before each step
+  Number *rows_ih, *rows_hh;       // packed rows of x and of h before each step, of each group
   Number* rows_hr;                 // packed rows of what is projected
-  Number *columns, *columns_hr;    // d_a and d_h of a block of steps, number after number
-  Number* d_a;                     // of a chunk of steps, as gates; with layer normalization, by W_hh h
+  Number *columns, *columns_hr;    // d_a of a block of steps, of each group, and d_h, number after number
+  Number* d_a;                     // of a chunk of each group's steps, as gates; with layer normalization, by W_hh h
   Number* d_a_ih;                  // and by W_ih x; without it the same memory
   Number* d_a_whole;               // and by the sum of both; likewise
   Number* d_a_next;                // and of the step after it: (B, gates_row)
@@ -396,25 +433,28 @@ struct BackwardScratch {
   Sum<Number>* d_a_o;              // and (B, padded)
   Number* seen;                    // the masked h of a block of steps
   Number* d_h_all;                 // where h is projected: d_h of all steps, (steps, padded_h)
-  Sum<Number> *sums_ih, *sums_hh;  // the gradients that are sums over more than a block of steps, where they are
-  Sum<Number> *sums_hr, *sums_bias;  // rounded
+  // Gradients that are sums over more than a block of steps: of the second group, and of every group where they are
+  // rounded.
+  Sum<Number> *sums_ih, *sums_hh, *sums_hr, *sums_bias;
+  int64_t* before;                 // steps of each group's rows before each step
   VariedScratch<Number> varied, sums_varied;
   int64_t bytes;
   BackwardScratch(const Layout<Number>& layout, void* start) : BackwardScratch(layout, Parts{start}) {}
 
  private:
   BackwardScratch(const Layout<Number>& layout, Parts parts) : varied(layout, parts), sums_varied(layout, parts) {
-    const int64_t input = (layout.I + kLanes<Number> - 1) / kLanes<Number> * kLanes<Number>;
-    const int64_t depth = whole_groups<Number>(smaller(layout.gradient_rows, layout.steps));
-    const bool sums = kRounds<Number> && (layout.back_chunks > 1 || layout.steps > layout.gradient_rows);
+    const int64_t groups = layout.groups;
+    const bool in_blocks = groups > 1 || layout.back_chunks > 1 || layout.steps > layout.gradient_rows;
+    const int64_t sums = kRounds<Number> ? in_blocks * groups : groups - 1;
     const int64_t normalized = layout.cell.layer_norm, of_chunk = layout.back_steps * layout.B;
-    weight_ih = parts.take<Number>(layout.gates * input);
+    depth = whole_groups<Number>(smaller(layout.gradient_rows, layout.steps));
+    weight_ih = parts.take<Number>(layout.gates * layout.padded_x);
     weight_hh = parts.take<Number>(layout.gates * layout.padded_h);
     weight_hr = parts.take<Number>(layout.projected ? whole_groups<Number>(layout.P) * layout.padded : 0);
-    rows_ih = parts.take<Number>(depth * input);
-    rows_hh = parts.take<Number>(depth * layout.padded_h);
+    rows_ih = parts.take<Number>(groups * depth * layout.padded_x);
+    rows_hh = parts.take<Number>(groups * depth * layout.padded_h);
     rows_hr = parts.take<Number>(layout.projected ? depth * layout.padded : 0);
-    columns = parts.take<Number>(depth * layout.gates);
+    columns = parts.take<Number>(groups * depth * layout.gates);
     columns_hr = parts.take<Number>(layout.projected ? depth * layout.padded_h : 0);
     d_a = parts.take<Number>(of_chunk * layout.gates_row);
     d_a_ih = normalized ? parts.take<Number>(of_chunk * layout.gates_row) : d_a;
@@ -428,10 +468,11 @@ struct BackwardScratch {
     d_a_o = parts.take<Sum<Number>>(normalized * layout.B * layout.padded);
     seen = parts.take<Number>(layout.cell.drops_hidden ? depth * layout.padded_h : 0);
     d_h_all = parts.take<Number>(layout.projected ? layout.steps * layout.padded_h : 0);
-    sums_ih = parts.take<Sum<Number>>(sums ? 4 * layout.H * layout.I : 0);
-    sums_hh = parts.take<Sum<Number>>(sums ? 4 * layout.H * layout.P : 0);
-    sums_hr = parts.take<Sum<Number>>(sums && layout.projected ? layout.P * layout.H : 0);
-    sums_bias = parts.take<Sum<Number>>(sums ? 4 * layout.H : 0);
+    sums_ih = parts.take<Sum<Number>>(sums * 4 * layout.H * layout.I);
+    sums_hh = parts.take<Sum<Number>>(sums * 4 * layout.H * layout.P);
+    sums_hr = parts.take<Sum<Number>>(layout.projected ? sums * layout.P * layout.H : 0);
+    sums_bias = parts.take<Sum<Number>>(sums * 4 * layout.H);
+    before = parts.take<int64_t>(groups > 1 ? groups * (layout.T + 1) : 0);
     bytes = parts.size;
   }
 };

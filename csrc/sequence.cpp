@@ -17,50 +17,69 @@ void forward(const ForwardCall<Number>& call) {
   const Layout<Number> layout(call.sizes);
   const ForwardScratch<Number> scratch(layout, call.training, call.scratch);
   in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
-    const Split split = split_between(team.threads, layout);
+    const Split split = split_between(team.threads, layout, layout.B);
     const Forward<Number> f{call, layout, Steps(call.walk, call.sizes), scratch,
+                            call.training && layout.far_gates,
                             layout.T == 1 && split.row_parts == 1 && call.weights == Weights::given};
     f.pack(team);
     team.meet();
     const int64_t h_panels = Panels(layout.P, kLanes<Number>).count;
-    f.run(region_of(split, f.steps, layout.units, h_panels, team.thread), team, split.unit_parts > 1);
+    f.run(region_of(split, f.steps, {0, layout.B}, layout.units, h_panels, team.thread), team, split.unit_parts > 1);
   });
+}
+
+// All of time, for one group of rows.
+template <class Number>
+void go_back(const Backward<Number>& b, const Team& team) {
+  const BackwardCall<Number>& call = b.call;
+  const Layout<Number>& layout = b.layout;
+  const bool parameters = call.d_weight_ih || call.d_weight_hh || call.d_bias || call.d_weight_hr;
+  const VariedBackward<Number> varied{b};
+  const Split split = split_between(team.threads, layout, b.group.count(), kBackwardRowBytes);
+  const bool by_units = split.unit_parts > 1;
+  const Region region = region_of(split, b.steps, b.group.rows, Panels(layout.H, kLanes<Number>).count,
+                                  Panels(layout.P, kLanes<Number>).count, team.thread);
+  const Range inputs = {0, Panels(layout.I, kLanes<Number>).count};
+  b.begin(region);
+  team.meet();
+  for (int64_t j = layout.back_chunks - 1; j >= 0; --j) {
+    const auto chunk = b.chunk(j);
+    b.run(chunk, region, team, by_units);
+    if (j > 0) b.hand_on(chunk, region);
+    // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others', of its steps,
+    // or of its part of the input if there are fewer steps than threads.
+    if (call.d_x) {
+      const int64_t count = chunk.times.last - chunk.times.first;
+      const Range own = part(count, team.threads, team.thread);
+      const Range times = {chunk.times.first + own.first, chunk.times.first + own.last};
+      if (!by_units) b.input_gradient(chunk, chunk.times, region.rows, inputs);
+      else if (count >= team.threads) b.input_gradient(chunk, times, b.group.rows, inputs);
+      else b.input_gradient(chunk, chunk.times, b.group.rows, part(inputs.last, team.threads, team.thread));
+    }
+    if (j == 0) b.end(chunk, region);
+    if (layout.changed) varied.parameter_gradients(chunk, team);
+    if (parameters) b.parameter_gradients(chunk, team);
+    else team.meet();  // before d_a is written over
+  }
 }
 
 template <class Number>
 void backward(const BackwardCall<Number>& call) {
   const Layout<Number> layout(call.sizes);
-  const Backward<Number> b{call, layout, Steps(call.walk, call.sizes), BackwardScratch<Number>(layout, call.scratch)};
-  const bool parameters = call.d_weight_ih || call.d_weight_hh || call.d_bias || call.d_weight_hr;
-  const VariedBackward<Number> varied{b};
+  Meeting meetings[2];
   in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
-    const Split split = split_between(team.threads, layout, kBackwardRowBytes);
-    const bool by_units = split.unit_parts > 1;
-    const Region region = region_of(split, b.steps, Panels(layout.H, kLanes<Number>).count,
-                                    Panels(layout.P, kLanes<Number>).count, team.thread);
-    const Range inputs = {0, Panels(layout.I, kLanes<Number>).count};
-    b.pack(team);
-    b.begin(region);
+    Backward<Number>(call, layout, 0).pack(team);
     team.meet();
-    for (int64_t j = layout.back_chunks - 1; j >= 0; --j) {
-      const auto chunk = b.chunk(j);
-      b.run(chunk, region, team, by_units);
-      if (j > 0) b.hand_on(chunk, region);
-      // By rows a thread has all gates of its own rows, still in its cache; by units it needs the others', of its steps,
-      // or of its part of the input if there are fewer steps than threads.
-      if (call.d_x) {
-        const int64_t count = chunk.times.last - chunk.times.first;
-        const Range own = part(count, team.threads, team.thread);
-        const Range times = {chunk.times.first + own.first, chunk.times.first + own.last};
-        if (!by_units) b.input_gradient(chunk, chunk.times, region.rows, inputs);
-        else if (count >= team.threads) b.input_gradient(chunk, times, {0, layout.B}, inputs);
-        else b.input_gradient(chunk, chunk.times, {0, layout.B}, part(inputs.last, team.threads, team.thread));
-      }
-      if (j == 0) b.end(chunk, region);
-      if (layout.changed) varied.parameter_gradients(chunk, team);
-      if (parameters) b.parameter_gradients(chunk, team);
-      else team.meet();  // before d_a is written over
+    // Two groups are apart from one another if each has as many threads, or all threads take one after the other.
+    const int half = team.threads / 2, number = team.threads - half <= team.thread;
+    if (layout.groups == 2 && team.threads % 2 == 0) {
+      go_back(Backward<Number>(call, layout, number), {team.thread % half, half, &meetings[number]});
+    } else {
+      for (int64_t g = 0; g < layout.groups; ++g) go_back(Backward<Number>(call, layout, g), team);
     }
+    if (layout.groups == 1) return;
+    team.meet();
+    Backward<Number>(call, layout, 0).join(team);
   });
 }
 
@@ -72,7 +91,7 @@ void activations(const ActivationsCall<Number>& call) {
   const Steps steps(call.walk, call.sizes);
   in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
     const Range own = part(layout.steps, team.threads, team.thread);
-    Cursor at(steps, own.first);
+    Cursor at(steps, Group::all(steps), own.first);
     for (int64_t row = own.first; row < own.last; ++row, at.next()) {
       const Number* gates = call.gates + row * layout.gates_row;
       const Sum<Number>* c = call.cells + (layout.B + row) * layout.cells_row;

@@ -35,6 +35,16 @@ GATEWISE_INLINE void store_gates(Number* to, const Gates<Sum<Number>>& a, long n
   store_first(to + 3 * n, a.o, n);
 }
 
+// Whole vectors past the caches.
+template <class Number>
+GATEWISE_INLINE void stream_gates(Number* to, const Gates<Sum<Number>>& a) {
+  constexpr int all = kLanes<Number>;
+  stream(to, a.i);
+  stream(to + all, a.f);
+  stream(to + 2 * all, a.g);
+  stream(to + 3 * all, a.o);
+}
+
 // The same of sums in N vectors, which hold the gates of N / 4 as many units as a vector has lanes.
 template <class Real, int N>
 GATEWISE_INLINE Gates<Real> gates_of(const Vec<Real> (&sum)[N]) {

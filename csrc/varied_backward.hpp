@@ -254,7 +254,7 @@ struct VariedBackward {
     const Range units = part(layout().units, team.threads, team.thread);
     if (chunk.first) fill_sums(units);
     if (d.weight_ch) {
-      Cursor at(back.steps, chunk.before, chunk.times.first);
+      Cursor at(back.steps, back.group, chunk.before, chunk.times.first);
       for (int64_t row = 0; row < chunk.depth; ++row, at.next()) add_peepholes(chunk, at.t, at.b, units);
     }
     if (of_norms) add_norms(chunk, units);

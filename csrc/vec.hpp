@@ -108,12 +108,40 @@ GATEWISE_INLINE Vec<float> load(const bfloat16* from) {
 // To the nearest, of two equally near to the even one. A NaN stays one, which adding to its bits could change, and so
 // does one whose upper half alone would be infinity. (The instruction that some machines have would make zeros of what
 // is smaller than the smallest normal number.)
-GATEWISE_INLINE void store(bfloat16* to, Vec<float> v) {
+GATEWISE_INLINE Halves rounded(Vec<float> v) {
   const Words bits = bits_as<Words>(v), half = bits >> 16;
   const Words nearest = (bits + 0x7fff + (half & 1)) >> 16;
-  const Words rounded = v == v ? nearest : half | 0x40;
-  const Halves halves = __builtin_convertvector(rounded, Halves);
+  return __builtin_convertvector(v == v ? nearest : half | 0x40, Halves);
+}
+
+GATEWISE_INLINE void store(bfloat16* to, Vec<float> v) {
+  const Halves halves = rounded(v);
   std::memcpy(to, &halves, sizeof halves);
+}
+
+// Past the caches, for what nobody reads soon: a line that is written in one piece need not be read from memory first.
+// The address is a multiple of the size.
+template <class Any>
+GATEWISE_INLINE void stream_bits(void* to, Any v) {
+#if defined(__x86_64__)
+  if constexpr (sizeof v == 64) return _mm512_stream_si512(static_cast<__m512i*>(to), bits_as<__m512i>(v));
+  if constexpr (sizeof v == 32) return _mm256_stream_si256(static_cast<__m256i*>(to), bits_as<__m256i>(v));
+  if constexpr (sizeof v == 16) return _mm_stream_si128(static_cast<__m128i*>(to), bits_as<__m128i>(v));
+#endif
+  std::memcpy(to, &v, sizeof v);
+}
+
+template <class Number>
+GATEWISE_INLINE void stream(Number* to, Vec<Number> v) {
+  if constexpr (std::is_same_v<Number, bfloat16>) stream_bits(to, rounded(v));
+  else stream_bits(to, v);
+}
+
+// Other threads see what this one has streamed before.
+GATEWISE_INLINE void end_streams() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 // All bits of the first n lanes, and none behind them.

@@ -54,6 +54,20 @@ def checked(name: str, array: Array, dtype: npt.DTypeLike, **axes: int) -> Array
     return np.ascontiguousarray(array)
 
 
+def aligned(count: int, dtype: npt.DTypeLike) -> Array:
+    """Make an array of some numbers, whatever they are, that begins where a vector of the machine's may.
+
+    Examples
+    --------
+    >>> aligned(5, np.float32).ctypes.data % 64
+    0
+    """
+    size = count * np.dtype(dtype).itemsize
+    room = np.empty(size + 64, np.uint8)
+    first = -room.ctypes.data % 64
+    return room[first : first + size].view(dtype)
+
+
 def address(array: Array | None) -> int:
     """Tell where an array begins, which has to be kept until the call is over; of None 0.
 

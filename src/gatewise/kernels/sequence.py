@@ -10,7 +10,7 @@ import numpy as np
 
 from gatewise import _core
 from gatewise.errors import DtypeError, KernelError, ShapeError
-from gatewise.kernels.arrays import DTYPES, Array, address, checked
+from gatewise.kernels.arrays import DTYPES, Array, address, aligned, checked
 from gatewise.kernels.besides import Besides, besides_of
 from gatewise.kernels.instruction_sets import instruction_set
 from gatewise.kernels.sizes import plan
@@ -178,7 +178,7 @@ def forward(
     besides = besides_of(variant, own, masks, dtype, bias_ih is not None, T=T, B=B, H=H, P=P)
     sizes = plan(dtype.itemsize, T, B, I, H, P, walk.steps(T, B), training, code)
     h, h_n, c_n = np.zeros((T, B, P), dtype), np.empty((B, P), dtype), np.empty_like(c_0)
-    kept: list[Array | None] = [np.empty(n, dtype) for n in (sizes.gates, sizes.cells, sizes.unprojected)]
+    kept: list[Array | None] = [aligned(n, dtype) for n in (sizes.gates, sizes.cells, sizes.unprojected)]
     kept.append(np.empty(sizes.normalized, dtype) if sizes.normalized else None)
     scratch = np.empty(sizes.forward_scratch, dtype)
     _forward[dtype.itemsize](
