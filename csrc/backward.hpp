@@ -25,8 +25,9 @@ struct Backward {
   const int64_t number;  // of the group of rows
   const Group group;
 
-  Backward(const BackwardCall<Number>& call, const Layout<Number>& layout, int64_t number)
-      : call(call), layout(layout), steps(call.walk, call.sizes), scratch(layout, call.scratch), number(number),
+  Backward(const BackwardCall<Number>& call, const Layout<Number>& layout, const BackwardScratch<Number>& scratch,
+           int64_t number)
+      : call(call), layout(layout), steps(call.walk, call.sizes), scratch(scratch), number(number),
         group(group_of(number)) {}
 
   Group group_of(int64_t number) const {
@@ -80,7 +81,8 @@ struct Backward {
   // Where the first of them stands.
   Number* of_group(Number* d) const { return d + layout.back_steps * group.rows.first * layout.gates_row; }
 
-  void pack(const Team& team) const {
+  // `own`: the team packs for the group alone.
+  void pack(const Team& team, bool own) const {
     const Range gates = part_in_groups<Number>(layout.gates, team.threads, team.thread);
     const auto gate_rows = [&](const Number* weights, int64_t width) {
       return [this, weights, width, m = gates.first]() mutable -> const Number* {
@@ -90,7 +92,7 @@ struct Backward {
     };
     if (layout.groups > 1 && steps.length && team.thread == 0)
       for (int64_t g = 0; g < layout.groups; ++g)
-        Group::count_before(steps, group_of(g).rows, scratch.before + g * (layout.T + 1));
+        if (!own || g == number) Group::count_before(steps, group_of(g).rows, scratch.before + g * (layout.T + 1));
     fill_zeros(scratch.zeros, part(layout.gates / kLanes<Number>, team.threads, team.thread));
     fill_zeros(scratch.zero_cells, part(layout.cells_row / kLanes<Number>, team.threads, team.thread));
     if (layout.changed) VariedBackward<Number>{*this}.pack(part(layout.units, team.threads, team.thread));

@@ -20,6 +20,7 @@ constexpr int64_t kCacheBytes = 512 * 1024;  // a core's second-level cache, at 
 constexpr int64_t kFarPanel = 128 * 1024;    // a panel of recurrent weights with so many bytes comes from beyond it
 constexpr int64_t kBackwardRowBytes = 128 * 1024;  // backward: so many of recurrent weights ask a thread for a row
 constexpr int64_t kFarGates = 4 * 1024 * 1024;  // gates of so many bytes in all go past the caches
+constexpr int64_t kOwnBytes = 128 * 1024;    // backward: up to so many of weights each group packs for itself
 constexpr int64_t kChunkBytes = 256 * 1024;  // the gates of a chunk of steps should stay in the second-level cache
 
 // A call of fewer products is not shared among threads: waking the others costs about as much as 10^5. The sanitizers
@@ -121,6 +122,7 @@ struct Layout {
   int64_t last_width;   // units that a gate of the last vector of units has room for
   int64_t gates;        // all of a row, whole vectors
   int64_t gates_row;    // numbers from one row of gates to the next
+  int64_t copies;       // backward: of the packed weights, one for each group, or 1
   bool far_gates;       // whether training forward writes them past the caches
   int64_t chunk_steps;  // steps whose input products are taken at once
   int64_t chunk_rows;   // room for all rows in each of them
@@ -143,12 +145,15 @@ struct Layout {
     chunk_steps = larger(1, smaller(larger(rows, 24), kMostRows) / larger(1, smaller(B, kMostStepRows)));
     chunk_rows = smaller(chunk_steps, T) * B;
     // Two threads then need nothing of each other's, and take no time to wait. (It goes by the sizes alone: how many
-    // threads there are must not change a sum. The second group's sums are to take no more room than the gates.)
-    groups = !changed && !projected && T > 1 && B >= 4 && has_near_weights(B / 2, kBackwardRowBytes) && is_shared() &&
-                     I + P <= steps ? 2 : 1;
+    // threads there are must not change a sum. On one thread rows that fit into a tile stay in one, and the second
+    // group's sums are to take no more room than the gates.)
+    const bool apart = T > 1 && B > tile_rows<Number>(kPanelVectors) && has_near_weights(B / 2, kBackwardRowBytes) &&
+                       is_shared() && I + P <= steps;
+    groups = apart && !changed && !projected ? 2 : 1;
+    copies = 4 * H * (I + P) * static_cast<int64_t>(sizeof(Number)) <= kOwnBytes ? groups : 1;
     // Sums that come from beyond the second-level cache are read and written half as often.
     const int64_t sums = 4 * H * (I + P) * static_cast<int64_t>(sizeof(Sum<Number>));
-    gradient_rows = sums > 8 * kCacheBytes ? 1024 : 512;
+    gradient_rows = sums >= 4 * kCacheBytes ? 1024 : 512;
     const int64_t most = larger(1, gradient_rows * groups / larger(1, B));
     back_chunks = (T + most - 1) / most;
     back_steps = (T + back_chunks - 1) / back_chunks;
@@ -441,15 +446,33 @@ struct BackwardScratch {
   int64_t bytes;
   BackwardScratch(const Layout<Number>& layout, void* start) : BackwardScratch(layout, Parts{start}) {}
 
+  // With the second group's own copy of what is packed, so that its threads wait for no other and fetch from no other.
+  BackwardScratch of_second(const Layout<Number>& layout) const {
+    BackwardScratch own = *this;
+    Parts parts{copy};
+    own.take_packed(layout, parts);
+    return own;
+  }
+
  private:
+  char* copy;
+
+  void take_packed(const Layout<Number>& layout, Parts& parts) {
+    weight_ih = parts.take<Number>(layout.gates * layout.padded_x);
+    weight_hh = parts.take<Number>(layout.gates * layout.padded_h);
+    zeros = parts.take<Number>(layout.gates);
+    zero_cells = parts.take<Sum<Number>>(layout.cells_row);
+  }
+
   BackwardScratch(const Layout<Number>& layout, Parts parts) : varied(layout, parts), sums_varied(layout, parts) {
     const int64_t groups = layout.groups;
     const bool in_blocks = groups > 1 || layout.back_chunks > 1 || layout.steps > layout.gradient_rows;
     const int64_t sums = kRounds<Number> ? in_blocks * groups : groups - 1;
     const int64_t normalized = layout.cell.layer_norm, of_chunk = layout.back_steps * layout.B;
     depth = whole_groups<Number>(smaller(layout.gradient_rows, layout.steps));
-    weight_ih = parts.take<Number>(layout.gates * layout.padded_x);
-    weight_hh = parts.take<Number>(layout.gates * layout.padded_h);
+    const int64_t before_packed = parts.size;
+    take_packed(layout, parts);
+    const int64_t packed_bytes = parts.size - before_packed;
     weight_hr = parts.take<Number>(layout.projected ? whole_groups<Number>(layout.P) * layout.padded : 0);
     rows_ih = parts.take<Number>(groups * depth * layout.padded_x);
     rows_hh = parts.take<Number>(groups * depth * layout.padded_h);
@@ -460,8 +483,6 @@ struct BackwardScratch {
     d_a_ih = normalized ? parts.take<Number>(of_chunk * layout.gates_row) : d_a;
     d_a_whole = normalized ? parts.take<Number>(of_chunk * layout.gates_row) : d_a;
     d_a_next = parts.take<Number>(layout.back_chunks > 1 ? layout.B * layout.gates_row : 0);
-    zeros = parts.take<Number>(layout.gates);
-    zero_cells = parts.take<Sum<Number>>(layout.cells_row);
     d_c = parts.take<Sum<Number>>(layout.B * layout.cells_row);
     d_h_kept = parts.take<Sum<Number>>(layout.cell.zoneout_h > 0 ? layout.B * layout.padded_h : 0);
     d_shown = parts.take<Sum<Number>>(normalized * of_chunk * layout.padded);
@@ -473,6 +494,7 @@ struct BackwardScratch {
     sums_hr = parts.take<Sum<Number>>(layout.projected ? sums * layout.P * layout.H : 0);
     sums_bias = parts.take<Sum<Number>>(sums * 4 * layout.H);
     before = parts.take<int64_t>(groups > 1 ? groups * (layout.T + 1) : 0);
+    copy = parts.take<char>((layout.copies - 1) * packed_bytes);
     bytes = parts.size;
   }
 };

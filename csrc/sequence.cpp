@@ -68,18 +68,21 @@ void backward(const BackwardCall<Number>& call) {
   const Layout<Number> layout(call.sizes);
   Meeting meetings[2];
   in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
-    Backward<Number>(call, layout, 0).pack(team);
-    team.meet();
-    // Two groups are apart from one another if each has as many threads, or all threads take one after the other.
-    const int half = team.threads / 2, number = team.threads - half <= team.thread;
-    if (layout.groups == 2 && team.threads % 2 == 0) {
-      go_back(Backward<Number>(call, layout, number), {team.thread % half, half, &meetings[number]});
-    } else {
-      for (int64_t g = 0; g < layout.groups; ++g) go_back(Backward<Number>(call, layout, g), team);
-    }
+    const BackwardScratch<Number> scratch(layout, call.scratch);
+    // Each group has half of the threads, which may pack the weights for themselves; or, where that does not work out, all
+    // threads take one group after the other.
+    const bool apart = layout.groups == 2 && team.threads % 2 == 0;
+    const int half = team.threads / 2, number = apart && team.thread >= half;
+    const Team own = apart ? Team{team.thread % half, half, &meetings[number]} : team;
+    const bool copied = apart && layout.copies == 2;
+    const Backward<Number> b(call, layout, copied && number == 1 ? scratch.of_second(layout) : scratch, number);
+    b.pack(copied ? own : team, copied);
+    (copied ? own : team).meet();
+    go_back(b, own);
     if (layout.groups == 1) return;
+    if (!apart) go_back(Backward<Number>(call, layout, scratch, 1), team);
     team.meet();
-    Backward<Number>(call, layout, 0).join(team);
+    b.join(team);
   });
 }
 
