@@ -81,14 +81,20 @@ struct Backward {
   // Where the first of them stands.
   Number* of_group(Number* d) const { return d + layout.back_steps * group.rows.first * layout.gates_row; }
 
-  // `own`: the team packs for the group alone.
-  void pack(const Team& team, bool own) const {
-    const Range gates = part_in_groups<Number>(layout.gates, team.threads, team.thread);
-    const auto gate_rows = [&](const Number* weights, int64_t width) {
-      return [this, weights, width, m = gates.first]() mutable -> const Number* {
-        const int64_t row = layout.torch_row(m++);
-        return row < 0 ? nullptr : weights + row * width;
-      };
+  // `own`: the team packs for the group alone. `by_units`: and its threads share the units of each step, each of which
+  // then packs the panels that it will read; of the input's, which they share by steps, where there is but one step.
+  void pack(const Team& team, bool own, bool by_units) const {
+    const auto pack_weights = [&](const Number* weights, int64_t width, bool by_panels, Number* packed) {
+      const int64_t panels = Panels(width, kLanes<Number>).count;
+      const Range all = {0, whole_groups<Number>(layout.gates)};
+      const Range gates = by_panels ? all : part_in_groups<Number>(layout.gates, team.threads, team.thread);
+      pack_panels<Number>(
+          width, by_panels ? part(panels, team.threads, team.thread) : Range{0, panels}, gates, layout.gates,
+          [this, weights, width, m = gates.first]() mutable -> const Number* {
+            const int64_t row = layout.torch_row(m++);
+            return row < 0 ? nullptr : weights + row * width;
+          },
+          packed);
     };
     if (layout.groups > 1 && steps.length && team.thread == 0)
       for (int64_t g = 0; g < layout.groups; ++g)
@@ -96,14 +102,12 @@ struct Backward {
     fill_zeros(scratch.zeros, part(layout.gates / kLanes<Number>, team.threads, team.thread));
     fill_zeros(scratch.zero_cells, part(layout.cells_row / kLanes<Number>, team.threads, team.thread));
     if (layout.changed) VariedBackward<Number>{*this}.pack(part(layout.units, team.threads, team.thread));
-    if (layout.T > 1 || call.d_h_0)
-      pack_panels<Number>(layout.P, gates, layout.gates, gate_rows(call.weight_hh, layout.P), scratch.weight_hh);
-    if (call.d_x)
-      pack_panels<Number>(layout.I, gates, layout.gates, gate_rows(call.weight_ih, layout.I), scratch.weight_ih);
+    if (layout.T > 1 || call.d_h_0) pack_weights(call.weight_hh, layout.P, by_units, scratch.weight_hh);
+    if (call.d_x) pack_weights(call.weight_ih, layout.I, by_units && layout.T == 1, scratch.weight_ih);
     if (layout.projected) {
       const Range rows = part_in_groups<Number>(layout.P, team.threads, team.thread);
       pack_panels<Number>(
-          layout.H, rows, layout.P,
+          layout.H, {0, Panels(layout.H, kLanes<Number>).count}, rows, layout.P,
           [row = call.weight_hr + rows.first * layout.H, H = layout.H]() mutable {
             const Number* from = row;
             row += H;
@@ -493,7 +497,7 @@ struct Backward {
         if (own.first == own.last) return;
         Cursor cursor(steps, group, chunk.before + at + own.first, chunk.times.first);
         pack_panels<Number>(
-            columns, own, block.depth,
+            columns, {0, Panels(columns, kLanes<Number>).count}, own, block.depth,
             [&] {
               const Number* from = row(cursor.t, cursor.b);
               cursor.next();

@@ -53,12 +53,13 @@ void pack_gates(const Number* weights, int64_t width, const Layout<Number>& layo
 }
 
 // The rows that row() points to, one after another (null: a row of zeros), cut into panels of columns:
-// [panel][group of rows][column in it]. `which` of all rows, from one group's beginning to another's, or to the end.
+// [panel][group of rows][column in it]. `which` of all rows, from one group's beginning to another's, or to the end, and
+// `which_panels` of all panels.
 template <class Number, class Row>
-void pack_panels(int64_t columns, Range which, int64_t rows, Row row, Number* packed) {
+void pack_panels(int64_t columns, Range which_panels, Range which, int64_t rows, Row row, Number* packed) {
   constexpr int64_t lanes = kLanes<Number>, group = kGroup<Number>, panel = kPanelVectors * lanes;
   const Panels panels(columns, lanes);
-  const int64_t whole = panels.count - 1, depth = whole_groups<Number>(rows);
+  const int64_t whole = smaller(which_panels.last, panels.count - 1), depth = whole_groups<Number>(rows);
   for (int64_t r = which.first; r < which.last; r += group) {
     const Number* from[group];
     bool none = true;
@@ -67,7 +68,7 @@ void pack_panels(int64_t columns, Range which, int64_t rows, Row row, Number* pa
       none = none && !from[j];
     }
     if (none) {
-      for (int64_t p = 0; p < panels.count; ++p)
+      for (int64_t p = which_panels.first; p < which_panels.last; ++p)
         for (int64_t n = 0; n < panels.vectors(p); ++n)
           store_groups(packed + p * panel * depth + (r * panels.vectors(p) + n * group) * lanes, Vec<Number>{});
       continue;
@@ -76,12 +77,12 @@ void pack_panels(int64_t columns, Range which, int64_t rows, Row row, Number* pa
       return groups_of<Number>(
           [&](int j) { return group == 1 || from[j] ? load_at(from[j] + column) : Vec<Number>{}; });
     };
-    int64_t p = 0;
+    int64_t p = which_panels.first;
     for (; p < whole; ++p)
       for (int64_t n = 0; n < kPanelVectors; ++n)
         store_groups(packed + (p * depth + r) * panel + n * group * lanes,
                      read(p * panel + n * lanes, [](const Number* at) { return load(at); }));
-    for (; p < panels.count; ++p) {
+    for (; p < which_panels.last; ++p) {
       const int64_t vectors = panels.vectors(p);
       for (int64_t n = 0; n < vectors; ++n) {
         const int64_t column = p * panel + n * lanes;

@@ -28,14 +28,13 @@ void forward(const ForwardCall<Number>& call) {
   });
 }
 
-// All of time, for one group of rows.
+// All of time, for one group of rows, which the team shares in this way.
 template <class Number>
-void go_back(const Backward<Number>& b, const Team& team) {
+void go_back(const Backward<Number>& b, const Split& split, const Team& team) {
   const BackwardCall<Number>& call = b.call;
   const Layout<Number>& layout = b.layout;
   const bool parameters = call.d_weight_ih || call.d_weight_hh || call.d_bias || call.d_weight_hr;
   const VariedBackward<Number> varied{b};
-  const Split split = split_between(team.threads, layout, b.group.count(), kBackwardRowBytes);
   const bool by_units = split.unit_parts > 1;
   const Region region = region_of(split, b.steps, b.group.rows, Panels(layout.H, kLanes<Number>).count,
                                   Panels(layout.P, kLanes<Number>).count, team.thread);
@@ -76,11 +75,17 @@ void backward(const BackwardCall<Number>& call) {
     const Team own = apart ? Team{team.thread % half, half, &meetings[number]} : team;
     const bool copied = apart && layout.copies == 2;
     const Backward<Number> b(call, layout, copied && number == 1 ? scratch.of_second(layout) : scratch, number);
-    b.pack(copied ? own : team, copied);
-    (copied ? own : team).meet();
-    go_back(b, own);
+    const auto split = [&](const Group& group) {
+      return split_between(own.threads, layout, group.count(), kBackwardRowBytes);
+    };
+    b.pack(copied ? own : team, copied, layout.groups == 1 && split(b.group).unit_parts > 1);
+    if (apart && !copied) team.meet();
+    go_back(b, split(b.group), own);
     if (layout.groups == 1) return;
-    if (!apart) go_back(Backward<Number>(call, layout, scratch, 1), team);
+    if (!apart) {
+      const Backward<Number> second(call, layout, scratch, 1);
+      go_back(second, split(second.group), team);
+    }
     team.meet();
     b.join(team);
   });
