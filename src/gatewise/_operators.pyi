@@ -1,4 +1,4 @@
-# torch's operators, as csrc/operators.cpp registers them when it is imported, the short way to one of them, masks
+# torch's operators, as csrc/operators.cpp registers them when it is imported, the short ways to one of them, masks
 # (csrc/masks.hpp), and a stream (csrc/stream.hpp).
 
 from typing import Any
@@ -19,6 +19,18 @@ def plain_lstm(
     masks: list[Tensor] = ...,
     /,
 ) -> tuple[Tensor, tuple[Tensor, ...]] | None: ...
+def packed_lstm(
+    data: Tensor,
+    batch_sizes: Tensor,
+    sorted_indices: Tensor | None,
+    unsorted_indices: Tensor | None,
+    h_0: Tensor | None,
+    c_0: Tensor | None,
+    weights: list[Tensor],
+    num_layers: int,
+    bidirectional: bool,
+    /,
+) -> tuple[Tensor, tuple[Tensor, Tensor]] | None: ...
 def new_mask(shape: tuple[int, ...], is_double: bool, probability: float, value: float, /) -> Tensor: ...
 def new_stream(
     module: nn.Module,

@@ -480,13 +480,13 @@ class LSTM(nn.RNNBase):
                     output, h_n, c_n = lstm(*call, variant=PLAIN, masks=None)
                     return output, (h_n, c_n)
             elif forward_ad._current_level < 0:
-                network = self._weights(), self.num_layers, self.bidirectional
+                weights, layers = self._weights(), self.num_layers
                 if isinstance(input, PackedSequence):
-                    results = packed_lstm(*input, h_0, c_0, *network)
+                    results = packed_lstm(*input, h_0, c_0, weights, layers, self.bidirectional)
                     if results is not None:
                         return PackedSequence(results[0], *input[1:]), results[1]
                 else:
-                    results = plain_lstm(input, h_0, c_0, *network, self.batch_first)
+                    results = plain_lstm(input, h_0, c_0, weights, layers, self.bidirectional, self.batch_first)
                     if results is not None:
                         return results
         except (RuntimeError, TypeError):
@@ -587,10 +587,11 @@ class LSTM(nn.RNNBase):
         walked = lengths is not None or reset is not None
         weights = self._weights()
         elsewhere = isinstance(x, Tensor) and path_of(x, walked=walked, variant=variant).name == "torch"
-        if not elsewhere:  # torch's own LSTM casts for itself
+        casts = isinstance(x, Tensor) and not x.is_meta and torch.is_autocast_enabled(x.device.type)
+        if casts and not elsewhere:  # torch's own LSTM casts for itself
             x, *weights = (under_autocast(t) for t in (x, *weights))
             states = {name: under_autocast(state) for name, state in states.items()}
-        if not (elsewhere and torch.is_autocast_enabled(x.device.type)):
+        if not (casts and elsewhere):
             check_input(self, x, states, weights[0], batch_sizes)
         h_0, *cells = states.values()
         c_0 = cells[0] if len(cells) == 1 or hx is None else torch.cat(cells, dim=-1)  # type: ignore[arg-type]
