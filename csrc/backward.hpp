@@ -161,9 +161,8 @@ struct Backward {
   template <int N>
   GATEWISE_INLINE void fetch_cell(int64_t t, int64_t b, int64_t u) const {
     const auto fetch = [](const auto* from, int64_t numbers) {
-      constexpr int to_second_level = 2;
       for (int64_t n = 0; n < numbers; n += 64 / static_cast<int64_t>(sizeof *from))
-        __builtin_prefetch(from + n, 0, to_second_level);
+        __builtin_prefetch(from + n, 0, kSecondLevel);
     };
     fetch(gates(t, b) + layout.gates_at(u), 4 * N * kLanes<Number>);
     fetch(c_before(t, b) + u * kLanes<Number>, N * kLanes<Number>);
@@ -412,10 +411,11 @@ struct Backward {
     const auto add = [&](Number* result, const Real* sums, int64_t size) {
       if (!result) return;
       const Range own = part((size + kLanes<Number> - 1) / kLanes<Number>, team.threads, team.thread);
-      for (int64_t at = own.first * kLanes<Number>; at < smaller(size, own.last * kLanes<Number>); at += kLanes<Number>) {
-        const int64_t n = size - at;
-        if constexpr (kRounds<Number>) store_first(result + at, load_first(sums + at, n) + load_first(sums + size + at, n), n);
-        else store_first(result + at, load_first(result + at, n) + load_first(sums + at, n), n);
+      for (int64_t v = own.first; v < own.last; ++v) {
+        const int64_t at = v * kLanes<Number>, n = size - at;
+        const Vec<Number> first = kRounds<Number> ? load_first(sums + at, n) : load_first(result + at, n);
+        const Vec<Number> second = load_first(sums + (kRounds<Number> ? size : 0) + at, n);
+        store_first(result + at, first + second, n);
       }
     };
     add(call.d_weight_ih, scratch.sums_ih, 4 * layout.H * layout.I);

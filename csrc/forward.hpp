@@ -21,7 +21,6 @@ struct Forward {
   const Layout<Number> layout;
   const Steps steps;
   const ForwardScratch<Number> scratch;
-  const bool streams;  // the gates past the caches
   const bool single;  // a single step, whose threads share units and whose weights nobody keeps: see panel()
 
   const Number* x(int64_t t, int64_t b) const { return call.x + steps.place(t, b, call.x_step, call.x_row); }
@@ -49,7 +48,9 @@ struct Forward {
   Number* unprojected(int64_t t, int64_t b) const {
     return call.unprojected + (call.training ? steps.before_step(t) + b : b) * layout.padded;
   }
-  // The gates of a row, which training keeps.
+  // Whether the gates, which training keeps, go past the caches.
+  bool streams() const { return call.training && layout.far_gates; }
+  // The gates of a row.
   Number* gates(int64_t t, int64_t b) const { return call.gates + (steps.before_step(t) + b) * layout.gates_row; }
   // The sums that become gates: where the gates will be, if they are kept as they are and in the caches; else only those
   // of the current chunk of steps, each row's in places of its own, for a thread with other rows may be in another chunk.
@@ -198,7 +199,7 @@ struct Forward {
           }
           step<Real, M>(gate, c_prev, c_next, h_next);
           for (int m = 0; m < M; ++m) {
-            if (streams && width == kLanes<Number>) stream_gates(rows.gates_to[row + m] + at, gate[m]);
+            if (streams() && width == kLanes<Number>) stream_gates(rows.gates_to[row + m] + at, gate[m]);
             else if (call.training) store_gates(rows.gates_to[row + m] + at, gate[m], width);
             store(rows.c_to[row + m] + unit, c_next[m]);
             store_first(rows.h_to[row + m] + unit, h_next[m], units);
@@ -284,7 +285,7 @@ struct Forward {
         if (call.c) store_first(call.c + at, last, n);
         else store_first(call.c_n + at, last, n);
       });
-      if (streams) end_streams();
+      if (streams()) end_streams();
       const Panels panels(layout.P, kLanes<Number>);
       const int64_t first = panels.first(region.h.first) * kLanes<Number>;
       const int64_t last = smaller(panels.first(region.h.last) * kLanes<Number>, layout.P);

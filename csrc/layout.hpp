@@ -211,9 +211,9 @@ int useful_threads(const Layout<Number>& layout, int64_t most) {
   return layout.is_shared() ? static_cast<int>(most) : 1;
 }
 
-// How `team` threads share some rows and their units. Rows alone need no barrier and are the rule; units are shared where there
-// are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read faster,
-// and in a single step, which then packs each weight where it is used. `row_bytes`: how much more of the weights a row
+// How `team` threads share some rows and their units. Rows alone need no barrier and are the rule; units are shared where
+// there are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read
+// faster, and in a single step, which then packs each weight where it is used. `row_bytes`: how much more of the weights a row
 // of a thread makes up for.
 template <class Number>
 Split split_between(int64_t team, const Layout<Number>& layout, int64_t rows, int64_t row_bytes = 0) {
@@ -295,7 +295,8 @@ struct Region {
   Range rows, units, h;
 };
 
-inline Region region_of(const Split& split, const Steps& steps, Range rows, int64_t units, int64_t h_panels, int thread) {
+inline Region region_of(const Split& split, const Steps& steps, Range rows, int64_t units, int64_t h_panels,
+                        int thread) {
   const int64_t of_units = thread % split.unit_parts;
   return {steps.part_of_rows(rows, split.row_parts, thread / split.unit_parts), part(units, split.unit_parts, of_units),
           part(h_panels, split.unit_parts, of_units)};
@@ -399,7 +400,8 @@ struct ForwardScratch {
   Sum<Number>* rows;        // and c and o: (B, 2, padded)
   VariedScratch<Number> varied;
   int64_t bytes;
-  ForwardScratch(const Layout<Number>& layout, bool training, void* start) : ForwardScratch(layout, training, Parts{start}) {}
+  ForwardScratch(const Layout<Number>& layout, bool training, void* start)
+      : ForwardScratch(layout, training, Parts{start}) {}
 
  private:
   ForwardScratch(const Layout<Number>& layout, bool training, Parts parts) : varied(layout, parts) {
@@ -408,7 +410,8 @@ struct ForwardScratch {
     weight_hr = parts.take<Number>(layout.projected ? whole_groups<Number>(layout.H) * layout.padded_h : 0);
     bias = parts.take<Sum<Number>>(layout.gates);
     start = layout.cell.layer_norm ? parts.take<Sum<Number>>(layout.gates) : bias;
-    sums = parts.take<Sum<Number>>(training && (kRounds<Number> || layout.far_gates) ? layout.chunk_rows * layout.gates_row : 0);
+    const bool apart = training && (kRounds<Number> || layout.far_gates);
+    sums = parts.take<Sum<Number>>(apart ? layout.chunk_rows * layout.gates_row : 0);
     zeros = parts.take<Number>(layout.padded);
     zero_cells = parts.take<Sum<Number>>(layout.cells_row);
     seen = parts.take<Number>(layout.cell.drops_hidden ? 2 * layout.B * layout.padded_h : 0);

@@ -30,13 +30,14 @@ constexpr bool kLastIsWider = kPanelVectors == 2;
 template <class Number>
 constexpr long kBlock = (kRegisters == 32 ? 16384 : 512) / static_cast<long>(sizeof(Number));
 
-// Memory that the next product reads, fetched into the first-level cache while this one computes: `step` bytes of it
-// at each group of k, of which the first cache line is asked for, or the first `Lines` of them. (Fetching never faults,
-// whatever the address.)
+// Memory that the next product reads, fetched while this one computes: `step` bytes of it at each group of k, of which
+// the first cache line is asked for, or the first `Lines` of them. (Fetching never faults, whatever the address.) Where
+// the second-level cache is fast enough to read from, it is fetched there: more lines can be on their way at a time.
 struct Ahead {
   const char* at;
   long step;
 };
+constexpr int kAheadLevel = kRegisters == 32 ? kSecondLevel : kFirstLevel;
 
 template <int N>
 struct Constant {
@@ -56,8 +57,8 @@ GATEWISE_INLINE void tile(Vec<Number> (&sum)[M][N], const Number* const* a, long
   long left = K / group, at = 0;
   for (bool odd = K % group != 0;; odd = false) {
     for (; left > 0; --left) {
-      __builtin_prefetch(ahead.at);
-      if constexpr (Lines == 2) __builtin_prefetch(ahead.at + 64);
+      __builtin_prefetch(ahead.at, 0, kAheadLevel);
+      if constexpr (Lines == 2) __builtin_prefetch(ahead.at + 64, 0, kAheadLevel);
       ahead.at += ahead.step;
       const auto multiply = [&](auto which) {
         constexpr int go = decltype(which)::value;

@@ -19,7 +19,6 @@ void forward(const ForwardCall<Number>& call) {
   in_parallel(useful_threads(layout, call.sizes.threads), [&](const Team& team) {
     const Split split = split_between(team.threads, layout, layout.B);
     const Forward<Number> f{call, layout, Steps(call.walk, call.sizes), scratch,
-                            call.training && layout.far_gates,
                             layout.T == 1 && split.row_parts == 1 && call.weights == Weights::given};
     f.pack(team);
     team.meet();

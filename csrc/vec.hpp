@@ -28,6 +28,9 @@
 
 namespace gatewise::GATEWISE_ISA {
 
+// How near a line of memory is to be fetched, as __builtin_prefetch counts.
+constexpr int kFirstLevel = 3, kSecondLevel = 2;
+
 // Tells the processor that this thread looks again and again at what another one will write.
 GATEWISE_INLINE void spin() {
 #if defined(__x86_64__)
