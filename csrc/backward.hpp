@@ -76,7 +76,10 @@ struct Backward {
     return of_chunk(scratch.d_a, chunk, t, b);
   }
   Number* of_chunk(Number* d, const Chunk& chunk, int64_t t, int64_t b) const {
-    return of_group(d) + (group.before_step(t) - chunk.before + b - group.rows.first) * layout.gates_row;
+    return of_group(d) + place(chunk, t, b) * layout.gates_row;
+  }
+  int64_t place(const Chunk& chunk, int64_t t, int64_t b) const {
+    return group.before_step(t) - chunk.before + b - group.rows.first;
   }
   // Where the first of them stands.
   Number* of_group(Number* d) const { return d + layout.back_steps * group.rows.first * layout.gates_row; }
@@ -397,16 +400,17 @@ struct Backward {
     }
   };
 
-  // The group's own; `size`: its numbers.
+  // The group's own; `size`: its numbers, in rows of weights.
+  int64_t weight_rows() const { return layout.cell.gates() * layout.H; }
   Gradient gradient(Number* result, Real* sums, int64_t size) const {
     if constexpr (kRounds<Number>) return {result, sums + number * size};
     else return number == 0 ? Gradient{result, result} : Gradient{sums, sums};
   }
-  Gradient d_weight_ih() const { return gradient(call.d_weight_ih, scratch.sums_ih, 4 * layout.H * layout.I); }
-  Gradient d_weight_hh() const { return gradient(call.d_weight_hh, scratch.sums_hh, 4 * layout.H * layout.P); }
-  Gradient d_bias() const { return gradient(call.d_bias, scratch.sums_bias, 4 * layout.H); }
+  Gradient d_weight_ih() const { return gradient(call.d_weight_ih, scratch.sums_ih, weight_rows() * layout.I); }
+  Gradient d_weight_hh() const { return gradient(call.d_weight_hh, scratch.sums_hh, weight_rows() * layout.P); }
+  Gradient d_bias() const { return gradient(call.d_bias, scratch.sums_bias, weight_rows()); }
 
-  // The sums of both groups, each thread some of the numbers.
+  // The sums of both groups, each thread some of them.
   void join(const Team& team) const {
     const auto add = [&](Number* result, const Real* sums, int64_t size) {
       if (!result) return;
@@ -418,9 +422,10 @@ struct Backward {
         store_first(result + at, first + second, n);
       }
     };
-    add(call.d_weight_ih, scratch.sums_ih, 4 * layout.H * layout.I);
-    add(call.d_weight_hh, scratch.sums_hh, 4 * layout.H * layout.P);
-    add(call.d_bias, scratch.sums_bias, 4 * layout.H);
+    add(call.d_weight_ih, scratch.sums_ih, weight_rows() * layout.I);
+    add(call.d_weight_hh, scratch.sums_hh, weight_rows() * layout.P);
+    if (!layout.cell.layer_norm) add(call.d_bias, scratch.sums_bias, weight_rows());
+    if (layout.changed) VariedBackward<Number>{*this}.give(part(layout.units, team.threads, team.thread));
   }
 
   // Of some gates; their sums are (3.5), unless layer normalization stands between.
@@ -506,7 +511,7 @@ struct Backward {
             packed);
       };
       if (call.d_weight_ih) pack(layout.I, [&](int64_t t, int64_t b) { return x(t, b); }, rows_ih());
-      const auto h_of = [&, seen = scratch.seen + own.first * layout.padded_h](int64_t t, int64_t b) mutable {
+      const auto h_of = [&, seen = scratch.seen + (number * scratch.depth + own.first) * layout.padded_h](int64_t t, int64_t b) mutable {
         const Number* h = h_before(t, b);
         if (!layout.cell.drops_hidden || !h) return h;
         const Number* masked = VariedBackward<Number>{*this}.seen(h, b, seen);

@@ -149,8 +149,8 @@ struct Layout {
     // group's sums are to take no more room than the gates.)
     const bool apart = T > 1 && B > tile_rows<Number>(kPanelVectors) && has_near_weights(B / 2, kBackwardRowBytes) &&
                        is_shared() && I + P <= steps;
-    groups = apart && !changed && !projected ? 2 : 1;
-    copies = 4 * H * (I + P) * static_cast<int64_t>(sizeof(Number)) <= kOwnBytes ? groups : 1;
+    groups = apart && !projected ? 2 : 1;
+    copies = !changed && 4 * H * (I + P) * static_cast<int64_t>(sizeof(Number)) <= kOwnBytes ? groups : 1;
     // Sums that come from beyond the second-level cache are read and written half as often.
     const int64_t sums = 4 * H * (I + P) * static_cast<int64_t>(sizeof(Sum<Number>));
     gradient_rows = sums >= 4 * kCacheBytes ? 1024 : 512;
@@ -439,13 +439,13 @@ struct BackwardScratch {
   Sum<Number>* d_h_kept;           // with zoneout: (B, padded_h), and what of d_h does
   Sum<Number>* d_shown;            // with layer normalization: of a chunk of steps, by h, then by what the tanh sees
   Sum<Number>* d_a_o;              // and (B, padded)
-  Number* seen;                    // the masked h of a block of steps
+  Number* seen;                    // the masked h of a block of steps, of each group
   Number* d_h_all;                 // where h is projected: d_h of all steps, (steps, padded_h)
   // Gradients that are sums over more than a block of steps: of the second group, and of every group where they are
   // rounded.
   Sum<Number> *sums_ih, *sums_hh, *sums_hr, *sums_bias;
   int64_t* before;                 // steps of each group's rows before each step
-  VariedScratch<Number> varied, sums_varied;
+  VariedScratch<Number> varied, sums_varied[2];  // (of each group)
   int64_t bytes;
   BackwardScratch(const Layout<Number>& layout, void* start) : BackwardScratch(layout, Parts{start}) {}
 
@@ -467,7 +467,7 @@ struct BackwardScratch {
     zero_cells = parts.take<Sum<Number>>(layout.cells_row);
   }
 
-  BackwardScratch(const Layout<Number>& layout, Parts parts) : varied(layout, parts), sums_varied(layout, parts) {
+  BackwardScratch(const Layout<Number>& layout, Parts parts) : varied(layout, parts), sums_varied{{layout, parts}, {layout, parts}} {
     const int64_t groups = layout.groups;
     const bool in_blocks = groups > 1 || layout.back_chunks > 1 || layout.steps > layout.gradient_rows;
     const int64_t sums = kRounds<Number> ? in_blocks * groups : groups - 1;
@@ -490,7 +490,7 @@ struct BackwardScratch {
     d_h_kept = parts.take<Sum<Number>>(layout.cell.zoneout_h > 0 ? layout.B * layout.padded_h : 0);
     d_shown = parts.take<Sum<Number>>(normalized * of_chunk * layout.padded);
     d_a_o = parts.take<Sum<Number>>(normalized * layout.B * layout.padded);
-    seen = parts.take<Number>(layout.cell.drops_hidden ? depth * layout.padded_h : 0);
+    seen = parts.take<Number>(layout.cell.drops_hidden ? groups * depth * layout.padded_h : 0);
     d_h_all = parts.take<Number>(layout.projected ? layout.steps * layout.padded_h : 0);
     sums_ih = parts.take<Sum<Number>>(sums * 4 * layout.H * layout.I);
     sums_hh = parts.take<Sum<Number>>(sums * 4 * layout.H * layout.P);

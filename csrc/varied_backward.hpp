@@ -144,7 +144,10 @@ struct VariedBackward {
 
   // By o tanh(…) of a step, (padded); once the step is done, by what the tanh sees.
   Real* d_shown(const Chunk& chunk, int64_t t, int64_t b) const {
-    return back.scratch.d_shown + (back.steps.before_step(t) - chunk.before + b) * layout().padded;
+    return d_shown_of_group() + back.place(chunk, t, b) * layout().padded;
+  }
+  Real* d_shown_of_group() const {
+    return back.scratch.d_shown + layout().back_steps * back.group.rows.first * layout().padded;
   }
   Normalized<Number> normalized() const { return {layout(), const_cast<Number*>(back.call.normalized)}; }
 
@@ -258,10 +261,20 @@ struct VariedBackward {
       for (int64_t row = 0; row < chunk.depth; ++row, at.next()) add_peepholes(chunk, at.t, at.b, units);
     }
     if (of_norms) add_norms(chunk, units);
-    if (chunk.last) give(units);
+    if (chunk.last && layout().groups == 1) give(units);
   }
 
-  const VariedScratch<Number>& sums() const { return back.scratch.sums_varied; }
+  // Of the group.
+  const VariedScratch<Number>& sums() const { return back.scratch.sums_varied[back.number]; }
+
+  // body(step among the chunk's, where it stands among those kept of all rows), for the group's steps of a chunk.
+  template <class Body>
+  GATEWISE_INLINE void for_steps(const Chunk& chunk, const Body& body) const {
+    for (int64_t t = chunk.times.first, n = 0; t < chunk.times.last; ++t) {
+      const Range rows = back.steps.active_of(back.group.rows, t);
+      for (int64_t b = rows.first, at = back.steps.before_step(t) + b; b < rows.last; ++b) body(n++, at++);
+    }
+  }
 
   void fill_sums(Range units) const {
     const auto zeros = [](Real* to, int64_t first, int64_t last) {
@@ -293,57 +306,64 @@ struct VariedBackward {
   GATEWISE_APART void add_norms(const Chunk& chunk, Range units) const {
     constexpr int64_t lanes = kLanes<Number>;
     const int64_t row = layout().gates_row, cells_row = layout().cells_row;
-    const Number* const d_a = back.scratch.d_a_whole;
-    const Number *const n_ih = normalized().n_ih + chunk.before * row, *const n_hh = normalized().n_hh + chunk.before * row;
+    const Number* const d_a = back.of_group(back.scratch.d_a_whole);
+    const Number *const n_ih = normalized().n_ih, *const n_hh = normalized().n_hh;
     for (int64_t at = layout().gates_at(units.first); at < layout().gates_at(units.last); at += lanes) {
       Vec<Number> gain_ih = load(sums().gain_ih + at), gain_hh = load(sums().gain_hh + at), bias = load(sums().bias + at);
-      for (int64_t n = 0; n < chunk.depth; ++n) {
+      for_steps(chunk, [&](int64_t n, int64_t step) {
         const Vec<Number> d = load(d_a + n * row + at);
-        gain_ih += d * load(n_ih + n * row + at);                              // (7.23)
-        gain_hh += d * load(n_hh + n * row + at);
+        gain_ih += d * load(n_ih + step * row + at);                           // (7.23)
+        gain_hh += d * load(n_hh + step * row + at);
         bias += d;                                                             // (3.5)
-      }
+      });
       store(sums().gain_ih + at, gain_ih);
       store(sums().gain_hh + at, gain_hh);
       store(sums().bias + at, bias);
     }
-    const auto* const scales = normalized().scales + chunk.before;
-    const Real* const c = back.call.cells + (layout().B + chunk.before) * cells_row + of_new_cell();
+    const auto* const scales = normalized().scales;
+    const Real* const c = back.call.cells + layout().B * cells_row + of_new_cell();
+    const Real* const d_read = d_shown_of_group();
     for (int64_t u = units.first; u < units.last; ++u) {
       const int64_t unit = u * lanes;
       Vec<Number> gain_c = load(sums().gain_c + unit), bias_c = load(sums().bias_c + unit);
-      for (int64_t n = 0; n < chunk.depth; ++n) {
-        const Vec<Number> d = load(back.scratch.d_shown + n * layout().padded + unit);
-        gain_c += d * n_of_cells(scales[n], load(c + n * cells_row + unit), u);
+      for_steps(chunk, [&](int64_t n, int64_t step) {
+        const Vec<Number> d = load(d_read + n * layout().padded + unit);
+        gain_c += d * n_of_cells(scales[step], load(c + step * cells_row + unit), u);
         bias_c += d;
-      }
+      });
       store(sums().gain_c + unit, gain_c);
       store(sums().bias_c + unit, bias_c);
     }
   }
 
-  // The sums of all chunks, to where they are wanted.
+  // The sums of all chunks, and of all groups, to where they are wanted.
   void give(Range units) const {
     const VariedGradients<Number>& d = back.call.d_varied;
+    const auto whole = [&](Real* VariedScratch<Number>::*sums, int64_t at, int64_t n) {
+      const VariedScratch<Number>* const of = back.scratch.sums_varied;
+      const Vec<Number> first = load_first(of[0].*sums + at, n);
+      return layout().groups == 1 ? first : first + load_first(of[1].*sums + at, n);
+    };
+    using Sums = VariedScratch<Number>;
     for (int64_t u = units.first; u < units.last; ++u) {
       const int64_t unit = u * kLanes<Number>, n = layout().units_in(u);
       for (int64_t gate = 0, block = 0; gate < 3; ++gate) {
         if (!d.weight_ch || (cell().coupled && gate == 1)) continue;
         store_first(d.weight_ch + block++ * layout().H + unit,
-                    load(sums().peepholes + (3 * u + gate) * kLanes<Number>), n);
+                    whole(&Sums::peepholes, (3 * u + gate) * kLanes<Number>, n), n);
       }
       if (!cell().layer_norm) continue;
       for (int64_t gate = 0; gate < 4; ++gate) {
         const int64_t block = layout().block_of(gate), at = layout().gates_at(u) + gate * layout().width_of(u);
-        const auto of_gate = [&](Number* to, const Real* sum) {
-          if (to && block >= 0) store_first(to + block * layout().H + unit, load_first(sum + at, n), n);
+        const auto of_gate = [&](Number* to, Real* Sums::*sums) {
+          if (to && block >= 0) store_first(to + block * layout().H + unit, whole(sums, at, n), n);
         };
-        of_gate(d.gain_ih, sums().gain_ih);
-        of_gate(d.gain_hh, sums().gain_hh);
-        of_gate(back.call.d_bias, sums().bias);
+        of_gate(d.gain_ih, &Sums::gain_ih);
+        of_gate(d.gain_hh, &Sums::gain_hh);
+        of_gate(back.call.d_bias, &Sums::bias);
       }
-      if (d.gain_c) store_first(d.gain_c + unit, load(sums().gain_c + unit), n);
-      if (d.bias_c) store_first(d.bias_c + unit, load(sums().bias_c + unit), n);
+      if (d.gain_c) store_first(d.gain_c + unit, whole(&Sums::gain_c, unit, n), n);
+      if (d.bias_c) store_first(d.bias_c + unit, whole(&Sums::bias_c, unit, n), n);
     }
   }
 };

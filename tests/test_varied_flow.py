@@ -81,7 +81,7 @@ def by_composite(monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr("gatewise.nn.lstm.path_of", lambda *_, **__: Path("composite", ""))
-            for short_way in ("plain_lstm", "directly"):  # which would not ask
+            for short_way in ("plain_lstm", "packed_lstm", "directly"):  # which would not ask
                 patch.setattr(f"gatewise.nn.lstm.{short_way}", lambda *_: None)
             patch.setattr("gatewise.nn.composite.step", kept)
             return model(x), steps
