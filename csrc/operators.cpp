@@ -228,13 +228,17 @@ std::vector<Tensor> parted(const Tensor& whole, int64_t count) {
 }
 
 // States (L·D, B, ·) with their batch rows in another order: row b is the one numbered order[b]. Where there is no order,
-// or no state, or one that the operator will refuse, it stays as it is.
+// or no state, or one that the operator will refuse, it stays as it is. (What was saved of an order for backward may have
+// been written over, by way of NumPy or a hook.)
 OptionalTensor in_order(const OptionalTensor& x, const Tensor& order) {
   if (!is(x) || !order.defined() || x->dim() != 3 || x->size(1) != order.size(0)) return x;
   const Tensor from = in_memory(*x).contiguous(), to = new_tensor(x->sizes(), x->scalar_type());
+  const Tensor indices = order.contiguous();
   const int64_t rows = x->size(0), B = x->size(1);
   const size_t bytes = x->size(2) * x->element_size();
-  const int64_t* of = order.const_data_ptr<int64_t>();
+  const int64_t* of = indices.const_data_ptr<int64_t>();
+  TORCH_CHECK_INDEX(std::all_of(of, of + B, [&](int64_t b) { return 0 <= b && b < B; }),
+                    "the packed sequences' indices go out of the ", B, " sequences: they were written over since forward");
   for (int64_t row = 0; row < rows; ++row)
     for (int64_t b = 0; b < B; ++b)
       std::memcpy(static_cast<char*>(to.mutable_data_ptr()) + (row * B + b) * bytes,
@@ -541,8 +545,8 @@ std::vector<Tensor> backward(const Network& net, const OptionalTensor& from_outp
 
   Tensor d_output = is(from_output) ? rows_contiguous(*from_output) : Tensor();
   for (int64_t layer = net.layers - 1; layer >= last_layer; --layer) {
-    const Tensor x = layer ? kept[layer - 1] : rows_contiguous(input);
-    const Tensor& h = layer == net.layers - 1 ? output : kept[layer];
+    const Tensor x = rows_contiguous(layer ? kept[layer - 1] : input);
+    const Tensor h = rows_contiguous(layer == net.layers - 1 ? output : kept[layer]);
     const bool in_batch_first = net.input_batch_first(layer), out_batch_first = net.output_batch_first(layer);
     const gatewise::Sizes sizes = net.sizes(layer);
     const gatewise::Plan plan = core<Number>().plan(sizes, true);
@@ -737,8 +741,8 @@ struct LSTMBackward : torch::autograd::Node {
     for (const Saved& saved : kept) k.push_back(saved.unpack());
     for (const Saved& saved : masks) m.push_back(saved.unpack());
     const Options options = {
-        num_layers, bidirectional, batch_first, optional(lengths), optional(reset), optional(batch_sizes), cell,
-        zoneout_h,  zoneout_c,     m};
+        num_layers, bidirectional, batch_first, contiguous(optional(lengths)), optional(reset),
+        contiguous(optional(batch_sizes)), cell, zoneout_h, zoneout_c, m};
     // Of states that came one by one the core knows one tensor, whose gradient is asked for if any of theirs is.
     const size_t more = others.size();
     c10::SmallVector<bool, 16> wanted(3 + w.size());

@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import gatewise
 from compare import assert_same
-from gatewise.errors import ShapeError
+from gatewise.errors import DtypeError, KernelError, ShapeError
 
 T, B, I, H, L = 6, 4, 3, 4, 2
 LENGTHS = torch.tensor([2, 6, 1, 4])
@@ -133,3 +133,50 @@ def test_states_that_do_not_fit_are_refused_in_words():
         lstm(packed, (h_0[:, :3], c_0))
     with pytest.raises(ShapeError, match=r"c_0 has shape \(4, 4, 3\)"):
         lstm(packed, (h_0, c_0[:, :, :3]))
+
+
+@pytest.mark.parametrize("which", ["sorted_indices", "unsorted_indices"])
+def test_an_order_that_torch_did_not_see_written_over_is_refused(which):
+    lstm, packed, states = case()
+    output, *_ = results(lstm, packed, states)
+    getattr(packed, which).numpy()[0] = 1 << 40
+    with pytest.raises(IndexError, match="indices go out of the 4 sequences"):
+        output.sum().backward()
+
+
+def test_an_order_that_a_hook_gives_back_in_strides():
+    lstm, packed, states = case()
+    expected = gradients_of(lstm, packed, states)
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: torch.stack([x, x], -1)[..., 0]):
+        found = gradients_of(lstm, packed, states)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "error", "says"),
+    [
+        ("batch_sizes", [4, 3], DtypeError, "batch_sizes are a list, needed a torch.int64 tensor of one axis"),
+        ("batch_sizes", torch.tensor([4, 3], dtype=torch.int32), DtypeError, "batch_sizes are torch.int32"),
+        ("batch_sizes", torch.tensor([[4]]), DtypeError, r"batch_sizes are torch.int64 of shape \(1, 1\)"),
+        ("batch_sizes", torch.tensor([4], device="meta"), KernelError, "batch_sizes are on meta, needed on cpu"),
+        ("sorted_indices", torch.tensor([0, 1, 2]), ShapeError, "sorted_indices are 3, needed one for each of the 4"),
+        ("sorted_indices", torch.arange(4, device="meta"), KernelError, "sorted_indices are on meta, needed on cpu"),
+        ("unsorted_indices", torch.arange(4.0), DtypeError, "unsorted_indices are torch.float32"),
+    ],
+    ids=str,
+)
+def test_what_says_how_sequences_are_packed_is_refused_in_words(field, given, error, says):
+    lstm, packed, states = case()
+    fields = packed._asdict() | {field: given}
+    with pytest.raises(error, match=says):
+        lstm(tuple.__new__(PackedSequence, fields.values()), states)
+
+
+def test_what_a_hook_gives_back_in_strides_is_read_in_strides():
+    lstm, x = gatewise.LSTM(I, H, 2).double(), torch.randn(T, B, I).double()
+    expected = torch.autograd.grad(lstm(x)[0].square().sum(), lstm.weight_hh_l0)
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda x: x, lambda x: torch.stack([x, x], -1)[..., 0] if x.dim() > 1 else x
+    ):
+        found = torch.autograd.grad(lstm(x)[0].square().sum(), lstm.weight_hh_l0)
+    assert torch.equal(found[0], expected[0])

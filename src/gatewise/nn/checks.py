@@ -98,6 +98,43 @@ def as_lengths(lengths: Any, *, T: int, B: int) -> Tensor:
     return given
 
 
+def check_packed(packed: Any) -> None:
+    """Refuse packed sequences that do not say how many take each step, or in which order they are.
+
+    Raises
+    ------
+    ShapeError, DtypeError, KernelError
+        A tensor of theirs is none, has not the right numbers, or is elsewhere.
+
+    Examples
+    --------
+    >>> from torch.nn.utils.rnn import pack_sequence
+    >>> check_packed(pack_sequence([torch.zeros(3, 4), torch.zeros(2, 4)]))
+    """
+
+    def check(name: str, x: object, device: torch.device) -> Tensor:
+        if not isinstance(x, Tensor) or x.dtype != torch.int64 or x.dim() != 1:
+            given = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+            raise DtypeError(
+                f"the packed input's {name} are {given}, needed a torch.int64 tensor of one axis: pack it by "
+                "torch.nn.utils.rnn"
+            )
+        if x.device != device:
+            raise KernelError(f"the packed input's {name} are on {x.device}, needed on {device}: pack it there")
+        return x
+
+    batch_sizes = check("batch_sizes", packed.batch_sizes, torch.device("cpu"))
+    if batch_sizes.numel() == 0:
+        raise ShapeError("input is packed and has no steps, needed at least one: leave empty sequences out")
+    for name in ("sorted_indices", "unsorted_indices"):
+        indices = getattr(packed, name)
+        if indices is not None and check(name, indices, packed.data.device).numel() != batch_sizes[0]:
+            raise ShapeError(
+                f"the packed input's {name} are {indices.numel()}, needed one for each of the {int(batch_sizes[0])} "
+                "sequences: pack it by torch.nn.utils.rnn"
+            )
+
+
 def check_reset(reset: object, input: Tensor, **axes: int) -> None:
     """Refuse a reset mask that has not the axes given, or is not where the input is.
 

@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 
 from gatewise.errors import ArgumentError, ShapeError
-from gatewise.nn.checks import as_lengths, check_input, check_reset, check_state
+from gatewise.nn.checks import as_lengths, check_input, check_packed, check_reset, check_state
 from gatewise.nn.direct import Codes, directly, one_by_one
 from gatewise.nn.gates import Gates, split_gates, stack_gates
 from gatewise.nn.network import Network
@@ -580,9 +580,8 @@ class LSTM(nn.RNNBase):
         if packed is not None:
             if lengths is not None or reset is not None:
                 raise ArgumentError("input is packed and has lengths of its own: pad it to use lengths and reset")
+            check_packed(packed)
             x, batch_sizes = packed.data, packed.batch_sizes
-            if batch_sizes.numel() == 0:
-                raise ShapeError("input is packed and has no steps, needed at least one: leave empty sequences out")
         variant = self.variant if self.training else self.variant.in_evaluation()
         walked = lengths is not None or reset is not None
         weights = self._weights()
