@@ -400,8 +400,8 @@ struct Backward {
     }
   };
 
-  // The group's own; `size`: its numbers, in rows of weights.
   int64_t weight_rows() const { return layout.cell.gates() * layout.H; }
+  // The group's own; `size`: its numbers.
   Gradient gradient(Number* result, Real* sums, int64_t size) const {
     if constexpr (kRounds<Number>) return {result, sums + number * size};
     else return number == 0 ? Gradient{result, result} : Gradient{sums, sums};
@@ -511,7 +511,8 @@ struct Backward {
             packed);
       };
       if (call.d_weight_ih) pack(layout.I, [&](int64_t t, int64_t b) { return x(t, b); }, rows_ih());
-      const auto h_of = [&, seen = scratch.seen + (number * scratch.depth + own.first) * layout.padded_h](int64_t t, int64_t b) mutable {
+      const int64_t first_seen = number * scratch.depth + own.first;
+      const auto h_of = [&, seen = scratch.seen + first_seen * layout.padded_h](int64_t t, int64_t b) mutable {
         const Number* h = h_before(t, b);
         if (!layout.cell.drops_hidden || !h) return h;
         const Number* masked = VariedBackward<Number>{*this}.seen(h, b, seen);

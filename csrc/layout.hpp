@@ -213,8 +213,8 @@ int useful_threads(const Layout<Number>& layout, int64_t most) {
 
 // How `team` threads share some rows and their units. Rows alone need no barrier and are the rule; units are shared where
 // there are few rows, or where the recurrent weights outgrow one core's second-level cache and half of them is read
-// faster, and in a single step, which then packs each weight where it is used. `row_bytes`: how much more of the weights a row
-// of a thread makes up for.
+// faster, and in a single step, which then packs each weight where it is used. `row_bytes`: how much more of the weights
+// a row of a thread makes up for.
 template <class Number>
 Split split_between(int64_t team, const Layout<Number>& layout, int64_t rows, int64_t row_bytes = 0) {
   const bool by_rows = layout.T > 1 && rows >= 2 * team && layout.has_near_weights(rows / team, row_bytes);
@@ -467,7 +467,8 @@ struct BackwardScratch {
     zero_cells = parts.take<Sum<Number>>(layout.cells_row);
   }
 
-  BackwardScratch(const Layout<Number>& layout, Parts parts) : varied(layout, parts), sums_varied{{layout, parts}, {layout, parts}} {
+  BackwardScratch(const Layout<Number>& layout, Parts parts)
+      : varied(layout, parts), sums_varied{{layout, parts}, {layout, parts}} {
     const int64_t groups = layout.groups;
     const bool in_blocks = groups > 1 || layout.back_chunks > 1 || layout.steps > layout.gradient_rows;
     const int64_t sums = kRounds<Number> ? in_blocks * groups : groups - 1;

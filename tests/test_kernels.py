@@ -220,6 +220,7 @@ def test_missing_gradients_are_zero(given_):
     [
         (3, 7, 20, 17),
         (30, 8, 32, 32),
+        (20, 8, 9, 72),  # two groups, whose threads share units if there are six
         (4, 2, 9, 160),
         (2, 101, 3, 40),
         (1, 2, 130, 120),
@@ -232,7 +233,7 @@ def test_missing_gradients_are_zero(given_):
 def test_threads_change_no_bit(isa, dtype, size):
     arrays = case(*size, dtype=dtype)
     with kernels.using(isa):
-        one, *others = [run(*arrays, threads=threads) for threads in (1, 2, 3, 5)]
+        one, *others = [run(*arrays, threads=threads) for threads in (1, 2, 3, 4, 5, 6)]
     for other in others:
         for name in one:
             assert np.array_equal(one[name], other[name]), name

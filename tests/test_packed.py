@@ -182,3 +182,10 @@ def test_what_a_hook_gives_back_in_strides_is_read_in_strides():
     ):
         found = torch.autograd.grad(lstm(x)[0].square().sum(), lstm.weight_hh_l0)
     assert torch.equal(found[0], expected[0])
+
+
+def test_a_compiler_goes_through_it_without_a_stop():
+    lstm, packed, _ = case(torch.float32)
+    compiled = torch.compile(lstm, fullgraph=True, backend="eager")
+    for a, b in zip(results(compiled, packed), results(lstm, packed), strict=True):
+        assert_same(a, b)
